@@ -16,8 +16,8 @@ help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 .PHONY: demo
-demo: ## a real cluster on this machine, a session on a GPU node, and ssh into it (root)
-	@$(PYTHON) -m tests.site.demo --port $(PORT)
+demo: ## a real cluster on this machine, a session on a GPU node, and ssh into it; OFFLINE=1: sessions without registries (root)
+	@$(PYTHON) -m tests.site.demo --port $(PORT) $(if $(OFFLINE),--offline)
 
 .PHONY: shell
 shell: ## alice's shell on the lab's login node
@@ -96,7 +96,7 @@ docs: $(VENV)/ready ## write the generated pages, and wrap all pages
 	$(BIN)/python -m tests.docs.generate
 
 .PHONY: picture
-picture: $(VENV)/ready ## make the picture in the README from a session on the demo's lab (root)
+picture: $(VENV)/ready ## make the pictures of README, tutorial and `berth tui` from sessions on the demo's lab (root)
 	@PORT=$(PORT) $(BIN)/python -m tests.site.picture
 
 .PHONY: lock
@@ -128,6 +128,6 @@ shellcheck:
 	@command -v shellcheck >/dev/null || $(PYTHON) -m tests.site.programs shellcheck
 test-programs:
 	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
-		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd xauth
+		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd tmux xauth
 vm-programs:
 	@$(PYTHON) -m tests.site.programs qemu-system-x86 qemu-utils mmdebstrap openssh-client xfsprogs git

@@ -66,6 +66,12 @@ class RefusedError(BerthError):
     status = 403
 
 
+class TooManyError(RefusedError):
+    """The user has as many of these at once as the controller allows."""
+
+    status = 429
+
+
 class ConflictError(BerthError):
     """The request does not fit the current state: the session already runs, does not run, or the name is taken."""
 

@@ -1,4 +1,4 @@
-"""Format times, durations and sizes for people."""
+"""Format times, durations, sizes and counts for people, and escape untrusted text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def format_time(at: float, now: float | None = None) -> str:
     """Format a point in time in the local time zone: `12:03` if it is today, else `2026-11-22 12:03`."""
     then, today = time.localtime(at), time.localtime(now)
-    same_day = then[:3] == today[:3]
-    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", then)
+    return time.strftime("%H:%M", then) if then[:3] == today[:3] else format_date(at)
+
+
+def format_date(at: float) -> str:
+    """Format a point in time in the local time zone with its date, also today: `2026-11-22 12:03`."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def format_duration(seconds: float) -> str:
@@ -34,6 +38,23 @@ def format_size(count: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def pluralize(count: int, what: str) -> str:
+    """Return `1 layer` or `2 layers`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def escape_controls(text: str, *, keep: str = "") -> str:
+    """Escape control, format and bidirectional characters except those in `keep`.
+
+    Untrusted names, reasons and logs then cannot move the cursor or imitate other text (docs/security.md, T18).
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.errors import NotFoundError, RefusedError
-from profiles.errors import ProfilesError
+from broker.errors import InvalidInputError, NotFoundError, RefusedError
+from profiles.errors import AmbiguousProfileError, DamagedImageError, ProfilesError
 
 if TYPE_CHECKING:
-    from profiles.image.store import Image, Stores
+    from profiles.image.catalog import Catalog
+    from profiles.image.store import Image
 
 
-def published_image(stores: Stores, profile: str, version: str | None) -> Image:
-    """Return that version of the profile, or the newest one; NotFoundError if there is none."""
+def published_image(catalog: Catalog, reference: str, version: str | None) -> Image:
+    """Return that version of the profile, or the newest one.
+
+    NotFoundError if there is none; InvalidInputError if several owners have one; RefusedError if it is damaged.
+    """
     try:
-        return stores.find(profile, version)
+        return catalog.find(reference, version)
+    except AmbiguousProfileError as error:
+        raise InvalidInputError(error.message, hint=error.hint) from error
+    except DamagedImageError as error:
+        raise RefusedError(error.message, hint=error.hint) from error
     except ProfilesError as error:
         raise NotFoundError(error.message, hint=error.hint) from error
 
 
-def require_image(stores: Stores, profile: str, version: str, digest: str) -> Image:
+def require_image(catalog: Catalog, profile: str, version: str, digest: str) -> Image:
     """Return that version of the profile if it still has `digest`, with which a session or snapshot was created.
 
     RefusedError otherwise: the system volume's layers do not fit another image.
@@ -29,7 +37,7 @@ def require_image(stores: Stores, profile: str, version: str, digest: str) -> Im
         "`berth clone NAME NEW --profile P`"
     )
     try:
-        image = stores.find(profile, version)
+        image = catalog.find_digest(profile, version, digest)
     except ProfilesError as error:
         raise RefusedError(f"the image {profile}@{version} is not available: {error.message}", hint=hint) from error
     if image.digest != digest:

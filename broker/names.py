@@ -12,6 +12,9 @@ import time
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
 """A session's or profile's name: safe as host name label (RFC 1123), path component and Slurm job name."""
 
+PROFILE_PATTERN = r"^((own|site)/)?[a-z][a-z0-9-]{0,38}$"
+"""A profile's name in a request. It may say whose profile: the user's own, or the site's (profiles.image.catalog)."""
+
 USER_PATTERN = r"^[a-z_][a-z0-9_.-]{0,31}$"
 """A login name that useradd(8) accepts by default; dots are allowed for directory services."""
 

@@ -34,6 +34,10 @@ class NoSuchImageError(ProfilesError):
     """No store has this profile, or not in this version."""
 
 
+class AmbiguousProfileError(ProfilesError):
+    """The site and the user each have a profile of this name, and the name says no owner."""
+
+
 class ImageExistsError(ProfilesError):
     """This version is published already; versions are never overwritten."""
 

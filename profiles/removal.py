@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from profiles.walk import FOLDER_FLAGS, Folder, Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MAX_OPEN_FOLDERS = 512
@@ -21,14 +22,15 @@ MAX_OPEN_FOLDERS = 512
 OWNER_ACCESS = 0o700
 
 
-def remove_tree(path: Path) -> None:
-    """Remove the entry at `path` with everything below it. Repeating the call is safe.
+def remove_tree(path: Path, *, count: Callable[[int], object] = lambda _: None) -> None:
+    """Remove the entry at `path` with everything below it. Repeating the call is safe. `count` gets the number of
+    removed files, some at a time.
 
     Folders need not be accessible: overlayfs leaves some with mode 000, and users make some. If something cannot be
     removed, everything else is, and then OSError names the first such entry.
     """
     with contextlib.suppress(FileNotFoundError), Tree(path.parent, most_open=MAX_OPEN_FOLDERS) as tree:
-        removal = _Removal(path.parent)
+        removal = _Removal(path.parent, count)
         removal.remove(tree.root, os.fsencode(path.name))
         if removal.failure is not None:
             raise removal.failure
@@ -37,8 +39,9 @@ def remove_tree(path: Path) -> None:
 class _Removal:
     """A removal under way."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, count: Callable[[int], object]) -> None:
         self._root = os.fsencode(root)
+        self._count = count
         self.failure: OSError | None = None
         """The first one."""
 
@@ -79,6 +82,7 @@ class _Removal:
                 folders.append(name)
             else:
                 self._unlink(folder, name)
+        self._count(len(entries) - len(folders))
         return folders
 
     def _unlink(self, folder: Folder, name: bytes) -> None:

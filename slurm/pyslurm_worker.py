@@ -5,11 +5,17 @@ configuration; in a process of its own, both do no harm. The module imports noth
 library, so that the interpreter of another environment can run it: `…/python slurm/pyslurm_worker.py`.
 
     {"ask": "jobs", "prefix": "berth-"}   → {"answer": {"jobs": [[id, name, …], …], "queue": [[id, priority, …], …]}}
+    {"ask": "queue"}                      → {"answer": [[id, priority, partition, reason, user], …]}
     {"ask": "finished", "ids": [7, 9]}    → {"answer": [[id, name, …], …]}
+    {"ask": "nodes", "command": ["scontrol", …], "env": {…}}
+                                          → {"answer": "NodeName=c1 …"}
+    {"ask": "partitions"}                 → {"answer": [{"name": …, …}, …]}
     {"ask": "cancel", "id": 7}            → {"answer": null} or {"refused": "…"}
     {"ask": "set_time_limit", "id": 7, "minutes": 90}
                                           → {"answer": null} or {"refused": "…"}
     {"ask": "start_now", "id": 7}         → the same
+    {"ask": "private_data"}               → {"answer": ["jobs", …]}
+    {"ask": "stores_comments"}            → {"answer": true}
     {"ask": "version"}                    → {"answer": "26.05.5"}
 
 An error is {"error": "…"}.
@@ -21,6 +27,7 @@ import contextlib
 import json
 import os
 import pwd
+import subprocess
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -50,6 +57,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"error": f"pyslurm cannot be imported: {error}"}
     try:
         return {"answer": _QUESTIONS[request["ask"]](pyslurm, request)}
+    except OSError as error:
+        return {"error": f"{request['ask']}: {error}"}
     except pyslurm.PyslurmError as error:
         refused = getattr(error, "errno", None) in {getattr(pyslurm, name, None) for name in _REFUSALS}
         return {"refused" if refused else "error": f"{request['ask']}: {error}"}
@@ -78,9 +87,19 @@ def _jobs(pyslurm: Any, request: dict[str, Any]) -> dict[str, list[list[Any]]]: 
         if (name := _text(job, "name")).startswith(prefix)
     ]
     waits = any(job[3] == "PENDING" for job in ours)
-    waiting = [job for job in jobs.values() if waits and job.state == "PENDING"]
-    queue = [[job.id, job.priority or 0, job.partition or "", job.state_reason or ""] for job in waiting]
-    return {"jobs": ours, "queue": queue}
+    return {"jobs": ours, "queue": _queue(jobs) if waits else []}
+
+
+def _all_waiting(pyslurm: Any, _: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
+    with _no_statistics():
+        return _queue(pyslurm.Jobs.load())
+
+
+def _queue(jobs: Any) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
+    waiting = [job for job in jobs.values() if job.state == "PENDING"]
+    return [
+        [job.id, job.priority or 0, job.partition or "", job.state_reason or "", _user(job.user_id)] for job in waiting
+    ]
 
 
 @contextlib.contextmanager
@@ -124,6 +143,42 @@ def _finished(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa
     ]
 
 
+def _nodes(_: Any, request: dict[str, Any]) -> str:  # noqa: ANN401 - the module has no types
+    """Run the command, without a time limit: the caller kills the process group."""
+    done = subprocess.run(
+        request["command"], env=request["env"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise OSError(f"{request['command'][0]} ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
+    return done.stdout.decode(errors="replace")
+
+
+def _partitions(pyslurm: Any, _: dict[str, Any]) -> list[dict[str, Any]]:  # noqa: ANN401 - the module has no types
+    return [
+        {
+            "name": part.name,
+            "state": part.state,
+            "is_default": part.is_default,
+            "is_hidden": part.is_hidden,
+            "is_reserved": part.is_root_only or part.requires_reservation,
+            "groups": part.allowed_groups,
+            "accounts": part.allowed_accounts,
+            "qos": part.allowed_qos,
+            "max_time_s": _times(part.max_time, 60),
+            "default_time_s": _times(part.default_time, 60),
+            "max_cpus_per_node": _times(part.max_cpus_per_node, 1),
+            "max_memory_mib": _times(part.max_memory_per_node, 1),
+            "nodes": part.total_nodes,
+        }
+        for part in pyslurm.Partitions.load().values()
+    ]
+
+
+def _times(number: Any, factor: int) -> int | None:  # noqa: ANN401 - the module has no types
+    """Return the product; None for pyslurm's words for no limit."""
+    return number * factor if isinstance(number, int) else None
+
+
 def _cancel(pyslurm: Any, request: dict[str, Any]) -> None:  # noqa: ANN401 - the module has no types
     pyslurm.Job(request["id"]).cancel()
 
@@ -136,22 +191,35 @@ def _start_now(pyslurm: Any, request: dict[str, Any]) -> None:  # noqa: ANN401 -
     pyslurm.Job(request["id"]).modify(pyslurm.JobSubmitDescription(begin_time="now"))
 
 
+def _private_data(pyslurm: Any, _: dict[str, Any]) -> list[str]:  # noqa: ANN401 - the module has no types
+    return list(pyslurm.slurmctld.Config.load().private_data)
+
+
+def _stores_comments(pyslurm: Any, _: dict[str, Any]) -> bool:  # noqa: ANN401 - the module has no types
+    return "JOB_COMMENT" in pyslurm.slurmctld.Config.load().accounting_store_flags
+
+
 def _version(pyslurm: Any, _: dict[str, Any]) -> str:  # noqa: ANN401 - the module has no types
     return str(pyslurm.slurmctld.Config.load().version)
 
 
 _QUESTIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "jobs": _jobs,
+    "queue": _all_waiting,
     "finished": _finished,
+    "nodes": _nodes,
+    "partitions": _partitions,
     "cancel": _cancel,
     "set_time_limit": _set_time_limit,
     "start_now": _start_now,
+    "private_data": _private_data,
+    "stores_comments": _stores_comments,
     "version": _version,
 }
 
 
 def _text(job: Any, attribute: str) -> str:  # noqa: ANN401 - the module has no types
-    """Read what the job's owner wrote. pyslurm cannot read bytes that are not UTF-8, and then neither can we."""
+    """Read a text of a job's owner or of an operator; empty if pyslurm cannot read it, as bytes that are not UTF-8."""
     try:
         return getattr(job, attribute) or ""
     except UnicodeDecodeError:

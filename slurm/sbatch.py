@@ -138,12 +138,12 @@ def parse_options(words: Sequence[str]) -> list[str]:
         elif word.startswith("-") and word not in {"-", "--"}:
             name = _name_of_letter(word[1])
             attached = word[2:] or None
-            if attached is not None and _allowed(name).takes is Takes.NOTHING:
+            if attached is not None and allowed_option(name).takes is Takes.NOTHING:
                 rest.insert(0, f"-{attached}")
                 attached = None
         else:
             raise OptionError(f"`{_printable(word)}` is not an option of sbatch: options begin with - or --")
-        if attached is None and _allowed(name).takes is Takes.VALUE:
+        if attached is None and allowed_option(name).takes is Takes.VALUE:
             if not rest:
                 raise OptionError(f"--{name} needs a value")
             attached = rest.pop(0)
@@ -163,7 +163,7 @@ def check_options(options: Sequence[str]) -> None:
         if not match:
             raise OptionError(f"`{_printable(word)}` is not of the form --name or --name=value")
         name, value = match[1], match[2]
-        _check_value(_allowed(name), value)
+        _check_value(allowed_option(name), value)
 
 
 def merge_options(defaults: Iterable[str], own: Iterable[str]) -> list[str]:
@@ -198,7 +198,8 @@ def _check_value(option: Option, value: str | None) -> None:
         )
 
 
-def _allowed(name: str) -> Option:
+def allowed_option(name: str) -> Option:
+    """Return the option with this long name; OptionError unless sessions may use it."""
     if name in ALLOWED:
         return ALLOWED[name]
     if name in REFUSED:

@@ -1,4 +1,4 @@
-"""The Protocol of a scheduler: two questions and three orders of the broker to Slurm.
+"""The Protocol of a scheduler: the questions and the three orders of the broker to Slurm.
 
 A call without an answer raises NoAnswer, and proves nothing about any job.
 """
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from slurm.nodes import Node
+    from slurm.partitions import Partition
+    from slurm.queue_position import QueuedJob
     from slurm.state import JobState
 
 
@@ -88,11 +91,22 @@ class Scheduler(Protocol):
         started task, one job with the task's own id.
         """
 
+    async def queue(self) -> list[QueuedJob]:
+        """Return all jobs that wait, of all users, held ones too. With PrivateData=jobs, only an operator sees all. One
+        query. A job array is one job.
+        """
+
     async def finished(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
         """Return the ends of these jobs, for those that slurmdbd lists as ended. One query.
 
         A cluster without accounting returns none, which is a valid answer.
         """
+
+    async def nodes(self) -> Mapping[str, Node]:
+        """Return all nodes by name, also those of hidden partitions. One query for nodes, and one for partitions."""
+
+    async def partitions(self) -> Mapping[str, Partition]:
+        """Return all partitions by name, hidden ones too. One query."""
 
     async def cancel(self, job_id: int) -> None:
         """Ask Slurm to end the job, and return when slurmctld has accepted the order.
@@ -108,6 +122,17 @@ class Scheduler(Protocol):
     async def start_now(self, job_id: int) -> None:
         """Let a waiting job start as soon as possible although its start was delayed, as that of a requeued job is by
         two minutes. Raises Refused, for example for a job that has started.
+        """
+
+    async def private_data(self) -> frozenset[str]:
+        """Return the things that Slurm hides from users who are no operators, such as `jobs`, `nodes`, `partitions`:
+        PrivateData of slurm.conf(5).
+        """
+
+    async def stores_comments(self) -> bool:
+        """Return whether accounting stores the comments of jobs (AccountingStoreFlags of slurm.conf(5)).
+
+        Whom it shows them to is a setting of slurmdbd.conf(5), which slurmctld does not know.
         """
 
     async def version(self) -> str:

@@ -23,10 +23,13 @@ from tests.durations import Durations, sort_by_duration
 from tests.failures import FailuresAtOnce
 from tests.lab_cluster import Lab, older_name, wait_for
 from tests.postgresql import PostgreSQL, running
+from tests.scheduling import make_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Protocol
+
+    from xdist.remote import Producer
 
     class SupportsFileno(Protocol):
         def fileno(self) -> int: ...
@@ -41,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and config.getoption("numprocesses", None):
         config.pluginmanager.register(Durations())
         config.pluginmanager.register(FailuresAtOnce(config))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> object:
+    """Share single tests of the longest files among the workers."""
+    return make_scheduler(config, log)
 
 
 @pytest.hookimpl(trylast=True)
@@ -73,6 +81,20 @@ def _as_on_nfs(real: Callable[..., None]) -> Callable[..., None]:
     return lock
 
 
+@pytest.fixture(autouse=True)
+def own_umask() -> Iterator[None]:
+    """Restore the umask: later tests of this process would make files that other accounts cannot read."""
+    before = _umask()
+    yield
+    os.umask(before)
+
+
+def _umask() -> int:
+    """Return the umask without changing it (proc_pid_status(5))."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return int(status.partition("\nUmask:")[2].split()[0], 8)
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="berth-"))  # short: a socket's path has at most 107 bytes
@@ -81,10 +103,17 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    """A server for all tests; each leaves it running and empty."""
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A server for all tests; each leaves it running."""
     with running() as server:
         yield server
+
+
+@pytest.fixture
+def postgresql(postgresql_server: PostgreSQL) -> PostgreSQL:
+    """The server, with an empty database: what an earlier test started has ended by now."""
+    postgresql_server.clear()
+    return postgresql_server
 
 
 def _lab_name() -> str:

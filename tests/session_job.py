@@ -231,13 +231,13 @@ class SessionJob:
         return self.outcome(self.ask_for_copy(**layers))
 
     def traces(self, node: str) -> list[str]:
-        """What there is of this session's jobs on a node: folders in /tmp, mounts, and files of /proc of processes.
+        """What there is of this session's jobs on a node: folders in /tmp and /var/tmp, mounts, and processes.
 
         A process is theirs by its cgroup, and by the session's id in its command line, environment or mounts.
         """
         patterns = [self.id, *(f"/job_{job}\\>" for job in self.jobs)]
         script = (  # which does not name the session itself
-            'read -r id; ls -d /tmp/berth-*"$id"* 2>/dev/null || :;'
+            'read -r id; ls -d /tmp/berth-*"$id"* /var/tmp/berth-*"$id"* 2>/dev/null || :;'
             "grep -ls -f - /proc/mounts /proc/[0-9]*/cmdline /proc/[0-9]*/environ /proc/[0-9]*/mountinfo "
             "/proc/[0-9]*/cgroup || :"
         )

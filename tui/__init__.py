@@ -1,0 +1,1 @@
+"""The terminal interface, `berth tui`: a headless core, workers, widgets and screens."""

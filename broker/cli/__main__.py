@@ -1,5 +1,5 @@
 """`python -m broker.cli`: the command where its script is not on PATH."""
 
-from broker.cli.app import main
+from broker.cli import main
 
 main()

@@ -1,7 +1,8 @@
 """The `berth` command: the commands, their shared options, and the handling of all failures.
 
 A command's module is imported when the command is called, and imports its own dependencies when it runs. So most of the
-time of `berth --version` is the start of Python and click (ADR 0071).
+time of `berth --version` is the start of Python and click (ADR 0071). `broker.cli.main` answers `berth --help` without
+this module.
 """
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
@@ -9,8 +10,10 @@ time of `berth --version` is the start of Python and click (ADR 0071).
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,10 +21,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from broker import __version__
-from broker.cli.command_table import ALIASES, COMMANDS, GROUPS, HIDDEN
+from broker.cli.command_table import ALIASES, COMMANDS, HIDDEN
 from broker.cli.context import Invocation, json_option
-from broker.cli.output import prepare_streams, write
-from broker.errors import BerthError, ExitCode, NotFoundError
+from broker.cli.output import prepare_streams
+from broker.cli.overview import DESCRIPTION, OPTIONS, overview
+from broker.cli.page import print_page
+from broker.errors import ExitCode, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,13 +63,19 @@ class Berth(click.Group):
         near = similar_command(word)
         raise click.UsageError(f"no such command {word!r}{f'; did you mean {near!r}?' if near else ''}", ctx)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands in groups, without an import of any."""
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command. Ctrl-C raises InterruptedWaitError, which names a request that was sent."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from broker.cli.errors import interrupted_command
+
+            raise interrupted_command() from None
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the page of all commands, without an import of any."""
         del ctx
-        for title, group in GROUPS.items():
-            with formatter.section(title):
-                width = max(map(len, COMMANDS))
-                formatter.write_dl([(name.ljust(width), entry.summary) for name, entry in group.items()])
+        formatter.write(overview(formatter.width))
 
     def main(
         self,
@@ -89,22 +100,15 @@ class Berth(click.Group):
             if isinstance(error, NotFoundError) and invocation.names:
                 from broker.cli.suggestions import with_similar_session
 
-                error = with_similar_session(error, invocation)
+                with contextlib.suppress(KeyboardInterrupt):  # it asks the controller; the error is the same without it
+                    error = with_similar_session(error, invocation)
             code = errors.report_error(error, as_json=invocation.json or errors.wants_json(arguments))
         sys.exit(code or 0)
 
 
 def _show_help(error: click.exceptions.NoArgsIsHelpError) -> ExitCode:
     """Print the help of a group that was called alone; return the exit code."""
-    try:
-        write(f"{error.format_message()}\n")
-    except click.exceptions.Exit as left:
-        return ExitCode(left.exit_code)
-    except BerthError as failed:
-        from broker.cli import errors
-
-        return errors.report_error(failed, as_json=False)
-    return ExitCode.OK
+    return print_page(f"{error.format_message()}\n")
 
 
 def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -113,29 +117,32 @@ def _use_config(_ctx: click.Context, _param: click.Parameter, value: str | None)
         os.environ["BERTH_CONFIG"] = os.path.abspath(value)  # noqa: PTH100 - Path.resolve would follow links
 
 
-@click.command(cls=Berth, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Berth, help=DESCRIPTION, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="berth", message="%(prog)s %(version)s")
 @click.option(
     "--config",
     metavar="FILE",
     expose_value=False,
     callback=_use_config,
-    help="Read this configuration instead of $BERTH_CONFIG or /etc/berth/config.yaml.",
+    help=OPTIONS["--config FILE"],
 )
 @json_option
 def berth() -> None:
-    """Named, persistent environments on a Slurm cluster, reached by ssh.
-
-    `berth start dev --profile base` creates and starts one, `ssh dev.berth` connects to it, `berth stop dev` ends its
-    job and keeps its files. `--json` works before or after every command. `berth help COMMAND` explains a command.
-
-    `ls` and `ps` are short for list, `rm` for delete, and `status` for show.
-    """
+    """Run before every command. Its help is in `overview`."""
 
 
-def main() -> NoReturn:
-    """Entry point of the `berth` script."""
+def run() -> NoReturn:
+    """Run the process's command line, and end the process. Only the command itself turns Ctrl-C into an error."""
     # Garbage collection, after the imports and at the end, would take a fifth of a command's time.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
-    berth.main()
+    takes_interrupts = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    try:
+        if takes_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        berth.main()
+    except KeyboardInterrupt:  # before the command began, or while its end was reported
+        sys.exit(ExitCode.INTERRUPTED)
+    finally:
+        if takes_interrupts:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)

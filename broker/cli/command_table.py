@@ -18,21 +18,26 @@ class Entry(NamedTuple):
 _DAILY = {
     "start": Entry("start:start", "Start a session and wait until it is ready."),
     "list": Entry("list:list_sessions", "List your sessions."),
+    "tui": Entry("tui:tui", "Open the terminal interface."),
     "show": Entry("sessions:show", "Show the details of a session."),
     "ssh": Entry("ssh:ssh", "Log in to a session from a login node, with ssh."),
     "exec": Entry("ssh:execute", "Run a command in a session."),
-    "open": Entry("open:open_session", "Open a session in an IDE, or print its link."),
+    "cp": Entry("cp:copy_files", "Copy files to or from a session."),
+    "open": Entry("open:open_session", "Open a session in an IDE, or a service of it."),
+    "services": Entry("session_services:list_session_services", "List the services of a session, with their states."),
     "stop": Entry("sessions:stop", "End a session's job and keep its files."),
     "restart": Entry("restart:restart", "Stop a session and start it again."),
     "extend": Entry("extend:extend", "Extend the time limit of a session's job."),
     "resize": Entry("resize:resize", "Change the resources of a running session."),
     "set": Entry("set:set_options", "Change a session's policies."),
+    "rename": Entry("rename:rename", "Rename a stopped session."),
     "delete": Entry("delete:delete", "Delete a stopped session and all its files."),
     "restore": Entry("delete:restore", "Restore a deleted session."),
     "logs": Entry("logs:logs", "Print the log of a session's jobs, newest last."),
     "events": Entry("logs:events", "List the events of one or all of your sessions."),
     "explain": Entry("history:explain", "Explain a session's state, and suggest what to do."),
     "history": Entry("history:history", "List the jobs of a session, the latest first."),
+    "cluster": Entry("cluster:cluster", "Show nodes, partitions and queue, and what would start now."),
 }
 _SNAPSHOTS = {
     "snapshot": Entry("snapshots:snapshot", "Save a session's present state as a snapshot."),
@@ -69,6 +74,7 @@ _ADMINISTRATION = {
 }
 _HELP = {
     "help": Entry("help:show_help", "Show the help of a command."),
+    "quickstart": Entry("quickstart:quickstart", "Set up your account for Berth, step by step."),
     "version": Entry("help:version", "Show the version."),
     "completion": Entry("completion:completion", "Print the completion script of a shell."),
 }
@@ -105,11 +111,16 @@ SUGGESTIONS = {
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("commit", "save", "checkpoint"), "snapshot"),
     **dict.fromkeys(("revert", "undo"), "rollback"),
-    **dict.fromkeys(("copy", "fork", "duplicate"), "clone"),
+    **dict.fromkeys(("copy", "scp"), "cp"),
+    **dict.fromkeys(("mv", "move"), "rename"),
+    **dict.fromkeys(("fork", "duplicate"), "clone"),
     **dict.fromkeys(("undelete", "recover"), "restore"),
     **dict.fromkeys(("build", "profiles", "images", "image"), "profile"),
     **dict.fromkeys(("keys",), "key"),
     **dict.fromkeys(("why", "debug"), "explain"),
     **dict.fromkeys(("submit",), "sbatch"),
+    **dict.fromkeys(("nodes", "sinfo", "partitions", "free"), "cluster"),
+    **dict.fromkeys(("setup", "init", "tutorial"), "quickstart"),
+    **dict.fromkeys(("ui", "top", "dashboard", "menu"), "tui"),
 }
 """Words of other programs, and the command that does the same here."""

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
     from broker.config.settings import Config
 
 
-@dataclass
 class Invocation:
     """The object that click passes to every command."""
 
-    json: bool = False
-    names: list[str] = field(default_factory=list)
-    """The sessions that the command line names, for suggestions."""
+    def __init__(self) -> None:
+        self.json = False
+        self.names: list[str] = []
+        """The sessions that the command line names, for suggestions."""
 
     @cached_property
     def config(self) -> Config:
@@ -59,6 +58,13 @@ class Invocation:
             _ = self.client
             place = self.config.api_socket
         return place
+
+    @cached_property
+    def storage(self) -> Path:
+        """The user's own directory of sessions and layers."""
+        from broker.config.user_storage import user_storage
+
+        return user_storage(self.config)
 
     def post(self, path: str, request: Mapping[str, object]) -> PendingResponse:
         """Send a request; the caller can load the response's types while the controller works."""

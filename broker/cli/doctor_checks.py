@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PROGRAM_TIMEOUT_S = 15.0
 """Time for a program to print its version."""
 
+LOG_BYTES = 2**20
+"""Bytes of the end of a job's log in which a warning from its start is searched."""
+
 OLDEST_SSH = (7, 3)
 """ProxyJump and Include came with OpenSSH 7.3 (its release notes)."""
 
@@ -51,9 +54,11 @@ def every_check(invocation: Invocation) -> Iterator[DoctorCheck]:
     where = invocation.config.api_socket
     yield DoctorCheck(name="controller", ok=True, detail=f"answers at {where} as {site.mode} mode")
     yield from client.doctor()
+    yield from _own_profiles(invocation)
     yield _keys(client)
     yield from _own_file()
     yield from _layers(client)
+    yield from _tmp(client)
     yield _ssh_config(site.domain)
 
 
@@ -80,7 +85,7 @@ def _ssh() -> DoctorCheck:
 
 def _apptainer() -> DoctorCheck:
     """Check Apptainer, which this machine needs only to build profiles. Each job checks it on its compute node."""
-    hint = f"`berth profile build` requires Apptainer {_dotted(OLDEST_APPTAINER)} or newer"
+    hint = f"a build of a profile requires Apptainer {_dotted(OLDEST_APPTAINER)} or newer"
     said = _program("apptainer", "--version")
     if said is None:
         return DoctorCheck(name="apptainer", ok=True, detail="not installed on this machine", hint=hint)
@@ -97,9 +102,27 @@ def _subordinate_ids() -> Iterator[DoctorCheck]:
     for file in (Path("/etc/subuid"), Path("/etc/subgid")):
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         have = any(line.split(":")[0] in {account.pw_name, str(account.pw_uid)} for line in lines)
-        hint = f"`berth profile build` requires a range of ids: `usermod --add-{file.name}s` as root, see usermod(8)"
+        hint = f"a build of a profile requires a range of ids: `usermod --add-{file.name}s` as root, see usermod(8)"
         detail = f"{file} has {'a range' if have else 'no range'} for {account.pw_name}"
         yield DoctorCheck(name=file.name, ok=True, detail=detail, hint="" if have else hint)
+
+
+def _own_profiles(invocation: Invocation) -> Iterator[DoctorCheck]:
+    """Report the images in the user's own store, in site mode; nothing if there is none."""
+    from broker.cli.stores import config_catalog
+    from profiles.image.catalog import OWN, SITE
+
+    stores = config_catalog(invocation.config).stores
+    if SITE not in stores:
+        return  # the controller's check has them
+    contents = stores[OWN].contents()
+    if contents.damaged:
+        worst = contents.damaged[0]
+        yield DoctorCheck(name="own profiles", ok=False, detail=worst.message, hint=worst.hint)
+    elif contents.images:
+        names = sorted({image.name for image in contents.images})
+        detail = f"images of your own: {len(contents.images)}, of {', '.join(names)}"
+        yield DoctorCheck(name="own profiles", ok=True, detail=detail)
 
 
 def _keys(client: Client) -> DoctorCheck:
@@ -108,11 +131,11 @@ def _keys(client: Client) -> DoctorCheck:
         return DoctorCheck(
             name="keys",
             ok=True,
-            detail="Berth knows no public key of yours; `berth ssh` makes one when you first use it here",
+            detail="Berth knows no public key of yours; `berth ssh NAME` makes one when you first use it here",
             hint="`berth key add ~/.ssh/id_ed25519.pub` lets you log in from another computer",
         )
     own = login_key.login_key_path()
-    here = f"; {own} is there for `berth ssh`" if own.exists() else ""
+    here = f"; {own} is there for `berth ssh NAME`" if own.exists() else ""
     return DoctorCheck(name="keys", ok=True, detail=f"your public keys that open your sessions: {len(keys)}{here}")
 
 
@@ -140,6 +163,30 @@ def _layers(client: Client) -> Iterator[DoctorCheck]:
                 ok=False,
                 detail=f"the layers of {view.name} cannot be merged: {view.volumes.unflattened}",
                 hint=f"correct the cause, stop the session, and run `berth flatten {view.name}`",
+            )
+
+
+def _tmp(client: Client) -> Iterator[DoctorCheck]:
+    """Report /tmp in memory, and directories that are not safe for it, as jobs of sessions found on their nodes."""
+    from broker.text.advice import is_tmp_in_memory, refused_tmp_directories
+
+    for view in client.sessions():
+        if view.endpoint is None:
+            continue
+        log = client.log(view.name, tail=LOG_BYTES)
+        for words in refused_tmp_directories(log):
+            yield DoctorCheck(
+                name="tmp",
+                ok=True,
+                detail=f"on {view.endpoint.node}, {words}",
+                hint="ask the operators to protect it from other users, or to change storage.tmp_directories",
+            )
+        if is_tmp_in_memory(log):
+            yield DoctorCheck(
+                name="tmp",
+                ok=True,
+                detail=f"on {view.endpoint.node}, files in /tmp of {view.name} count as the session's memory",
+                hint="ask the operators for a directory on a local disk of the nodes: storage.tmp_directories",
             )
 
 

@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.output import escape_controls, output_error, write
-from broker.errors import BerthError, ExitCode, InvalidInputError
+from broker.cli.output import output_error, write
+from broker.errors import BerthError, ExitCode, InvalidInputError, NoSpaceError
+from broker.format import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+
+_PATH_ERRORS = frozenset(
+    {
+        *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+        *(errno.ELOOP, errno.EROFS, errno.ETXTBSY, errno.ENXIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EINVAL),
+    }
+)
+"""Failures of a file that the user's path, permissions or file system cause."""
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 
@@ -27,6 +36,37 @@ class InterruptedWaitError(BerthError):
 
     reason = "interrupted"
     exit_code = ExitCode.INTERRUPTED
+
+
+_REQUESTS = {
+    "keys": "`berth key list` shows your keys",
+    "certificates": "`berth login --list` shows your certificates",
+    "environments": "`squeue --me` shows whether a job was submitted",
+    "deleted": "`berth list` and `berth list --deleted` show your sessions",
+    "ca": "`berth ca list` shows the keys",
+    "gc": "`berth gc` can be repeated",
+    "rebuild": "`berth registry rebuild` can be repeated",
+}
+"""The second part of a request's path → how to see its result."""
+
+
+def interrupted_command() -> InterruptedWaitError:
+    """Return the error for Ctrl-C; it says if the controller may carry out requests of this command."""
+    from urllib.parse import unquote
+
+    from broker.client.http import requested_changes
+
+    requests = [path.split("/")[2:] for path in requested_changes()]
+    names = list(dict.fromkeys(unquote(request[1]) for request in requests if request[0] == "sessions"))
+    if names:
+        sent = "request" if len(names) == 1 else "requests"
+        look = f"`berth show {names[0]}` shows its state" if len(names) == 1 else "`berth list` shows their states"
+        was = "was sent, and Berth may carry it out" if len(names) == 1 else "were sent, and Berth may carry them out"
+        return InterruptedWaitError(f"interrupted; the {sent} for {', '.join(names)} {was}", hint=look)
+    if requests:
+        message = "interrupted; the request was sent, and Berth may carry it out"
+        return InterruptedWaitError(message, hint=_REQUESTS.get(requests[-1][0], ""))
+    return InterruptedWaitError("interrupted")
 
 
 def report_error(error: Exception, *, as_json: bool) -> ExitCode:
@@ -57,16 +97,27 @@ def wants_json(arguments: Sequence[str]) -> bool:
 def _as_berth_error(error: Exception) -> BerthError:
     if isinstance(error, BerthError):
         return error
-    if isinstance(error, OSError) and error.filename is None and error.errno in _DISK_ERRORS:
-        return output_error(error)  # of click's own output, such as help
+    if isinstance(error, OSError) and (failure := _file_error(error)) is not None:
+        return failure
     if isinstance(error, click.Abort):
-        return InterruptedWaitError("interrupted")
+        return interrupted_command()
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "berth"
         return InvalidInputError(_sentence(error.format_message()), hint=f"`{command} --help` shows how to use it")
     if isinstance(error, click.ClickException):
         return BerthError(_sentence(error.format_message()))
     return _unexpected(error)
+
+
+def _file_error(error: OSError) -> BerthError | None:
+    """Return the user's error for a failure that a path, its permissions or a full disk cause; None for any other."""
+    if error.filename is None:
+        return output_error(error) if error.errno in _DISK_ERRORS else None  # of click's own output, such as help
+    if error.errno not in _PATH_ERRORS or not isinstance(error.filename, (str, bytes)):
+        return None
+    kind = NoSpaceError if error.errno in {errno.ENOSPC, errno.EDQUOT} else BerthError
+    message = f"cannot use {os.fsdecode(error.filename)}: {error.strerror}"
+    return kind(message, hint="check the path, its permissions, and the space on its file system")
 
 
 def _sentence(message: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from profiles.walk import Tree, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FUSE_WHITEOUT = b".wh."
@@ -39,12 +40,20 @@ class Fetched:
     too_long: list[str] = field(default_factory=list)
     """Paths below the tree that are too long for a system call, in the source or in the target."""
 
+    def add(self, other: Fetched) -> None:
+        """Add the result for another tree."""
+        self.copied += other.copied
+        self.clashes += other.clashes
+        self.too_long += other.too_long
 
-def fetch_tree(source: Path, target: Path, *, base: Path | None, force: bool) -> Fetched:
+
+def fetch_tree(
+    source: Path, target: Path, *, base: Path | None, force: bool, count: Callable[[int], None] = lambda _: None
+) -> Fetched:
     """Copy the files and links of the tree `source` into `target`, each with a rename at the end.
 
-    With `base`, copy only those that differ from it. Whiteouts and special files are skipped. An existing file with
-    another content is kept unless `force` is set. Raises OSError.
+    `count` gets the bytes of each copied file. With `base`, copy only those that differ from it. Whiteouts and
+    special files are skipped. An existing file with another content is kept unless `force` is set. Raises OSError.
     """
     done = Fetched()
     longest_root = max(len(os.fsencode(each)) for each in (source, target, base or source))
@@ -69,12 +78,22 @@ def fetch_tree(source: Path, target: Path, *, base: Path | None, force: bool) ->
         except (FileExistsError, NotADirectoryError):
             done.clashes.append(Clash(str(copy)))
             continue
-        draft = copy.with_name(f"{DRAFT_PREFIX}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        shutil.copy2(origin, draft, follow_symlinks=False)
-        draft.replace(copy)
+        count(_copy_file(origin, copy))
         done.copied.append(str(copy))
     return done
+
+
+def _copy_file(origin: Path, copy: Path) -> int:
+    """Copy a file or link; return its size. Leave no incomplete file, also after Ctrl-C."""
+    draft = copy.with_name(f"{DRAFT_PREFIX}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    try:
+        shutil.copy2(origin, draft, follow_symlinks=False)
+        size = draft.lstat().st_size
+        draft.replace(copy)
+    finally:
+        draft.unlink(missing_ok=True)
+    return size
 
 
 def _is_result(name: bytes, kind: int) -> bool:

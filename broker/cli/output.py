@@ -4,7 +4,7 @@ Control characters of untrusted text are escaped. A terminal's encoding, a full 
 internal error.
 """
 
-# ruff: noqa: PLC0415 - most commands print no JSON and no table
+# ruff: noqa: PLC0415 - most commands print no JSON and no table, and `broker.cli.short_commands` has no use for click
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import os
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
-import click
-
 from broker.errors import BerthError, ExitCode
+from broker.format import escape_controls
+from broker.format import pluralize as pluralize  # noqa: PLC0414 - commands print counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _ENCODING_ERRORS = "berth-plain"
 _PLAIN = str.maketrans({"…": "...", "→": "->", "•": "*", "·": "*", "“": '"', "”": '"'})
+_DEFAULT_COLUMNS = 80
+"""The width if there is no terminal."""
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
@@ -56,6 +58,7 @@ def _open_null(number: int) -> IO[str]:
     if null != number:
         os.dup2(null, number)
         os.close(null)
+    os.set_inheritable(number, True)
     return open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False)
 
 
@@ -87,6 +90,8 @@ def _write(stream: IO[Any], content: str | bytes, *, err: bool = False) -> None:
         if err:
             return
         if isinstance(error, ValueError) or error.errno == errno.EPIPE:
+            import click
+
             raise click.exceptions.Exit(ExitCode.FAILED) from error
         raise output_error(error) from error
 
@@ -114,16 +119,18 @@ def is_terminal(stream: IO[str]) -> bool:
     return False
 
 
-def escape_controls(text: str, *, keep: str = "") -> str:
-    """Escape control, format and bidirectional characters except those in `keep`.
-
-    Untrusted names, reasons and logs then cannot move the cursor or imitate other text (docs/security.md, T18).
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode("ascii") for char in text
-    )
+def terminal_columns() -> int:
+    """Return the width of the terminal, as shutil.get_terminal_size does, whose module takes long to import."""
+    try:
+        columns = int(os.environ.get("COLUMNS", ""))
+    except ValueError:
+        columns = 0
+    if columns <= 0:
+        try:
+            columns = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1).columns
+        except (OSError, ValueError):
+            columns = 0
+    return columns if columns > 0 else _DEFAULT_COLUMNS
 
 
 def print_line(text: str) -> None:
@@ -144,8 +151,20 @@ def print_json(value: BaseModel | Mapping[str, object] | Sequence[object]) -> No
     write(f"{json.dumps(plain, indent=2)}\n")
 
 
+def print_json_line(value: Mapping[str, object]) -> None:
+    """Print a result as JSON in one line of ASCII."""
+    import json
+
+    write(f"{json.dumps(value)}\n")
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, shrink: int | None = None) -> None:
-    """Print aligned columns, two blanks apart. The headings are printed even without rows, for scripts.
+    """Print a table, as `table_lines` makes it."""
+    write("".join(f"{line}\n" for line in table_lines(headings, rows, shrink=shrink)))
+
+
+def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]], *, shrink: int | None = None) -> list[str]:
+    """Return aligned columns, two blanks apart. There are headings even without rows, for scripts.
 
     On a terminal, the column `shrink` is shortened until the table fits, and then whole lines are.
     """
@@ -153,15 +172,13 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, shrin
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     room = None
     if shrink is not None and is_terminal(sys.stdout):
-        import shutil
-
-        room = shutil.get_terminal_size().columns
+        room = terminal_columns()
         excess = sum(widths) + 2 * (len(widths) - 1) - room
         widths[shrink] = min(widths[shrink], max(len(headings[shrink]), widths[shrink] - excess))
         for row in cells:
             row[shrink] = shorten(row[shrink], widths[shrink])
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    write("".join(f"{line if room is None else shorten(line, room)}\n" for line in lines))
+    return lines if room is None else [shorten(line, room) for line in lines]
 
 
 def shorten(text: str, width: int, *, tail: str = "") -> str:
@@ -170,8 +187,3 @@ def shorten(text: str, width: int, *, tail: str = "") -> str:
         return text
     end = tail if text.endswith(tail) and len(tail) < width // 2 + 1 else ""
     return f"{text[: max(width - 1 - len(end), 0)]}…{end}"
-
-
-def pluralize(count: int, what: str) -> str:
-    """Return `1 layer` or `2 layers`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -5,9 +5,6 @@
 from __future__ import annotations
 
 import math
-import os
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -15,16 +12,15 @@ from click.shell_completion import CompletionItem
 
 from broker.cli.context import Invocation
 from broker.errors import BerthError, InvalidInputError
-from broker.names import (
-    LABEL_PATTERN,
-    MAX_CERTIFICATE_HOURS,
-    MAX_FINGERPRINT_CHARS,
-    MAX_HOST_CHARS,
-    MAX_ITEMS,
-    MAX_PATH_CHARS,
-    NAME_PATTERN,
-    PERSISTENT_PATH_PATTERN,
-    VERSION_PATTERN,
+from broker.names import MAX_CERTIFICATE_HOURS, MAX_FINGERPRINT_CHARS, MAX_HOST_CHARS
+from broker.user_input import (
+    ProfileReference,
+    parse_kept,
+    parse_label,
+    parse_name,
+    parse_persistence,
+    parse_profile_reference,
+    parse_snapshot,
 )
 
 if TYPE_CHECKING:
@@ -43,10 +39,10 @@ class SessionName(click.ParamType[str]):
     name = "name"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value.startswith("-"):
-            self.fail(f"{value!r} is an option; put the session's name before sbatch's or ssh's options", param, ctx)
-        if not re.fullmatch(NAME_PATTERN, value):
-            self.fail(f"{value!r} {_WRONG_NAME}{_suggestion(value, NAME_PATTERN)}", param, ctx)
+        try:
+            parse_name(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
         if ctx is not None and (invocation := ctx.find_object(Invocation)) is not None:
             invocation.names.append(value)
         return value
@@ -58,17 +54,6 @@ class SessionName(click.ParamType[str]):
             for view in known(lambda client: client.sessions())
             if view.name.startswith(incomplete)
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileReference:
-    """`NAME` for the newest version, or `NAME@VERSION`."""
-
-    name: str
-    version: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.version}" if self.version else self.name
 
 
 class PlainText(click.ParamType[str]):
@@ -105,7 +90,7 @@ class Hours(click.FloatRange):
 
 
 class ProfileName(click.ParamType[ProfileReference]):
-    """A profile, with or without a version; completed with the published images."""
+    """A profile, with or without an owner and a version; completed with the published images."""
 
     name = "profile"
 
@@ -114,12 +99,10 @@ class ProfileName(click.ParamType[ProfileReference]):
     ) -> ProfileReference:
         if isinstance(value, ProfileReference):
             return value
-        name, at, version = value.partition("@")
-        if not re.fullmatch(NAME_PATTERN, name):
-            self.fail(f"{name!r} {_WRONG_NAME}{_suggestion(name, NAME_PATTERN)}", param, ctx)
-        if at and not re.fullmatch(VERSION_PATTERN, version):
-            self.fail(f"{version!r} is not a version: use NAME or NAME@VERSION", param, ctx)
-        return ProfileReference(name, version or None)
+        try:
+            return parse_profile_reference(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         del ctx, param
@@ -155,9 +138,10 @@ class SnapshotLabel(click.ParamType[str]):
     name = "label"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(LABEL_PATTERN, value):
-            self.fail(f"{value!r} {_WRONG_LABEL}", param, ctx)
-        return value
+        try:
+            return parse_label(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class SnapshotReference(click.ParamType[str]):
@@ -166,9 +150,10 @@ class SnapshotReference(click.ParamType[str]):
     name = "snapshot"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(rf"[1-9][0-9]{{0,8}}|{LABEL_PATTERN[1:-1]}", value):
-            self.fail(f"{value!r} is neither a snapshot's number nor a label; `berth snapshots` lists them", param, ctx)
-        return value
+        try:
+            return parse_snapshot(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         del param
@@ -190,28 +175,10 @@ class Kept(click.ParamType[str]):
     name = "kept"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value in SIDES:
-            return value
-        here = os.path.expanduser("~").rstrip("/")  # noqa: PTH111 - a prefix of text, not a file
-        path = f"~{value.removeprefix(here)}" if here and value.startswith(f"{here}/") else value
-        path = path.rstrip("/")
-        steps = path.split("/")[1:]
-        wrong = not re.fullmatch(PERSISTENT_PATH_PATTERN, path) or set(steps) & {"", ".", ".."}
-        if wrong or not is_utf8(path) or len(path) > MAX_PATH_CHARS:
-            self.fail(f"{value!r} {_WRONG_PATH}", param, ctx)
-        return path
-
-
-def is_utf8(text: str) -> bool:
-    """Whether the text can be sent to the controller: an argument of other bytes cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-SIDES = ("home", "system")
+        try:
+            return parse_kept(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, object] | None:
@@ -219,35 +186,10 @@ def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, o
 
     InvalidInputError if a path is in both.
     """
-    if not keep and not fresh:
-        return None
-    if max(len(keep), len(fresh)) > MAX_ITEMS:
-        raise InvalidInputError(f"more than {MAX_ITEMS} paths in --keep or in --fresh")
-    if both := sorted(set(keep) & set(fresh)):
-        raise InvalidInputError(f"{both[0]} cannot be both in --keep and in --fresh")
-    return {
-        **{side: "fresh" if side in fresh else "keep" for side in SIDES},
-        "keep": [path for path in keep if path not in SIDES],
-        "fresh": [path for path in fresh if path not in SIDES],
-    }
-
-
-_WRONG_PATH = (
-    "is neither `home`, `system`, nor a path that begins with / or ~/ and has no comma, colon or backslash in it, and "
-    f"at most {MAX_PATH_CHARS} characters"
-)
-
-_WRONG_LABEL = (
-    "cannot be a label: labels begin with a letter and have up to 64 letters, digits, dots, hyphens and underscores"
-)
-
-_WRONG_NAME = "cannot be a name: names have 1 to 39 small letters, digits and hyphens and start with a letter"
-
-
-def _suggestion(value: str, pattern: str) -> str:
-    """Suggest a valid name similar to `value`, such as for `dev.berth`, `Dev` and `my_dev`."""
-    near = re.sub(r"[^a-z0-9-]+", "-", value.lower().removesuffix(".berth")).strip("-")
-    return f"; try {near!r}" if re.fullmatch(pattern, near) else ""
+    try:
+        return parse_persistence(keep, fresh)
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from None
 
 
 def known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
@@ -262,12 +204,23 @@ def known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
 
 
 def _profiles() -> list[str]:
+    """Return the profiles for completion; with their owner where the site and the user have the same name."""
+    from broker.cli.stores import config_catalog
     from broker.config.settings import load_config
     from profiles.errors import ProfilesError
-    from profiles.image.store import Stores
 
     try:
-        images = Stores(load_config().profiles.stores).images()
+        contents = config_catalog(load_config()).contents()
     except (BerthError, ProfilesError):
         return []
-    return sorted({image.name for image in images} | {f"{image.name}@{image.version}" for image in images})
+    names = {owner: {image.name for image in each.images} for owner, each in contents.items()}
+    shared = set.intersection(*names.values()) if len(names) > 1 else set()
+    found: set[str] = set()
+    for owner, each in contents.items():
+        for image in each.images:
+            name = f"{owner}/{image.name}" if image.name in shared else image.name
+            found |= {name, f"{name}@{image.version}"}
+    return sorted(found)
+
+
+watch_option = click.option("-w", "--watch", is_flag=True, help="Follow changes until Ctrl-C.")

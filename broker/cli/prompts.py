@@ -1,22 +1,31 @@
-"""Ask for confirmation before something is lost: with a question on a terminal, elsewhere only by `--yes`."""
+"""Ask for confirmation before something is lost: with a question on a terminal, elsewhere only by `--yes`.
+
+Before a question, the controller has checked the request: no user is asked about something that cannot be done.
+"""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.output import escape_controls, is_terminal, print_note
+from broker.cli.output import is_terminal, print_note
 from broker.errors import BerthError, InvalidInputError
+from broker.format import escape_controls
+from broker.text.question import ask_end_programs, ask_stop, describe_plan, describe_use
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker.cli.context import Invocation
-    from broker.schema.sessions import SessionView
+    from broker.schema.checks import CheckReport
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask. Required without a terminal.")
+optional_yes_option = click.option("--yes", is_flag=True, help="Do not ask. Without a terminal, no question is asked.")
 
 
 def confirm(question: str, *, undone: str, yes: bool) -> None:
@@ -33,16 +42,69 @@ def confirm(question: str, *, undone: str, yes: bool) -> None:
         raise BerthError(undone)
 
 
-def announce_restart(invocation: Invocation, view: SessionView, plan: str, *, undone: str, yes: bool) -> None:
-    """Print the plan; if the session has a job, ask before the job is ended.
+def confirm_stop(invocation: Invocation, names: Sequence[str], *, yes: bool) -> None:
+    """Ask before a stop of sessions that are in use.
+
+    Return without a question if none is in use, with `--yes`, or without a terminal: a stop keeps all files. Raise
+    as `confirm`.
+    """
+    if yes or not is_terminal(sys.stdin):
+        return
+    used = {name: text for name in names if (text := _describe_use(invocation, name))}
+    if used:
+        confirm(ask_stop(names, used), undone="nothing was stopped", yes=False)
+
+
+def _describe_use(invocation: Invocation, name: str) -> str:
+    """Return how many terminals and connections the session has; empty if none are known."""
+    try:
+        presence = invocation.client.presence(name)
+    except BerthError:
+        return ""  # the command itself reports the error
+    return describe_use(presence)
+
+
+def check_request(invocation: Invocation, name: str, *, yes: bool = False, **request: object) -> CheckReport:
+    """Return the controller's report on a request, which is one field of CheckRequest; nothing is changed.
+
+    If the request would be refused, its error is raised. The report has an estimate of the next start if the user will
+    be asked.
+    """
+    from broker.cli.progress import ProgressLine
+    from broker.schema.checks import CheckRequest
+
+    asks = not yes and not invocation.json and is_terminal(sys.stdin)
+    with ProgressLine(quiet=invocation.json) as progress:
+        if asks and progress.changes:
+            progress.show(f"{name}: checking, and asking Slurm")
+        return invocation.client.check(name, CheckRequest.model_validate(request | {"estimate": asks}))
+
+
+def announce_restart(invocation: Invocation, report: CheckReport, plan: str, *, undone: str, yes: bool) -> None:
+    """Print the plan; if the request ends a job, ask before.
 
     The question is only about running programs: the session's files are kept as a snapshot.
     """
-    from broker.cli.session_text import has_job
+    announce_plan(invocation, report, plan)
+    if report.ends_job:
+        confirm(ask_end_programs([report.session.name]), undone=undone, yes=yes)
 
-    running = has_job(view)
-    if not invocation.json:
-        ends = "its programs end, and it is started again afterwards" if running else "it has no job and stays stopped"
-        print_note(f"{view.name}: {plan}; {ends}")
-    if running:
-        confirm(f"End all programs in {view.name}?", undone=undone, yes=yes)
+
+def confirm_at_terminal(invocation: Invocation, reports: Sequence[CheckReport], plan: str, *, undone: str) -> None:
+    """Print the plan for each session whose job ends, and ask once for all of them.
+
+    For commands that ask at a terminal only, because scripts have always used them without `--yes`.
+    """
+    ending = [report for report in reports if report.ends_job]
+    for report in ending:
+        announce_plan(invocation, report, plan)
+    if ending:
+        confirm(ask_end_programs([report.session.name for report in ending]), undone=undone, yes=False)
+
+
+def announce_plan(invocation: Invocation, report: CheckReport, plan: str) -> None:
+    """Print the plan and, if the request ends a job, what Slurm expects for the next one."""
+    if invocation.json:
+        return
+    for line in describe_plan(report, plan, time.time()):
+        print_note(line)

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from broker.cli.params import SessionName
 from broker.errors import InvalidInputError
+from broker.user_input import parse_session_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,17 +50,7 @@ def parse_resources(words: Sequence[str], *, hint: str) -> list[str]:
 
     InvalidInputError with `hint` for an option that a session cannot use.
     """
-    from profiles.recipe.resources import to_slurm_value
-    from slurm.sbatch import OptionError, parse_options
-
-    options = []
     try:
-        for word in parse_options(words):
-            name, equals, value = word.removeprefix("--").partition("=")
-            try:
-                options.append(f"--{name}={to_slurm_value(name, value)}" if equals else word)
-            except ValueError as error:
-                raise OptionError(f"--{name}: {error}") from error
-    except OptionError as error:
+        return parse_session_options(words)
+    except ValueError as error:
         raise InvalidInputError(str(error), hint=hint) from error
-    return options

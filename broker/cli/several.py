@@ -9,6 +9,7 @@ import click
 from broker.cli import output
 from broker.cli.errors import InterruptedWaitError
 from broker.errors import BerthError, InvalidInputError
+from broker.format import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -55,7 +56,7 @@ def apply_to_each(names: Sequence[str], action: Callable[[str], _Result], failed
         except BerthError as error:
             failed.append(error)
             hint = f"\n  hint: {error.hint}" if error.hint else ""
-            output.write(output.escape_controls(f"berth: {name}: {error.message}{hint}", keep="\n") + "\n", err=True)
+            output.write(escape_controls(f"berth: {name}: {error.message}{hint}", keep="\n") + "\n", err=True)
     return results
 
 

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from broker.cli.connection_end import SshConnection
     from broker.cli.context import Invocation
     from broker.client.client import Client
     from broker.schema.connections import ResolveAnswer
@@ -25,14 +28,23 @@ def cannot_run(error: OSError) -> BerthError:
     return BerthError(f"cannot run ssh: {error.strerror}", hint="install OpenSSH's client")
 
 
+def find_ssh() -> None:
+    """Return if the machine has ssh(1). Raises BerthError."""
+    import shutil
+
+    if shutil.which("ssh") is None:
+        raise cannot_run(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+
+
 def ssh_command(
     invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str], root: bool = False
-) -> list[str]:
-    """Return the ssh(1) command that connects directly to the session, as its owner or as its root.
+) -> tuple[list[str], SshConnection]:
+    """Return the ssh(1) command that connects directly to the session, as its owner or root, and where it connects to.
 
     Raises the error with which the controller refuses.
     """
     from broker.cli import login_key
+    from broker.cli.connection_end import SshConnection
     from broker.ssh.host_names import SessionHost
 
     client = invocation.client
@@ -48,7 +60,8 @@ def ssh_command(
         "ProxyCommand": "none",
     } | ({"User": "root"} if root else {})
     options = [word for option, value in direct.items() for word in ("-o", f"{option}={value}")]
-    return ["ssh", "-F", str(config), *options, *before, f"{name}.{site.domain}", *after]
+    command = ["ssh", "-F", str(config), *options, *before, f"{name}.{site.domain}", *after]
+    return command, SshConnection(name, endpoint.generation, endpoint.host, endpoint.port)
 
 
 def _resolve(client: Client, user: str, name: str, *, root: bool) -> ResolveAnswer:

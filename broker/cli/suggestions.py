@@ -24,7 +24,10 @@ def similar_command(word: str) -> str | None:
 
 
 def with_similar_session(error: NotFoundError, invocation: Invocation) -> NotFoundError:
-    """Return the error with a hint to the session that the user probably meant, if a given name does not exist."""
+    """Return the error with a hint to the session that the user probably meant, if it is about a given name.
+
+    Another error, as about a profile, keeps its hint: the name of a new session need not exist.
+    """
     from broker.client.autostart import passive_client
 
     try:
@@ -32,7 +35,7 @@ def with_similar_session(error: NotFoundError, invocation: Invocation) -> NotFou
     except BerthError:
         return error
     for name in invocation.names:
-        if name not in existing and (found := _similar(name, existing)):
+        if name in error.message.split() and name not in existing and (found := _similar(name, existing)):
             return NotFoundError(error.message, hint=f"did you mean {found}? `berth list` shows your sessions")
     return error
 

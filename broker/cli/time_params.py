@@ -1,18 +1,12 @@
 """Types of command parameters for times: lengths of time, points in time, and times of policies."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
-
 from __future__ import annotations
 
-import re
+from functools import partial
 
 import click
 
-from broker.format import format_duration
-from profiles.recipe.duration import parse_duration, policy_time
-
-DEFAULT = "default"
-"""The word that selects the value of the profile or the site."""
+from broker.user_input import MAX_DURATION_S, parse_length, parse_point, parse_policy
 
 
 class Duration(click.ParamType["float | None"]):
@@ -25,27 +19,17 @@ class Duration(click.ParamType["float | None"]):
     name = "time"
 
     def __init__(
-        self, *, default: bool = False, bare_unit_s: float = 60.0, zero: bool = False, longest_s: float = 3650 * 86400.0
+        self, *, default: bool = False, bare_unit_s: float = 60.0, zero: bool = False, longest_s: float = MAX_DURATION_S
     ) -> None:
-        self._default = default
-        self._bare_unit_s = bare_unit_s
-        self._zero = zero
-        self._longest_s = longest_s
+        self._parse = partial(parse_length, default=default, bare_unit_s=bare_unit_s, zero=zero, longest_s=longest_s)
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
         if not isinstance(value, str):
             return None if value is None else float(str(value))
-        if self._default and value == DEFAULT:
-            return None
         try:
-            seconds = parse_duration(value, bare_unit_s=self._bare_unit_s)
+            return self._parse(value)
         except ValueError as error:
-            self.fail(f"{error}{f', or {DEFAULT}' if self._default else ''}", param, ctx)
-        if seconds > self._longest_s:
-            self.fail(f"{value!r} is longer than {format_duration(self._longest_s)}", param, ctx)
-        if not seconds and not self._zero:
-            self.fail(f"{value!r} is not longer than 0", param, ctx)
-        return seconds
+            self.fail(str(error), param, ctx)
 
 
 class PointInTime(click.ParamType["float | None"]):
@@ -54,24 +38,12 @@ class PointInTime(click.ParamType["float | None"]):
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        from datetime import datetime, timedelta
-
-        if not isinstance(value, str) or value == "never":
+        if not isinstance(value, str):
             return None
-        now = datetime.now().astimezone()
-        if re.search(r"[smhdn]$", value):
-            return now.timestamp() + (Duration().convert(value, param, ctx) or 0.0)
         try:
-            if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}", value):
-                hour, _, minute = value.partition(":")
-                at = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
-                return (at if at > now else at + timedelta(days=1)).timestamp()
-            at = datetime.fromisoformat(value).astimezone()
-        except (ValueError, OverflowError, OSError):
-            self.fail(f"{value!r} is not a time such as 18:00, 2026-12-24T18:00, 4h, 1h30m or never", param, ctx)
-        if at <= now:
-            self.fail(f"{value!r} is in the past", param, ctx)
-        return at.timestamp()
+            return parse_point(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class PolicyTime(click.ParamType["str | None"]):
@@ -83,11 +55,9 @@ class PolicyTime(click.ParamType["str | None"]):
         self._words = words
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | None:
-        if not isinstance(value, str) or value == DEFAULT:
+        if not isinstance(value, str):
             return None
-        if value in self._words:
-            return value
         try:
-            return policy_time(value)
+            return parse_policy(value, *self._words)
         except ValueError as error:
-            self.fail(f"{error}, or {', '.join([*self._words, DEFAULT])}", param, ctx)
+            self.fail(str(error), param, ctx)

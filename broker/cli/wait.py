@@ -10,12 +10,13 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from broker.cli import output
+from broker.cli.amounts import WorkAmounts
 from broker.cli.errors import InterruptedWaitError
 from broker.cli.progress import ProgressLine, follow_session
-from broker.cli.session_text import ENDED, state_line
 from broker.errors import BerthError, ConflictError, NotFoundError, from_reason
 from broker.schema.states import SessionState
-from broker.status_text import describe_operation, pending_operation
+from broker.text.session import ENDED, state_line
+from broker.text.status import describe_operation, pending_operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +33,16 @@ LOG_LINES = 5
 
 
 def until_ready(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
-    """Wait until the session is ready. BerthError if it fails, ConflictError if it is stopped."""
+    """Wait until the session is ready. BerthError if it fails, ConflictError if it is stopped.
+
+    If the operation of `view` was undone meanwhile, its error, once the session is ready as before.
+    """
+    requested = view.operation
     with _watched(invocation, interrupted_start(view.name)) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
             if latest.state is SessionState.READY:
+                if requested is not None and not requested.reversed and _is_undone(latest, requested):
+                    _outcome(latest, requested)
                 return latest
             if latest.state is SessionState.FAILED:
                 break
@@ -50,12 +57,12 @@ def until_resized(
     invocation: Invocation, view: SessionView, before: int | None, *, timeout: float | None = None
 ) -> SessionView:
     """Wait until the session is ready in another job than `before`. ConflictError if no other job is expected."""
-    error = InterruptedWaitError(f"interrupted; {view.name} will continue in the new job when Slurm has queued it")
-    with _watched(invocation, error) as progress:
+    with _watched(invocation, InterruptedWaitError(_still_resizing("interrupted", view))) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
             if not latest.resizing and latest.job_id == before:
+                now = "has not changed" if latest.state is SessionState.READY else f"is {latest.state}"
                 raise ConflictError(
-                    f"{view.name} was not resized and has not changed", hint=f"`berth events {view.name}` shows why"
+                    f"{view.name} was not resized and {now}", hint=f"`berth events {view.name}` shows why"
                 )
             if latest.job_id != before and latest.state is SessionState.READY:
                 return latest
@@ -63,6 +70,13 @@ def until_resized(
                 break
             progress.show(state_line(latest))
     raise operation_error(invocation, latest)
+
+
+def _still_resizing(why: str, view: SessionView) -> str:
+    if not view.beside:
+        return f"{why}; {view.name} will continue in the new job when Slurm has queued it"
+    moves = f"{view.name} runs on, and moves to the new job when that runs"
+    return f"{why}; {moves}; `berth resize {view.name} --cancel` keeps it as it is"
 
 
 def until_ended(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
@@ -80,7 +94,8 @@ def until_ended(invocation: Invocation, view: SessionView, *, timeout: float | N
 def until_gone(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> None:
     """Wait until the session is deleted and its name is free."""
     error = InterruptedWaitError(f"interrupted; {view.name} is still being deleted")
-    with contextlib.suppress(NotFoundError), _watched(invocation, error) as progress:
+    amounts = WorkAmounts(invocation, view.name, view.id)
+    with contextlib.suppress(NotFoundError), _watched(invocation, error, amounts) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
             if latest.state is SessionState.DELETED or latest.id != view.id:
                 return
@@ -88,19 +103,34 @@ def until_gone(invocation: Invocation, view: SessionView, *, timeout: float | No
 
 
 def until_done(
-    invocation: Invocation, view: SessionView, *, timeout: float | None = None, ready: bool = False
+    invocation: Invocation,
+    view: SessionView,
+    *,
+    timeout: float | None = None,
+    ready: bool = False,
+    source: str = "",
 ) -> tuple[SessionView, OperationView]:
     """Wait until the operation of `view` is done; with `ready`, also until the session is ready if it is started again.
 
-    Raises the error of a failed operation, which changed nothing. BerthError if the session fails afterwards.
+    `source`: the id of the session or environment whose files are copied, if it is another one.
+
+    Raises the error of a failed operation, which changed nothing, or was undone because the session did not become
+    ready; with `ready`, when the session is as before. BerthError if the session fails afterwards.
     """
     requested = view.operation
     assert requested is not None, "the response to an operation's request names the operation"
     outcome, started = None, False
-    with _watched(invocation, _interrupted(view.name, requested.verb)) as progress:
+    amounts = WorkAmounts(invocation, view.name, source or view.id)
+    with _watched(invocation, _interrupted(view.name, requested.verb), amounts) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
-            outcome = outcome or _outcome(latest, requested)
-            if outcome is not None and not (ready and latest.state in STARTING_STATES):
+            starts = ready and latest.state in STARTING_STATES
+            undone = _is_undone(latest, requested)
+            started = started or undone
+            if started and latest.state is SessionState.FAILED:
+                break
+            if not (starts and undone) and (outcome is None or _is_same(latest, requested)):
+                outcome = _outcome(latest, requested)
+            if outcome is not None and not starts:
                 break
             started = outcome is not None
             progress.show(state_line(latest))
@@ -111,14 +141,19 @@ def until_done(
 
 
 def until_made(
-    invocation: Invocation, view: SessionView, *, timeout: float | None = None, ready: bool = False
+    invocation: Invocation,
+    view: SessionView,
+    *,
+    timeout: float | None = None,
+    ready: bool = False,
+    source: str = "",
 ) -> SessionView:
-    """Wait until a cloned or restored session is created; with `ready`, until it is ready.
+    """Wait until a cloned or restored session is created; with `ready`, until it is ready. `source` as in `until_done`.
 
     BerthError if it could not be created, and if it was created but could not be started.
     """
     try:
-        created = until_done(invocation, view, timeout=timeout, ready=ready)[0]
+        created = until_done(invocation, view, timeout=timeout, ready=ready, source=source)[0]
     except NotFoundError:
         raise BerthError(f"{view.name} could not be created", hint="`berth events` shows why") from None
     if ready and created.state is not SessionState.READY:
@@ -141,6 +176,14 @@ def _outcome(view: SessionView, requested: OperationView) -> OperationView | Non
     if operation.status == "failed":
         raise from_reason(operation.reason, operation.message, operation.hint)
     return operation if operation.status == "done" else None
+
+
+def _is_same(view: SessionView, requested: OperationView) -> bool:
+    return view.operation is not None and view.operation.id == requested.id
+
+
+def _is_undone(view: SessionView, requested: OperationView) -> bool:
+    return view.operation is not None and _is_same(view, requested) and view.operation.reversed
 
 
 def finish_operation(
@@ -181,11 +224,26 @@ def operation_error(invocation: Invocation, view: SessionView) -> BerthError:
 
 
 @contextlib.contextmanager
-def asking(invocation: Invocation, name: str, verb: str) -> Iterator[None]:
-    """Show progress while the controller handles the request for an operation, which may take some seconds."""
-    with _watched(invocation, _interrupted(name, verb)) as progress:
-        if progress.changes:
-            progress.show(f"{name}: {describe_operation(verb)}")
+def asking(invocation: Invocation, name: str, verb: str, *, source: str = "") -> Iterator[None]:
+    """Show progress while the controller handles the request for an operation, which may take some seconds.
+
+    `source`: the name of the session whose files are copied, if it is another one.
+    """
+    amounts = WorkAmounts(invocation, source or name)
+    with _watched(invocation, _interrupted(name, verb), amounts, f"{name}: {describe_operation(verb)}"):
+        yield
+
+
+@contextlib.contextmanager
+def working(invocation: Invocation, what: str, amounts: WorkAmounts) -> Iterator[None]:
+    """Show progress of a call that works on a session's files, such as `comparing dev`, and that is no operation.
+
+    After Ctrl-C, InterruptedWaitError: the controller finishes the work.
+    """
+    error = InterruptedWaitError(
+        f"interrupted; {what} continues in the background, without a result here", hint="repeat the command"
+    )
+    with _watched(invocation, error, amounts, what):
         yield
 
 
@@ -204,10 +262,12 @@ def interrupted_start(name: str) -> InterruptedWaitError:
 
 
 @contextlib.contextmanager
-def _watched(invocation: Invocation, interrupted: InterruptedWaitError) -> Iterator[ProgressLine]:
+def _watched(
+    invocation: Invocation, interrupted: InterruptedWaitError, amounts: WorkAmounts | None = None, text: str = ""
+) -> Iterator[ProgressLine]:
     """Provide a line of progress; Ctrl-C raises `interrupted`."""
     try:
-        with ProgressLine(quiet=invocation.json) as progress:
+        with ProgressLine(text, quiet=invocation.json, amounts=amounts) as progress:
             yield progress
     except KeyboardInterrupt:
         raise interrupted from None

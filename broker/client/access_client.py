@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
 
-from broker.client.request_sender import RequestSender
+from broker.client.request_sender import RequestSender, encode_query, quote_segment
 
 if TYPE_CHECKING:
     from broker.schema.login import (
@@ -36,7 +35,7 @@ class AccessClient(RequestSender):
     def remove_key(self, fingerprint: str) -> KeyView:
         from broker.schema.login import KeyView
 
-        return self._send("DELETE", f"/v1/keys/{quote(fingerprint, safe='')}", KeyView)
+        return self._send("DELETE", f"/v1/keys/{quote_segment(fingerprint)}", KeyView)
 
     def certificates(self) -> list[UserCertificateView]:
         """Return the caller's certificates that have not expired, including revoked ones."""
@@ -54,7 +53,7 @@ class AccessClient(RequestSender):
         """Revoke the certificates for that key, or all of the caller; return the revoked ones."""
         from broker.schema.login import UserCertificateList
 
-        query = "" if fingerprint is None else "?" + urlencode({"fingerprint": fingerprint})
+        query = encode_query({} if fingerprint is None else {"fingerprint": fingerprint})
         return self._send("DELETE", "/v1/certificates" + query, UserCertificateList).certificates
 
     def authorities(self) -> list[AuthorityKeyView]:

@@ -9,38 +9,23 @@ from the response's body. Each call imports the types that it needs: all of them
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
-from urllib.parse import quote, urlencode
 
 from broker import errors
 from broker.client.access_client import AccessClient
 from broker.client.answers import parse_answer
 from broker.client.records import parse_record, parse_records
+from broker.client.request_sender import encode_query, quote_segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.schema.connections import (
-        ConnectionRecord,
-        ConnectionView,
-        ResolveAnswer,
-    )
-    from broker.schema.environments import (
-        EnvironmentRequest,
-        EnvironmentView,
-        PromoteRequest,
-    )
-    from broker.schema.sessions import (
-        ConnectPolicy,
-        JobView,
-        SessionView,
-        StartRequest,
-    )
-    from broker.schema.site import (
-        DoctorCheck,
-        EventView,
-        RebuildReport,
-        SiteView,
-    )
+    from broker.client.watch import SessionWatch
+    from broker.schema.checks import CheckReport, CheckRequest
+    from broker.schema.cluster import ClusterView
+    from broker.schema.connections import ConnectionList, ConnectionRecord, ConnectionView, ResolveAnswer
+    from broker.schema.environments import EnvironmentRequest, EnvironmentView, PromoteRequest
+    from broker.schema.sessions import ConnectPolicy, JobView, PresentJob, RenameRequest, SessionView, StartRequest
+    from broker.schema.site import DoctorCheck, EventView, RebuildReport, SiteView
     from broker.schema.volumes import (
         CloneRequest,
         DiffReport,
@@ -86,16 +71,25 @@ class Client(AccessClient):
         """Return the session to show it: its fields are not validated."""
         return cast("SessionView", parse_record(self._request("GET", _session(name))))
 
-    def domain(self) -> str:
-        """Return the suffix of the sessions' host names."""
-        return str(parse_record(self._request("GET", "/v1/site")).domain)
+    def watch(self, since: str | None = None) -> SessionWatch:
+        """Watch the caller's sessions, from the revision `since` of an earlier watch if that can be resumed."""
+        from broker.client.watch import SessionWatch
 
-    def session(self, name: str, *, after: int | None = None, wait: float = 0) -> SessionView:
-        """Return the session; with `after`, when its revision is above `after`, or after `wait` seconds."""
+        return self._revived(lambda: SessionWatch(self._socket, since))
+
+    def read_site(self) -> SiteView:
+        """Return the site's settings to show them: their fields are not validated."""
+        return cast("SiteView", parse_record(self._request("GET", "/v1/site")))
+
+    def session(self, name: str, *, after: int | None = None, wait: float = 0, refresh: bool = False) -> SessionView:
+        """Return the session; with `after`, when its revision is above `after`, or after `wait` seconds.
+
+        `refresh`: have the controller query Slurm now.
+        """
         from broker.schema.sessions import SessionView
 
-        query = "" if after is None else "?" + urlencode({"after": after, "wait": wait})
-        return self._get(_session(name) + query, SessionView, extra_time=wait)
+        fields = ({} if after is None else {"after": after, "wait": wait}) | ({"refresh": "true"} if refresh else {})
+        return self._get(_session(name) + encode_query(fields), SessionView, extra_time=wait)
 
     def start(self, name: str, request: StartRequest) -> SessionView:
         from broker.schema.sessions import SessionView
@@ -132,7 +126,7 @@ class Client(AccessClient):
         """Delete the snapshot with that number or label, and return it."""
         from broker.schema.volumes import SnapshotView
 
-        path = f"{_session(name)}/snapshots/{quote(reference, safe='')}"
+        path = f"{_session(name)}/snapshots/{quote_segment(reference)}"
         return self._send("DELETE", path, SnapshotView, extra_time=_LONG_CALL_S)
 
     def rollback(self, name: str, request: RollbackRequest) -> SessionView:
@@ -151,12 +145,23 @@ class Client(AccessClient):
 
         return self._send("POST", _session(name) + "/clone", SessionView, request)
 
-    def diff(self, name: str, reference: str | None = None, *, content: bool = False) -> DiffReport:
-        """Compare with a snapshot, or with the profile; may take minutes, with `content` an hour."""
+    def rename(self, name: str, request: RenameRequest) -> SessionView:
+        """Rename a stopped session; return it under its new name."""
+        from broker.schema.sessions import SessionView
+
+        return self._send("POST", _session(name) + "/rename", SessionView, request)
+
+    def diff(
+        self, name: str, reference: str | None = None, until: str | None = None, *, content: bool = False
+    ) -> DiffReport:
+        """Compare the present state, or the snapshot `until`, with a snapshot or with the profile.
+
+        It may take minutes, with `content` an hour.
+        """
         from broker.schema.volumes import DiffReport
 
-        fields = ({} if reference is None else {"from": reference}) | ({"content": "true"} if content else {})
-        query = "?" + urlencode(fields) if fields else ""
+        ends = {"from": reference, "to": until, "content": "true" if content else None}
+        query = encode_query({name: value for name, value in ends.items() if value is not None})
         return self._get(_session(name) + "/diff" + query, DiffReport, extra_time=_LONG_CALL_S)
 
     def size(self, name: str) -> SizeReport:
@@ -176,6 +181,12 @@ class Client(AccessClient):
         from broker.schema.sessions import SessionView
 
         return self._send("POST", _session(name) + "/flatten", SessionView)
+
+    def restart(self, name: str) -> SessionView:
+        """Stop a session that has a job, and start it again; this ends root mode."""
+        from broker.schema.sessions import SessionView
+
+        return self._send("POST", _session(name) + "/restart", SessionView)
 
     def root(self, name: str) -> SessionView:
         """Stop the session and start it in root mode; `stop` ends root mode."""
@@ -199,7 +210,7 @@ class Client(AccessClient):
         """Restore the deleted session `name`, the last deleted one if there are several."""
         from broker.schema.sessions import SessionView
 
-        return self._send("POST", f"/v1/deleted/{quote(name, safe='')}/restore", SessionView, request)
+        return self._send("POST", f"/v1/deleted/{quote_segment(name)}/restore", SessionView, request)
 
     def gc(self, request: GcRequest) -> GcReport:
         """Remove layers that no stack refers to; may take an hour."""
@@ -254,6 +265,12 @@ class Client(AccessClient):
         path = _session(name) + "/connections" + ("?ended=true" if ended else "")
         return self._get(path, ConnectionList).connections
 
+    def presence(self, name: str) -> ConnectionList:
+        """Return the open connections and the number of open terminals."""
+        from broker.schema.connections import ConnectionList
+
+        return self._get(_session(name) + "/connections?terminals=true", ConnectionList)
+
     def note(self, record: ConnectionRecord) -> int:
         """Record a connection of the caller; return 0 if the session is unknown, else 1."""
         from broker.schema.connections import ConnectionReport, ConnectionsNoted
@@ -299,11 +316,33 @@ class Client(AccessClient):
 
         return self._send("PUT", _session(name) + "/stop-time", SessionView, StopTime(at=at, keep=keep))
 
-    def resize(self, name: str, options: list[str]) -> SessionView:
+    def resize(self, name: str, options: list[str], present_job: PresentJob = "auto") -> SessionView:
         """Continue the session in a new job with these options."""
         from broker.schema.sessions import ResizeRequest, SessionView
 
-        return self._send("POST", _session(name) + "/resize", SessionView, ResizeRequest(options=options))
+        request = ResizeRequest(options=options, present_job=present_job)
+        return self._send("POST", _session(name) + "/resize", SessionView, request)
+
+    def withdraw_resize(self, name: str) -> SessionView:
+        """Cancel the job of a resize that waits; the session keeps its present job."""
+        from broker.schema.sessions import SessionView
+
+        return self._send("DELETE", _session(name) + "/resize", SessionView)
+
+    def check(self, name: str, request: CheckRequest) -> CheckReport:
+        """Return if the controller would accept the request now; otherwise its error is raised. Nothing is changed."""
+        from broker.schema.checks import CheckReport
+
+        path = _session(name) + "/check"
+        try:
+            return self._send("POST", path, CheckReport, request)
+        except errors.NotFoundError as error:
+            if error.message != f"POST {path}: Not Found":
+                raise
+            raise errors.ControllerUnavailableError(
+                "the controller has an earlier version, which cannot check requests",
+                hint="it must be restarted: in site mode by the operators; in personal mode it ends when it is idle",
+            ) from error
 
     def extend(self, name: str, seconds: float) -> SessionView:
         """Extend the time limit of the session's job."""
@@ -325,6 +364,12 @@ class Client(AccessClient):
         body = policy.model_dump_json(exclude_unset=True)
         return parse_answer(SessionView, self._request("PATCH", _session(name) + "/connecting", body))
 
+    def cluster(self) -> ClusterView:
+        """Return nodes, partitions and queue as Slurm last showed them."""
+        from broker.schema.cluster import ClusterView
+
+        return self._get("/v1/cluster", ClusterView)
+
     def doctor(self) -> list[DoctorCheck]:
         from broker.schema.site import DoctorReport
 
@@ -338,4 +383,4 @@ class Client(AccessClient):
 
 
 def _session(name: str) -> str:
-    return f"/v1/sessions/{quote(name, safe='')}"
+    return f"/v1/sessions/{quote_segment(name)}"

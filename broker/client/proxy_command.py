@@ -134,7 +134,8 @@ def relay(
         connection = socket.create_connection((destination.host, destination.port), answer_timeout)
     except OSError as error:
         raise BerthError(
-            f"the session does not answer on {destination.host}", hint="it may be ending; see `berth show`"
+            f"the session does not answer on {destination.host}",
+            hint="it may be ending; `berth show NAME` shows its state",
         ) from error
     traffic = Traffic()
     connected(traffic)

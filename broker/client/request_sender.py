@@ -1,7 +1,10 @@
 """Send the requests of a client, and parse the responses."""
 
+# ruff: noqa: PLC0415 - `berth list` needs no quotation, whose module takes long to import
+
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, TypeVar
 
 from broker import errors
@@ -9,11 +12,12 @@ from broker.client import http
 from broker.client.answers import parse_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from pydantic import BaseModel
 
+_Result = TypeVar("_Result")
 _Answer = TypeVar("_Answer", bound="BaseModel")
 
 
@@ -43,11 +47,29 @@ class RequestSender:
         return parse_answer(answer, self._request(method, path, content, extra_time=extra_time))
 
     def _request(self, method: str, path: str, body: str | None = None, *, extra_time: float = 0) -> bytes:
+        send = functools.partial(http.send_request, self._socket, method, path, body, extra_time=extra_time)
+        return self._revived(send).answer()
+
+    def _revived(self, send: Callable[[], _Result]) -> _Result:
+        """Return the result of `send`; if no process listens, revive the controller and send once more."""
         try:
-            pending = http.send_request(self._socket, method, path, body, extra_time=extra_time)
+            return send()
         except errors.ControllerUnavailableError:
             if self._revive is None:
                 raise
             self._revive()
-            pending = http.send_request(self._socket, method, path, body, extra_time=extra_time)
-        return pending.answer()
+            return send()
+
+
+def quote_segment(text: str) -> str:
+    """Quote a text as one segment of a path."""
+    from urllib.parse import quote
+
+    return quote(text, safe="")
+
+
+def encode_query(fields: Mapping[str, object]) -> str:
+    """Return the query with these fields, with its question mark; empty without fields."""
+    from urllib.parse import urlencode
+
+    return "?" + urlencode(fields) if fields else ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.errors import InvalidInputError
-from broker.ssh.host_names import gateway_host
+from broker.ssh.host_names import SEPARATOR, gateway_host
 
 if TYPE_CHECKING:
     from broker.schema.site import SiteView
@@ -41,7 +41,7 @@ def render_known_hosts(site: SiteView) -> str:
     """Return the known_hosts file: the authorities for sessions and gateway, and revoked keys."""
     marked = [f"@cert-authority *.{site.domain} {_key(line)}" for line in site.ca_public_keys]
     marked += [f"@revoked * {_key(line)}" for line in site.revoked_host_keys]
-    return "# Berth's certificate authority, and keys of deleted sessions\n" + "".join(f"{line}\n" for line in marked)
+    return "# Berth's certificate authority, and revoked host keys\n" + "".join(f"{line}\n" for line in marked)
 
 
 def render_ssh_config(
@@ -75,7 +75,8 @@ def render_ssh_config(
     ]
     jump = f"{site.domain}-gateway"
     through = {
-        Route.GATEWAY: f"ProxyJump {jump}",
+        # The gateway has to know the session at the login, to show its state and no other's. ssh replaces %h.
+        Route.GATEWAY: f"ProxyJump {site.user}{SEPARATOR}%h@{jump}",
         Route.LOGIN: f"ProxyCommand ssh -a -x -T -l {site.user} {site.login_host} berth connect %h",
         Route.LOCAL: f"ProxyCommand {berth} connect %h",
     }

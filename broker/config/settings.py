@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -36,6 +35,7 @@ from broker.config.file import (
     Mode,
     read_config,
 )
+from broker.config.setting_types import AbsolutePath, HostName, Listen, NodeDirectory, Seconds
 from broker.errors import InvalidInputError
 from broker.names import MAX_CERTIFICATE_HOURS, MAX_CONNECT_WAIT_S
 from broker.schema.sessions import Continuation, IdleTime
@@ -47,34 +47,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-def _absolute(path: Path) -> Path:
-    expanded = path.expanduser()
-    if not expanded.is_absolute():
-        raise ValueError("must be an absolute path")
-    return expanded
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-Seconds = Annotated[float, Field(gt=0)]
 MAX_SUBMIT_TIMEOUT_S = 3600.0
+MAX_READY_TIMEOUT_S = 3600.0
 """The launcher accepts no longer time limit of a call."""
-HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
-
-
-def parse_host_and_port(listen: str) -> tuple[str, int]:
-    """Split `HOST:PORT`; an IPv6 address is in brackets. ValueError for other text."""
-    found = re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", listen)
-    if found is None or not 0 < int(found[2]) < 65536:
-        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9418")
-    return found[1].strip("[]"), int(found[2])
-
-
-def _listen(text: str) -> str:
-    parse_host_and_port(text)
-    return text
-
-
-Listen = Annotated[str, AfterValidator(_listen)]
 
 
 class Section(BaseModel):
@@ -112,6 +87,10 @@ class StorageSettings(Section):
     flatten_at: Annotated[int, Field(ge=2, le=50)] = 20
     """Number of layers of a stopped session's home or system from which on they are merged in the background. A start
     mounts all layers."""
+    tmp_directories: Annotated[list[NodeDirectory], Field(min_length=1, max_length=16)] = ["/tmp", "/var/tmp"]  # noqa: S108 - of compute nodes
+    """Directories of compute nodes for the `/tmp` and `/var/tmp` of sessions and batch jobs. A job takes the first that
+    is on a disk with 1 GiB free, after `$SLURM_TMPDIR` if a prolog sets that. `{user}` and `{job}` stand for the user's
+    name and the job's id. A tmpfs is taken only if there is no other: its files count as the job's memory."""
     save_every: Annotated[int, Field(ge=1, le=9_999_999)] = 600
     """Seconds between two saves of a running session's changes outside its home, if they are on the node's disk
     (docs/reference/storage.md). Without changes, nothing is saved."""
@@ -130,7 +109,8 @@ class ProfileSettings(Section):
     """The location of images."""
 
     stores: list[AbsolutePath] = []
-    """Directories with built profiles, searched in this order; the first is where `berth profile build` publishes."""
+    """Directories with built profiles, searched in this order; the first is where `berth profile build` publishes. In
+    site mode, users who may not write there publish in their own store, `<storage.root>/profiles`."""
 
 
 class SlurmSettings(Section):
@@ -140,10 +120,16 @@ class SlurmSettings(Section):
     """`pyslurm`, or Slurm's `commands`; `auto` selects pyslurm if it can be imported and answers."""
     query_timeout: Seconds = 30.0
     """Timeout of a query."""
+    cluster_interval: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    """Seconds for which an answer about nodes, partitions and queue serves all users (`berth cluster`). Without a user
+    who looks, Slurm is not queried for them."""
     submit_timeout: Annotated[float, Field(gt=0, le=MAX_SUBMIT_TIMEOUT_S)] = 30.0
     """Timeout of sbatch. If the job was queued nevertheless, it is found by its name."""
     submit_grace: Seconds = 60.0
     """Time for a job to appear after a submission without a clear answer; then it is submitted again."""
+    ready_timeout: Annotated[float, Field(ge=1, le=MAX_READY_TIMEOUT_S)] = 300.0
+    """Time in which a session that continues in its job after a rollback, a switch, a restart or root mode must become
+    ready. After that the operation is undone, and the session starts as before."""
     lost_grace: Seconds = 360.0
     """Time for which a job must be missing from slurmctld, and unknown to slurmdbd, until it counts as lost. At least
     slurm.conf's MinJobAge plus the clocks' skew."""
@@ -158,6 +144,10 @@ class SlurmSettings(Section):
     longest_job: Seconds | None = None
     """Longest total time of a job after an extension (`berth extend`), within its partition's limit; default: no
     extensions. The service account must be a Slurm operator."""
+    show_names: bool | None = None
+    """Whether the comments of jobs have the names of their sessions, so that squeue shows them; default: only if Slurm
+    hides a user's jobs from other users (`jobs` in PrivateData of slurm.conf), and accounting stores no comments
+    (`job_comment` in AccountingStoreFlags)."""
     options: list[str] = []
     """Default sbatch options of all sessions, as `--name=value`; profile and user can override them."""
 
@@ -262,6 +252,15 @@ class LimitSettings(Section):
     """Number of starts within an hour. The continuation in a new job does not count as a start."""
 
 
+class WatchSettings(Section):
+    """Streams of changes, as for `berth list --watch`."""
+
+    heartbeat: Annotated[float, Field(ge=0.1, le=60)] = 15.0
+    """Seconds without a change after which a stream sends a sign of life. A client gives up after three of them."""
+    max_user_streams: Annotated[int, Field(ge=1, le=200)] = 64
+    """Streams of one user at once. Each is one of the user's connections to the controller."""
+
+
 class MetricsSettings(Section):
     """The controller's metrics for Prometheus."""
 
@@ -292,6 +291,7 @@ class Config(Section):
     gateway: GatewayConfig = GatewayConfig()
     registry: RegistrySettings = RegistrySettings()
     limits: LimitSettings = LimitSettings()
+    watch: WatchSettings = WatchSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     @model_validator(mode="after")

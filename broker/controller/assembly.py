@@ -8,16 +8,27 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from broker.controller.api.dependencies import Services
+from broker.controller.cluster.answers import ClusterAnswers
+from broker.controller.cluster.groups import UserGroups
+from broker.controller.cluster.service import ClusterService
 from broker.controller.credentials.authorized_keys import AuthorizedKeys
 from broker.controller.credentials.login import LoginPolicy
 from broker.controller.doctor import controller_checks
+from broker.controller.images import ImageFinder
 from broker.controller.rebuild import rebuild
+from broker.controller.reconcile.cancellation import JobCanceller
 from broker.controller.reconcile.continuation import Continuation
 from broker.controller.reconcile.deletion import DeletionRunner
+from broker.controller.reconcile.farewell import FarewellWriter
+from broker.controller.reconcile.held_jobs import JobHolder
 from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.loop import Reconciler
 from broker.controller.reconcile.maintenance import Maintenance
+from broker.controller.reconcile.node_watch import NodeWatch
+from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.reconcile.operation_runner import OperationRunner
+from broker.controller.reconcile.session_files import FileRestorer, SessionFiles
+from broker.controller.reconcile.shown_names import NamePolicy
 from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.reconcile.submission import Submitter
 from broker.controller.registry.async_registry import AsyncRegistry
@@ -30,8 +41,12 @@ from broker.controller.sessions.lifecycle import Sessions
 from broker.controller.sessions.limits import Limits
 from broker.controller.sessions.pending import PendingOperations
 from broker.controller.sessions.policies import Policies
+from broker.controller.sessions.rename import RenameService
+from broker.controller.sessions.request_checks import RequestChecks
 from broker.controller.sessions.resize import ResizeService
 from broker.controller.sessions.snapshots import Snapshots
+from broker.controller.sessions.start_estimates import StartEstimates
+from broker.controller.sessions.watch import SessionWatches
 from broker.controller.site import Site
 from broker.controller.wakeup import ChangeNotifier
 from broker.ssh.certificates import CertificateAuthority
@@ -61,7 +76,7 @@ class Controller:
 
     @cached_property
     def async_registry(self) -> AsyncRegistry:
-        return AsyncRegistry(self.registry)
+        return AsyncRegistry(self.registry, self.changes.recorded)
 
     @cached_property
     def authority(self) -> CertificateAuthority:
@@ -76,6 +91,10 @@ class Controller:
         return Stores(self.config.profiles.stores)
 
     @cached_property
+    def images(self) -> ImageFinder:
+        return ImageFinder(self.stores, self.launcher, self.config.mode)
+
+    @cached_property
     def keys(self) -> AuthorizedKeys:
         return AuthorizedKeys(self.async_registry, self.launcher, enough=self.config.ssh.login_with != "certificates")
 
@@ -88,14 +107,41 @@ class Controller:
         return ChangeNotifier()
 
     @cached_property
+    def cluster_answers(self) -> ClusterAnswers:
+        return ClusterAnswers(self.scheduler)
+
+    @cached_property
+    def groups(self) -> UserGroups:
+        return UserGroups()
+
+    @cached_property
+    def cluster(self) -> ClusterService:
+        return ClusterService(
+            answers=self.cluster_answers,
+            groups=self.groups,
+            registry=self.async_registry,
+            interval_s=self.config.slurm.cluster_interval,
+        )
+
+    @cached_property
+    def observed(self) -> ObservedSlurm:
+        return ObservedSlurm(self.changes)
+
+    @cached_property
+    def name_policy(self) -> NamePolicy:
+        return NamePolicy(self.config.slurm, self.scheduler)
+
+    @cached_property
     def submitter(self) -> Submitter:
         return Submitter(
             config=self.config,
             registry=self.async_registry,
             launcher=self.launcher,
-            stores=self.stores,
-            authority=self.authority,
+            images=self.images,
+            files=SessionFiles(self.config, self.authority),
             logins=self.logins,
+            names=self.name_policy,
+            restorer=self.file_restorer,
             changes=self.changes,
         )
 
@@ -104,9 +150,8 @@ class Controller:
         return Maintenance(
             settings=self.config.storage,
             registry=self.async_registry,
-            stores=self.stores,
+            images=self.images,
             launcher=self.launcher,
-            changes=self.changes,
         )
 
     @cached_property
@@ -136,19 +181,52 @@ class Controller:
         return IdlePolicy(self.async_registry, self.launcher)
 
     @cached_property
+    def farewells(self) -> FarewellWriter:
+        return FarewellWriter(self.launcher)
+
+    @cached_property
+    def node_watch(self) -> NodeWatch:
+        return NodeWatch(self.async_registry, self.cluster_answers, self.launcher)
+
+    @cached_property
+    def holder(self) -> JobHolder:
+        return JobHolder(
+            registry=self.async_registry,
+            launcher=self.launcher,
+            farewells=self.farewells,
+            operations=self.operations,
+            changes=self.changes,
+        )
+
+    @cached_property
+    def file_restorer(self) -> FileRestorer:
+        return FileRestorer(
+            registry=self.async_registry,
+            launcher=self.launcher,
+            images=self.images,
+            names=self.name_policy,
+            files=SessionFiles(self.config, self.authority),
+        )
+
+    @cached_property
     def reconciler(self) -> Reconciler:
         return Reconciler(
             settings=self.config.slurm,
             registry=self.async_registry,
             scheduler=self.scheduler,
             submitter=self.submitter,
+            canceller=JobCanceller(registry=self.async_registry, scheduler=self.scheduler, submitter=self.submitter),
             operations=self.operations,
             deletion=self.deletion,
             maintenance=self.maintenance,
             continuation=self.continuation,
             scheduled_stop=self.scheduled_stop,
             idle_policy=self.idle_policy,
-            changes=self.changes,
+            farewells=self.farewells,
+            node_watch=self.node_watch,
+            holder=self.holder,
+            restorer=self.file_restorer,
+            observed=self.observed,
         )
 
     @cached_property
@@ -165,6 +243,7 @@ class Controller:
     def connections(self) -> Connections:
         return Connections(
             self.async_registry,
+            self.launcher,
             days=self.config.registry.connection_days,
             records=self.config.registry.connection_records,
         )
@@ -174,13 +253,19 @@ class Controller:
         return Sessions(
             registry=self.async_registry,
             connections=self.connections,
-            stores=self.stores,
+            images=self.images,
             launcher=self.launcher,
             submitter=self.submitter,
             reconciler=self.reconciler,
             limits=self.limits,
             changes=self.changes,
             grace=self.config.storage.deleted_grace,
+        )
+
+    @cached_property
+    def watches(self) -> SessionWatches:
+        return SessionWatches(
+            settings=self.config.watch, registry=self.async_registry, observed=self.observed, changes=self.changes
         )
 
     @cached_property
@@ -197,9 +282,7 @@ class Controller:
 
     @cached_property
     def policies(self) -> Policies:
-        return Policies(
-            registry=self.async_registry, launcher=self.launcher, reconciler=self.reconciler, changes=self.changes
-        )
+        return Policies(registry=self.async_registry, launcher=self.launcher, reconciler=self.reconciler)
 
     @cached_property
     def extend(self) -> ExtendService:
@@ -211,24 +294,47 @@ class Controller:
         )
 
     @cached_property
+    def start_estimates(self) -> StartEstimates:
+        return StartEstimates(submitter=self.submitter, launcher=self.launcher, scheduler=self.scheduler)
+
+    @cached_property
     def resize(self) -> ResizeService:
         return ResizeService(
             registry=self.async_registry,
-            stores=self.stores,
+            images=self.images,
             submitter=self.submitter,
             reconciler=self.reconciler,
             limits=self.limits,
+            estimates=self.start_estimates,
+            restorer=self.file_restorer,
         )
+
+    @cached_property
+    def rename(self) -> RenameService:
+        return RenameService(registry=self.async_registry, pending=self.pending)
 
     @cached_property
     def snapshots(self) -> Snapshots:
         return Snapshots(
             registry=self.async_registry,
-            stores=self.stores,
+            images=self.images,
             launcher=self.launcher,
+            submitter=self.submitter,
             maintenance=self.maintenance,
             pending=self.pending,
             limits=self.limits,
+        )
+
+    @cached_property
+    def request_checks(self) -> RequestChecks:
+        return RequestChecks(
+            sessions=self.sessions,
+            snapshots=self.snapshots,
+            resize=self.resize,
+            images=self.images,
+            submitter=self.submitter,
+            estimates=self.start_estimates,
+            pending=self.pending,
         )
 
     @cached_property
@@ -242,7 +348,7 @@ class Controller:
         return Environments(
             settings=self.config.storage,
             registry=self.async_registry,
-            stores=self.stores,
+            images=self.images,
             launcher=self.launcher,
             scheduler=self.scheduler,
             pending=self.pending,
@@ -256,16 +362,20 @@ class Controller:
         return Services(
             config=self.config,
             sessions=self.sessions,
+            watches=self.watches,
             connect=self.connect,
             policies=self.policies,
             extend=self.extend,
             resize=self.resize,
+            rename=self.rename,
             connections=self.connections,
             snapshots=self.snapshots,
             deleted=self.deleted,
             environments=self.environments,
+            request_checks=self.request_checks,
             keys=self.keys,
             logins=self.logins,
+            cluster=self.cluster,
             site=Site(self.config, self.async_registry, self.authority, self.user_authority),
             checks=functools.partial(controller_checks, *checked),
             rebuild=functools.partial(rebuild, *outside),
@@ -280,5 +390,8 @@ class Controller:
         """
         if wait:
             await self.submitter.drain()
-        for part in (self.operations, self.deletion, self.maintenance, self.environments, self.idle_policy):
+        files = (self.idle_policy, self.farewells, self.file_restorer)
+        queries = (self.node_watch, self.name_policy, self.cluster_answers, self.groups)
+        changes = (self.holder, self.operations, self.deletion, self.maintenance, self.environments)
+        for part in (*changes, *files, *queries):
             await part.close()

@@ -42,7 +42,7 @@ async def _slurm(scheduler: Scheduler, reconciler: Reconciler) -> DoctorCheck:
             else "install Slurm's client programs, or put them on the controller's PATH"
         )
         return DoctorCheck(name="slurm", ok=False, detail=f"no answer: {error}", hint=hint)
-    stale = reconciler.stale_since is not None
+    stale = reconciler.observed.stale_since is not None
     return DoctorCheck(
         name="slurm",
         ok=not stale,

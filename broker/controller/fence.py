@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from slurm.nodes import Node
+    from slurm.partitions import Partition
+    from slurm.queue_position import QueuedJob
     from slurm.scheduler import FinishedJob, Job, Scheduler
 
 
@@ -24,8 +27,17 @@ class FencedScheduler:
     async def jobs(self, name_prefix: str) -> list[Job]:
         return await self._scheduler.jobs(name_prefix)
 
+    async def queue(self) -> list[QueuedJob]:
+        return await self._scheduler.queue()
+
     async def finished(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
         return await self._scheduler.finished(job_ids)
+
+    async def nodes(self) -> Mapping[str, Node]:
+        return await self._scheduler.nodes()
+
+    async def partitions(self) -> Mapping[str, Partition]:
+        return await self._scheduler.partitions()
 
     async def cancel(self, job_id: int) -> None:
         self._check()
@@ -38,6 +50,12 @@ class FencedScheduler:
     async def start_now(self, job_id: int) -> None:
         self._check()
         await self._scheduler.start_now(job_id)
+
+    async def private_data(self) -> frozenset[str]:
+        return await self._scheduler.private_data()
+
+    async def stores_comments(self) -> bool:
+        return await self._scheduler.stores_comments()
 
     async def version(self) -> str:
         return await self._scheduler.version()

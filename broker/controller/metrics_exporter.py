@@ -46,7 +46,7 @@ class _Sessions(Collector):
             idle = GaugeMetricFamily("berth_idle_gpus", "GPUs of ready sessions that have been idle for ten minutes.")
             idle.add_metric([], self._registry.count_idle_gpus())
             yield idle
-        since = self._reconciler.stale_since
+        since = self._reconciler.observed.stale_since
         yield GaugeMetricFamily(
             "berth_slurm_stale_seconds",
             "Seconds since Slurm stopped answering; 0 while it answers.",

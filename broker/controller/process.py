@@ -19,7 +19,7 @@ import uvicorn
 
 from broker.config.directories import make_private
 from broker.config.file import Mode
-from broker.config.settings import parse_host_and_port
+from broker.config.setting_types import parse_host_and_port
 from broker.controller.accounts import AccountCache
 from broker.controller.api import protocol
 from broker.controller.api.app import application

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from broker.config.file import Mode
 from broker.controller import clock
+from broker.controller.launcher_client.answers import HoldAnswer
 from broker.controller.reconcile.job_comment import JOB_PREFIX, read
 from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.models import JobRow
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from broker.config.settings import Config
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.registry.manifest import WaitingResize
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import Registry, RowChange, Transition
     from slurm.scheduler import Job, Scheduler
@@ -52,13 +54,15 @@ async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, laun
     for user in sorted(_users(config, jobs)):
         try:
             manifests = await launcher.manifests(user)
+            holds = await launcher.holds(user)
             deleted = await launcher.trashed_manifests(user)
         except BerthError as error:
             found.skipped.append(f"{user}: {error.message}")
             continue
         kept_until = clock.now() + config.storage.deleted_grace
         for session_id, text in manifests.items():
-            await found.add(user, session_id, functools.partial(_restore, registry, jobs, text=text))
+            hold = holds.get(session_id, HoldAnswer())
+            await found.add(user, session_id, functools.partial(_restore, registry, jobs, text=text, hold=hold))
         for session_id, text in deleted.items():
             restore = functools.partial(_restore_deleted, registry, text=text, kept_until=kept_until)
             await found.add(user, session_id, restore)
@@ -108,43 +112,50 @@ def users_with_data(config: Config) -> list[str]:
     ]
 
 
-def _restore(registry: Registry, jobs: Iterable[Job], *, user: str, session_id: str, text: str) -> Session | None:
+def _restore(
+    registry: Registry, jobs: Iterable[Job], *, user: str, session_id: str, text: str, hold: HoldAnswer
+) -> Session | None:
     """Add one session, or update one of which an old copy of the registry lacks the last submissions.
 
     Return None if nothing was added.
     """
-    session = _read(user, session_id, text)
-    _with_job(session, jobs)
+    manifest = _read(user, session_id, text)
+    session = manifest.session()
+    requested = _with_job(session, jobs, hold, manifest.resize)
     if registry.restore(session):
         return session
     known = registry.get(session.id)
-    newer = known is not None and session.submissions > known.submissions
-    return registry.update(session.id, _catch_up(session)) if newer else None
+    newer = known is not None and requested > known.submissions
+    return registry.update(session.id, _catch_up(session, requested)) if newer else None
 
 
 def _restore_deleted(registry: Registry, *, user: str, session_id: str, text: str, kept_until: float) -> Session | None:
     """Add one deleted session that can be restored. Its grace time starts again, because its deletion time is lost."""
-    session = _read(user, session_id, text)
+    session = _read(user, session_id, text).session()
     session.state, session.reason, session.operation = SessionState.DELETED, "", None
     session.kept_until = kept_until
     return session if registry.restore(session) else None
 
 
-def _read(user: str, session_id: str, text: str) -> Session:
+def _read(user: str, session_id: str, text: str) -> Manifest:
     if not text:
         raise InvalidInputError("the session has no manifest")
     manifest = Manifest.model_validate_json(text)
     if manifest.owner != user or manifest.id != session_id:
         raise InvalidInputError(f"the manifest belongs to {manifest.owner}/{manifest.id}")
-    return manifest.session()
+    return manifest
 
 
-def _catch_up(restored: Session) -> Transition:
+def _catch_up(restored: Session, requested: int) -> Transition:
+    """Update a row that lacks submissions up to the number `requested`."""
+
     def decide(current: Session) -> RowChange | None:
-        if current.state is SessionState.DELETED or current.submissions >= restored.submissions:
+        if current.state is SessionState.DELETED or current.submissions >= requested:
             return None
         values = {name: getattr(restored, name) for name in _NEWER}
-        next_job = {"job_id": restored.next_job_id, "options": restored.options} if restored.successor else {}
+        successor = restored.next_job
+        names = ("job_id", "options", "resizes", "beside")
+        next_job = {} if successor is None else {name: getattr(successor, name) for name in names}
         entry = EventEntry("berth", "restored", "a newer submission, from its manifest")
         job = {"job_id": restored.job.job_id, "options": restored.options}
         return JobChange(values, entry, job=job, next_job=next_job)
@@ -153,8 +164,8 @@ def _catch_up(restored: Session) -> Transition:
 
 
 _NEWER = (
-    *("submission", "submissions", "successor"),
-    *("state", "reason", "options", "operation"),
+    *("submission", "submissions", "successor", "held_job_id"),
+    *("name", "host_key", "state", "reason", "options", "operation"),
     *("profile", "version", "digest", "image_path", "image_size", "persistence", "persistence_chosen"),
 )
 """Columns that a newer manifest updates in an old registry."""
@@ -167,8 +178,11 @@ def _in_one_line(error: ValidationError | BerthError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
 
 
-def _with_job(session: Session, jobs: Iterable[Job]) -> None:
-    """Set the session's live job and its successor. The next tick of the reconcile loop fills in the rest."""
+def _with_job(session: Session, jobs: Iterable[Job], hold: HoldAnswer, resize: WaitingResize | None) -> int:
+    """Set the session's live job and its successor. The next tick of the reconcile loop fills in the rest.
+
+    Return the number of jobs that were requested, as far as manifest and jobs show it.
+    """
     live = []
     for job in sorted(jobs, key=lambda job: job.id):
         announcement = read(job)
@@ -180,17 +194,40 @@ def _with_job(session: Session, jobs: Iterable[Job]) -> None:
         ):
             live.append((announcement.submission, job.id))
     if not live:
-        return
-    session.submission, job_id = live[0]
+        return session.submissions
+    submission, job_id = live[0]
+    if hold.released >= submission:
+        requested = max(session.submissions, hold.released)
+        _continue_in(session, job_id, hold.released)
+        return requested
+    session.submission = max(submission, hold.begun)  # a run that the job's comment does not show yet
+    options = session.options
+    if resize is not None and session.submission < resize.submission:
+        session.options = resize.former
     session.job_row = _job(session, session.submission, job_id)
     session.state, session.reason, session.operation = SessionState.QUEUED, "", None
     session.submissions = max(session.submissions, session.submission)
     if len(live) > 1 and live[1][0] > session.submission:
         session.successor, job_id = live[1]
         session.next_job = _job(session, session.successor, job_id)
+        if resize is not None and session.successor == resize.submission:
+            session.next_job.options, session.next_job.resizes, session.next_job.beside = options, True, True
         session.submissions = max(session.submissions, session.successor)
+    return session.submissions
 
 
-def _job(session: Session, submission: int, job_id: int) -> JobRow:
+def _continue_in(session: Session, job_id: int, released: int) -> None:
+    """Let the session begin its next run in a job that waits for it: after the manifest's operation, or at once."""
+    session.held_job_id = job_id
+    session.submissions = max(session.submissions, released)
+    if session.pending is not None:
+        return
+    # The manifest may be of that next run already: a repeated request to begin it does nothing twice.
+    session.submission = session.submissions = max(session.submissions, released + 1)
+    session.job_row = _job(session, session.submission, None)
+    session.state, session.reason = SessionState.SUBMITTING, ""
+
+
+def _job(session: Session, submission: int, job_id: int | None) -> JobRow:
     now = clock.now()
     return JobRow(session_id=session.id, submission=submission, job_id=job_id, asked_at=now, options=session.options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.config.file import Mode
 from broker.controller import clock
 from broker.schema.login import AuthorityKeyView
 from broker.schema.site import SiteView
@@ -52,9 +53,10 @@ class Site:
             gateway_port=config.gateway_port,
             login_host=config.login_host,
             ca_public_keys=self._authorities["host"].trusted_lines,
-            revoked_host_keys=await self._registry.host_keys_of_deleted(user, since),
+            revoked_host_keys=await self._registry.revoked_host_keys(user, since),
             login_with=config.ssh.login_with,
             mode=config.mode.value,
+            profile_stores=[str(each) for each in config.profiles.stores] if config.mode is Mode.SITE else [],
         )
 
     def certify_gateway(self, public_key: str) -> str:

@@ -27,6 +27,7 @@ from broker.gateway.relay import PauseReason, Relay
 from broker.gateway.usage import Allowance, Resource
 from broker.service.log_limit import ALWAYS
 from broker.ssh.certificates import UserCertificate
+from broker.ssh.host_names import GatewayLogin
 from broker.ssh.keys import SIGNATURES, fingerprint_of
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ class GatewayConnection(asyncssh.SSHServer):
         self._tries = 0
         self._warned = False
         self._our_fault = False
-        self._notices: tuple[str, ...] = ()
+        self._login = GatewayLogin("", "")
+        """The user and the session that the last offered key is for."""
+        self._notice = ""
+        """The state of that session, for its banner."""
         self._relays: set[Relay] = set()
         self._opening: set[asyncio.Task[Any]] = set()
         """The tasks in which asyncssh opens forwards; it leaves them alone when the connection ends."""
@@ -98,6 +102,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._peer = f"{host}:{port}"
         self._live.add(self)
         conn.send_userauth_success = self._tell_first(conn)  # type: ignore[method-assign]  # a step of the login
+        conn.validate_public_key = self._for_user(conn)  # type: ignore[method-assign]  # another one, before that
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._live.remove(self, self._identity.user if self._identity else None)
@@ -189,10 +194,10 @@ class GatewayConnection(asyncssh.SSHServer):
         # asyncssh tells clients which signatures it wants, but then takes any that the key could make.
         key.all_sig_algorithms = {name.encode() for name in SIGNATURES}
         self._proved = identity
-        self._notices = credentials.notices
+        self._notice = credentials.notices.get(self._login.session_name(self._settings.domain), "")
 
     def auth_completed(self) -> None:
-        user = self._conn.get_extra_info("username")
+        user = GatewayLogin.parse(self._conn.get_extra_info("username")).user
         if self._proved is None or self._proved.user != user:
             # Cannot happen with a sound library; docs/security.md, T5, has the cases where one was not.
             _log.error("%s", log_line("login without proof", peer=self._peer, user=user))
@@ -222,7 +227,7 @@ class GatewayConnection(asyncssh.SSHServer):
         return Allowance(self._usage, user, kind, most[kind])
 
     def _tell_first(self, conn: asyncssh.SSHServerConnection) -> Callable[[], Coroutine[Any, Any, None]]:
-        """Return a `send_userauth_success` that sends the notices as a banner first.
+        """Return a `send_userauth_success` that sends the session's notice as a banner first.
 
         ssh(1) shows a banner only before the login is complete (RFC 4252, section 5.4). Before the check of the
         signature, a banner would show a user's notices to anyone who knows the public key.
@@ -230,11 +235,24 @@ class GatewayConnection(asyncssh.SSHServer):
         send = conn.send_userauth_success
 
         async def send_banner_first() -> None:
-            if self._notices:
-                conn.send_auth_banner("".join(f"berth: {terminal_text(each)}\n" for each in self._notices))
+            if self._notice:
+                conn.send_auth_banner(f"berth: {terminal_text(self._notice)}\n")
             await send()
 
         return send_banner_first
+
+    def _for_user(self, conn: asyncssh.SSHServerConnection) -> Callable[..., Coroutine[Any, Any, bool]]:
+        """Return a `validate_public_key` that checks a key for the user alone, without the session in the login name.
+
+        The signature covers the whole login name, which asyncssh keeps.
+        """
+        validate = conn.validate_public_key
+
+        async def validate_for_user(username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+            self._login = GatewayLogin.parse(username)
+            return await validate(self._login.user, key_data, msg, signature)
+
+        return validate_for_user
 
     # What it may do
 
@@ -314,7 +332,10 @@ class GatewayConnection(asyncssh.SSHServer):
         return relay
 
     def _unreached(self, session: ResolveAnswer, error: OSError | HostKeyMismatchError) -> BerthError:
-        name, hint = f"{session.owner}.{session.name}", "it may be just ending: `berth show` tells"
+        name, hint = (
+            f"{session.owner}.{session.name}",
+            f"the session may be ending; `berth show {session.name}` shows its state",
+        )
         if isinstance(error, FloodError):
             words = f"the server on {session.host} for {name} sends more than an sshd does"
             return EndpointUnreachableError(words, hint="the gateway tries again within a minute")

@@ -87,7 +87,7 @@ class ControllerClient:
 
     async def keys(self, user: str) -> GatewayKeys:
         """Return the keys and certificates that may log in as `user`, none for an unknown user, and the notices."""
-        path = f"/v1/gateway/keys/{quote(user, safe='')}?notices=true&certificates=true"
+        path = f"/v1/gateway/keys/{quote(user, safe='')}?session_notices=true&certificates=true"
         try:
             async with asyncio.timeout(KEYS_TIMEOUT_S):
                 return await self._call(self._logins, "GET", path, GatewayKeys, user=user)

@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError, InvalidInputError
@@ -19,7 +19,7 @@ from broker.single_flight import SingleFlight
 from broker.ssh.keys import PublicKey
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from broker.gateway.response_cache import ResponseCache
 
@@ -39,14 +39,14 @@ class AuthorizedCredentials:
     """Keys whose certificates do."""
     revoked: frozenset[bytes] = frozenset()
     """Keys whose certificates do not."""
-    notices: tuple[str, ...] = ()
-    """What to tell them when they have logged in, one line each."""
+    notices: Mapping[str, str] = field(default_factory=dict)
+    """The message after a login to a session, by the session's name; by the empty name, that of a login without one."""
     confirmed: bool = True
     """False: the controller did not answer, and this is its last answer, or nothing."""
 
     @classmethod
     def of(cls, answer: GatewayKeys) -> AuthorizedCredentials:
-        return cls(_blobs(answer.keys), _blobs(answer.authorities), _blobs(answer.revoked), tuple(answer.notices))
+        return cls(_blobs(answer.keys), _blobs(answer.authorities), _blobs(answer.revoked), answer.session_notices)
 
 
 class CredentialsCache:
@@ -87,7 +87,7 @@ class CredentialsCache:
             last = self._memory.recall((user,)) or GatewayKeys(user=user, keys=[])
             return replace(AuthorizedCredentials.of(last), confirmed=False)
         if answer.keys or answer.authorities:
-            self._memory.keep((user,), answer.model_copy(update={"notices": []}))
+            self._memory.keep((user,), answer.model_copy(update={"session_notices": {}}))
         else:
             self._memory.forget((user,))
         credentials = AuthorizedCredentials.of(answer)

@@ -19,35 +19,38 @@ SESSION_SCRIPT = "session.sh"
 """The name of the batch script of a session's job."""
 BATCH_SCRIPT = "batch.sh"
 """The name of the program that opens an environment for a batch job, in the environment's directory `run`."""
+SERVICE_SCRIPT = "service.sh"
+"""The name of the program inside a session that starts its services."""
 _MOUNTS = (
     *("namespace/paths", "namespace/overlay", "namespace/layers", "namespace/mount_points", "namespace/skeleton"),
     "namespace/home",
 )
-_CHECKS = ("node/job_env", "node/checks", "node/stacks")
+_CHECKS = ("node/job_env", "node/checks", "node/stacks", "node/tmp_place")
 PARTS = {
     SESSION_SCRIPT: (
-        "lib",
-        *("container/login", "container/sshd", "container/accounts", "container/freeze", "container/usage"),
-        "container/main",
+        *("lib", "client_settings"),
+        *("container/login", "container/sshd", "container/accounts", "container/freeze"),
+        *("container/services", "container/usage", "container/main"),
         *(*_MOUNTS, "namespace/exceptions", "namespace/main"),
         *(*_CHECKS, "node/directory", "node/memory", "node/comment", "node/process_ids", "node/messages"),
-        *("node/time_limit", "node/idle", "node/live_copy", "node/saves", "node/container", "node/main"),
+        *("node/time_limit", "node/idle", "node/live_copy", "node/saves", "node/hold", "node/container", "node/main"),
     ),
     BATCH_SCRIPT: (
-        *("batch/given", "lib"),
+        *("batch/given", "lib", "client_settings"),
         *(*_MOUNTS, *_CHECKS),
         *("batch/variables", "batch/directories", "batch/mounts", "batch/binds", "batch/namespace", "batch/job"),
         *("batch/commands", "batch/options", "batch/steps", "batch/main"),
     ),
+    SERVICE_SCRIPT: ("service/files", "service/list", "service/attach", "service/supervisor", "service/main"),
 }
 """The parts of each script, in their order."""
 _HEAD = """\
 #!/bin/bash
 # {name}: made from the parts in broker/job. See docs/reference/{page}.md.
 """
-_PAGES = {SESSION_SCRIPT: "session-job", BATCH_SCRIPT: "batch-job"}
+_PAGES = {SESSION_SCRIPT: "session-job", BATCH_SCRIPT: "batch-job", SERVICE_SCRIPT: "session-job"}
 _EMBED = re.compile(r"^#embed (\S+)\n", re.MULTILINE)
-"""A line in a here-document, which the file of that name replaces."""
+"""A line in a here-document, which the file or the script of that name replaces."""
 _FOLDER = Path(__file__).parent
 
 
@@ -75,7 +78,7 @@ def digest(name: str) -> str:
 
 
 def write_scripts(folder: Path) -> None:
-    """Write both scripts into a folder, for shellcheck and for tests. Several processes may do so at once."""
+    """Write all scripts into a folder, for shellcheck and for tests. Several processes may do so at once."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         path = folder / name
@@ -87,7 +90,7 @@ def write_scripts(folder: Path) -> None:
 
 
 def _part(name: str) -> str:
-    return _EMBED.sub(lambda found: _read(found[1]), _read(name))
+    return _EMBED.sub(lambda found: joined(found[1]).decode() if found[1] in PARTS else _read(found[1]), _read(name))
 
 
 def _read(name: str) -> str:

@@ -15,6 +15,8 @@ readonly OUT_OF_MEMORY=72 # the kernel killed a process of the session for memor
 # shellcheck disable=SC2034 # of sessions only
 readonly SUPERSEDED=73 # a later job has the session: run/job.env, or the last save of its system, is that job's
 readonly BAD_VOLUMES=74 # volumes.json, or a layer that it names, is missing or bad, does not mount, or has bad links
+# shellcheck disable=SC2034 # of sessions only
+readonly NOT_READY=75 # a run that may be undone did not become ready in time; the job continues, and waits
 
 set -euo pipefail
 
@@ -29,6 +31,8 @@ log() { # MESSAGE: one line; a full file system costs the line, not the job
 }
 
 die() { # CODE MESSAGE
+  # shellcheck disable=SC2034 # of sessions only
+  FAILURE=$2
   log "error: $2"
   exit "$1"
 }

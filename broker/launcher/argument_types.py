@@ -104,6 +104,8 @@ SnapshotNumber = Annotated[int, IntegerRange("snapshot number", 1, 10**9 - 1)]
 JobNumber = Annotated[int, IntegerRange("job id", 1, 2**32 - 1)]
 """Slurm's job ids have 32 bits."""
 SubmissionNumber = Annotated[int, IntegerRange("submission number", 1, 10**9 - 1)]
+ShownName = Annotated[str, _Text("session name", f"({NAME_PATTERN[1:-1]})?")]
+"""The name of a session that its job's comment shows; empty to show none."""
 ProfileName = Annotated[str, _Text("profile", NAME_PATTERN)]
 ProfileVersion = Annotated[str, _Text("version", VERSION_PATTERN)]
 ImageDigest = Annotated[str, _Text("digest", r"(sha256:[0-9a-f]{64})?")]

@@ -25,6 +25,7 @@ from broker.launcher.argument_types import (
     ProfileVersion,
     Seconds,
     SessionId,
+    ShownName,
     SnapshotNumber,
     SubmissionNumber,
     Text,
@@ -86,6 +87,13 @@ class PrepareArguments(SessionArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RenewArguments(SessionArguments):
+    """Replace the host key of a session without a job."""
+
+    VERB = "renew"
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstallArguments(FilesArguments):
     """Write files into a session's directory."""
 
@@ -100,6 +108,39 @@ class SubmitArguments(FilesArguments):
     submission: SubmissionNumber
     options: list[Text]
     """Checked again by slurm.sbatch."""
+    shown_name: ShownName = ""
+    beside: Flag = False
+    """Whether the job may start while the session's present job runs."""
+    timeout: Seconds = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateArguments(SessionArguments):
+    """Ask Slurm, within `timeout` seconds, when a job with these options would start."""
+
+    VERB = "estimate"
+    options: list[Text]
+    """Checked again by slurm.sbatch."""
+    timeout: Seconds = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldArguments(OperationArguments):
+    """Let a session's job give up its volumes within `wait` seconds, and wait for the session's next run."""
+
+    VERB, IS_LONG = "hold", True
+    submission: SubmissionNumber
+    job_id: JobNumber
+    wait: Seconds = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeginArguments(FilesArguments):
+    """Write files and let a held job begin the session's next run within `timeout` seconds."""
+
+    VERB = "begin"
+    submission: SubmissionNumber
+    job_id: JobNumber
     timeout: Seconds = 30.0
 
 
@@ -119,10 +160,28 @@ class LogArguments(SessionArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TerminalsArguments(SessionArguments):
+    """Read the number of terminals that logins have open in a session, as its job reported it last."""
+
+    VERB = "terminals"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ManifestsArguments(Arguments):
     """Read the manifests of all the user's sessions."""
 
     VERB = "manifests"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnImageArguments(Arguments):
+    """Read a version, or the newest one, of a profile in the user's own store."""
+
+    VERB = "own_image"
+    profile: ProfileName
+    version: ProfileVersion | None = None
+    packages: Flag = False
+    """Whether to read the image's list of packages, too."""
 
 
 # Volumes.
@@ -240,10 +299,12 @@ class ForgetArguments(SessionArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class DiffArguments(SessionArguments, SquashfsArguments):
-    """Compare a session with a snapshot or with an image."""
+    """Compare a session, or one of its snapshots, with a snapshot or with an image."""
 
     VERB, IS_LONG, WALKS_TREES = "diff", True, "always"
     snapshot: SnapshotNumber | None = None
+    until: SnapshotNumber | None = None
+    """The snapshot whose changes are listed; without it, those of the present state."""
     base_packages: Text = ""
     """The image's list of packages."""
     content: Flag = False
@@ -311,7 +372,9 @@ class GcArguments(Arguments):
 ARGUMENTS: dict[str, type[Arguments]] = {
     kind.VERB: kind
     for kind in (
-        *(PrepareArguments, InstallArguments, SubmitArguments, KeysArguments, LogArguments, ManifestsArguments),
+        *(PrepareArguments, RenewArguments, InstallArguments, SubmitArguments, EstimateArguments),
+        *(HoldArguments, BeginArguments),
+        *(KeysArguments, LogArguments, TerminalsArguments, ManifestsArguments, OwnImageArguments),
         *(SnapshotArguments, CopyArguments, CommitRootArguments, HandOverArguments, RollbackArguments),
         *(SwitchArguments, CloneArguments, EnvironmentArguments, EnvironmentsArguments, PromoteArguments),
         *(FlattenArguments, SnapshotsArguments, ForgetArguments, DiffArguments, SizeArguments, UsageArguments),

@@ -6,43 +6,47 @@ Standard library and slurm.sbatch only: this is loaded by the root process, thou
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import stat
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker.job.bundle import BATCH_SCRIPT, SESSION_SCRIPT, batch_script, session_script
+from broker.launcher import held_job
 from broker.launcher.arguments import (
+    BeginArguments,
     CloneArguments,
     EnvironmentArguments,
+    EstimateArguments,
     FilesArguments,
+    HoldArguments,
     InstallArguments,
     KeysArguments,
     LogArguments,
     ManifestsArguments,
+    OwnImageArguments,
     PrepareArguments,
     PromoteArguments,
+    RenewArguments,
     SessionArguments,
     SubmitArguments,
+    TerminalsArguments,
     UntrashArguments,
 )
+from broker.launcher.image_verbs import own_image
+from broker.launcher.read_verbs import log, manifests, terminals
 from broker.launcher.request import RequestContext, VerbError, check_own, own_directory
+from broker.launcher.sbatch_call import estimate_start, job_command, submit_job
+from broker.launcher.session_host_key import check_certificate, ensure_host_key, renew_host_key
 from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes, make_volumes
-from broker.names import IDENTIFIER, new_id
-from broker.ssh import host_key as hostkey
+from broker.names import new_id
 from broker.volumes import environments
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.errors import VolumeError
 from broker.volumes.files import file_lock, replace_file
-from broker.volumes.program import run_program
-from profiles.userfile import UnfitFileError, read_bytes, read_tail, read_text
+from profiles.userfile import UnfitFileError, read_bytes, read_text
 from slurm.sbatch import OptionError, check_options
 
 if TYPE_CHECKING:
-    import pwd
     from collections.abc import Callable, Mapping
 
     from broker.launcher.argument_types import Arguments
@@ -55,32 +59,15 @@ FILES = {
     "revoked_keys": "run/revoked_keys",
     "continuation": "run/continuation",
     "idle": "run/idle",
+    "ending": "run/ending",
+    "remark": "run/remark",
+    "services": "run/services",
     "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
 }
 """Files that the controller may write into a session's directory: the name in a request, and the path."""
-JOB_ID = re.compile(r"[1-9][0-9]{0,9}")
-"""A Slurm job id, 32 bits."""
-LOG_BYTES = 2**20
-"""Limit for the end of a job's log."""
-HOST_KEY = "run/ssh_host_ed25519_key"
 COPYING = f"run/{ARCHIVE}"
 OLD_COPYING = "run/copying.py"
 KEYS_LIMIT = 256 * 1024
-KEY_BYTES = 16 * 1024
-"""Bytes of one key's file; ssh-keygen writes about 400."""
-MANIFEST_LIMIT = 256 * 1024
-"""Bytes; the options alone may take slurm.sbatch's MAX_OPTIONS times MAX_VALUE."""
-MANIFESTS_LIMIT = 8 * 2**20
-"""Characters of all manifests of one user. As JSON these are at most six times as many bytes, which the controller
-accepts."""
-MAX_SESSIONS = 10_000
-
-UNCLEAR = re.compile(
-    r"timed out|unable to contact|zero bytes|communication|connect|unexpected message|munge|slurmctld"
-    r"|broken pipe|standby|authentication|temporarily unavailable|reset by peer|no message",
-    re.IGNORECASE,
-)
-"""Messages of sbatch after which slurmctld may have accepted the job. After any other failure it has refused it."""
 
 
 def prepare(context: RequestContext, arguments: PrepareArguments) -> dict[str, Any]:
@@ -90,7 +77,7 @@ def prepare(context: RequestContext, arguments: PrepareArguments) -> dict[str, A
     """
     session = _make_directory(context, arguments)
     volumes = make_volumes(context, session.name, arguments.driver)
-    return {"host_key": _host_key(session), "volumes": volumes}
+    return {"host_key": ensure_host_key(session), "volumes": volumes}
 
 
 def _make_directory(context: RequestContext, arguments: SessionArguments) -> Path:
@@ -103,7 +90,7 @@ def _make_directory(context: RequestContext, arguments: SessionArguments) -> Pat
 def clone_session(context: RequestContext, arguments: CloneArguments) -> dict[str, Any]:
     """Make a session from another one, complete with host key and the files of the request."""
     made = change_volumes(context, arguments)
-    host_key = _host_key(context.session(arguments.session))
+    host_key = ensure_host_key(context.session(arguments.session))
     install(context, arguments)
     return made | {"host_key": host_key}
 
@@ -112,8 +99,18 @@ def untrash(context: RequestContext, arguments: UntrashArguments) -> dict[str, A
     """Bring back a session that was set aside, with a new host key: clients may know the old one as revoked."""
     answer = change_volumes(context, arguments)
     session = context.session(arguments.session)
-    (session / HOST_KEY).unlink(missing_ok=True)
-    return answer | {"host_key": _host_key(session)}
+    return answer | {"host_key": renew_host_key(session)}
+
+
+def renew(context: RequestContext, arguments: RenewArguments) -> dict[str, Any]:
+    """Replace a session's host key, whose certificates have the session's former name. `busy` while a job runs."""
+    session = context.session(arguments.session)
+    check_own(session, context.user.pw_uid)
+    try:
+        with file_lock(session / "run/lock", wait=False, whose="a job"):
+            return {"host_key": renew_host_key(session)}
+    except VolumeError as error:
+        raise VerbError(error.kind, str(error)) from error
 
 
 def environment(context: RequestContext, arguments: EnvironmentArguments) -> dict[str, Any]:
@@ -136,69 +133,9 @@ def environment(context: RequestContext, arguments: EnvironmentArguments) -> dic
 def promote(context: RequestContext, arguments: PromoteArguments) -> dict[str, Any]:
     """Make a session, complete with host key and files, from the files that a batch job has left."""
     made = change_volumes(context, arguments)
-    host_key = _host_key(context.session(arguments.session))
+    host_key = ensure_host_key(context.session(arguments.session))
     install(context, arguments)
     return made | {"host_key": host_key}
-
-
-def _host_key(session: Path) -> str:
-    """Return the session's public host key, one line.
-
-    The private key counts, since sshd proves that it has it: a missing or different `.pub` is written again. Without a
-    private key that sshd can use, a new pair is made and the old files are renamed. After an interruption the next
-    call finds a complete private key or makes one.
-    """
-    key, comment = session / HOST_KEY, f"berth session {session.name}"
-    public = _public_half(key)
-    if public is None:
-        _put_aside(key)
-        fresh = key.with_name(f".{key.name}.{new_id()}")
-        done = _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh)], 30)
-        if done.returncode != 0:
-            words = done.stderr.decode(errors="replace").strip()[-500:]
-            raise VerbError("files", words or f"ssh-keygen exited with status {done.returncode}")
-        public = _public_half(fresh)
-        assert public is not None
-        fresh.with_name(fresh.name + ".pub").unlink()
-        fresh.rename(key)
-    line, path = hostkey.public_key_line(public, comment), key.with_name(key.name + ".pub")
-    if _text(path, KEY_BYTES) != line + "\n":
-        if path.is_dir():
-            _put_aside(path)
-        replace_file(path, (line + "\n").encode())
-    return line
-
-
-def _public_half(key: Path) -> bytes | None:
-    """Return the public half of a private key that sshd can use; None for any other content."""
-    try:
-        public = hostkey.public_key_of(_text(key, KEY_BYTES))
-    except ValueError:
-        return None
-    if stat.S_IMODE(key.lstat().st_mode) & 0o077:
-        key.chmod(0o600)  # sshd refuses a key that others can read
-    return public
-
-
-def _text(path: Path, limit: int) -> str:
-    """Return the text of a regular file that the user owns; empty if there is none that can be read."""
-    try:
-        return read_text(path, limit)
-    except (FileNotFoundError, UnfitFileError):
-        return ""
-
-
-def _put_aside(path: Path) -> None:
-    """Rename a file that is in the way, so that its content is kept."""
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(path.with_name(path.name + ".unusable"))
-
-
-def _check_certificate(session: Path, certificate: str) -> None:
-    """VerbError `host-key` if the certificate is for another key than the session's: clients would refuse it."""
-    certified = hostkey.certified_key(certificate)
-    if certified is not None and hostkey.public_key_line(certified, "").split()[1] != _host_key(session).split()[1]:
-        raise VerbError("host-key", "the session's host key is not the one that its certificate is for")
 
 
 def install(context: RequestContext, arguments: FilesArguments) -> dict[str, Any]:
@@ -219,42 +156,57 @@ def submit(context: RequestContext, arguments: SubmitArguments) -> dict[str, Any
     `host-key`: the certificate is for another key than the session's, and nothing was done.
     """
     session = context.session(arguments.session)
-    try:
-        check_options(arguments.options)
-    except OptionError as error:
-        raise VerbError("invalid", str(error)) from error
-    _check_certificate(session, arguments.files.get("host_certificate", ""))
+    _check_options(arguments.options)
+    check_certificate(session, arguments.files.get("host_certificate", ""))
     install(context, arguments)
     _install_copying(session)
     _remove_old_copying(session)
-    argv = job_command(context, session, arguments.submission, arguments.options)
+    shown, beside = arguments.shown_name, arguments.beside
+    argv = job_command(context, session, arguments.submission, arguments.options, shown, beside=beside)
     if not context.session_script:
         _install_script(session)
-    return {"job_id": _sbatch(argv, context.user, arguments.timeout)}
+    return {"job_id": submit_job(argv, context.user, arguments.timeout)}
 
 
-def job_command(context: RequestContext, session: Path, submission: int, options: list[str]) -> list[str]:
-    """Return the command that submits a session's job and prints its id; `options` are checked already."""
-    return [
-        context.sbatch,
-        "--parsable",
-        *options,
-        f"--job-name=berth-{session.name}",
-        f"--comment=berth:{session.name}:{submission}",
-        "--dependency=singleton",
-        "--nodes=1",
-        "--signal=B:USR1@60",
-        "--requeue",
-        "--open-mode=append",
-        f"--output={session}/run/job.log",
-        f"--error={session}/run/job.log",
-        f"--chdir={session}",
-        "--export=NIL",
-        "--propagate=NONE",
-        context.session_script or str(session / "run" / SESSION_SCRIPT),
-        str(session),
-        str(submission),
-    ]
+def estimate(context: RequestContext, arguments: EstimateArguments) -> dict[str, Any]:
+    """Ask Slurm when it would start a job with these options now; no job is submitted.
+
+    The answer has the time in seconds since the epoch, or Slurm's message if it would not start the job now.
+    """
+    session = context.session(arguments.session)
+    _check_options(arguments.options)
+    command = job_command(context, session, 1, arguments.options)
+    return estimate_start(command, context.user, arguments.timeout)
+
+
+def _check_options(options: list[str]) -> None:
+    try:
+        check_options(options)
+    except OptionError as error:
+        raise VerbError("invalid", str(error)) from error
+
+
+def hold(context: RequestContext, arguments: HoldArguments) -> dict[str, Any]:
+    """Let the session's job give up the volumes and wait for `begin`: see held_job.release_volumes."""
+    run = context.session(arguments.session) / "run"
+    message = held_job.release_volumes(run, arguments.submission, arguments.operation, arguments.job_id, arguments.wait)
+    return {"message": message}
+
+
+def begin_run(context: RequestContext, arguments: BeginArguments) -> dict[str, Any]:
+    """Write the files and let the held job begin the session's next run; VerbError `host-key` as in `submit`."""
+    session = context.session(arguments.session)
+    check_certificate(session, arguments.files.get("host_certificate", ""))
+
+    def write_files() -> None:
+        _install_copying(session)
+        first = {name: content for name, content in arguments.files.items() if name != "job.env"}
+        install(context, replace(arguments, files=first))
+        # Last: with this file the job begins, and it reads the others.
+        install(context, replace(arguments, files={"job.env": arguments.files["job.env"]}))
+
+    held_job.begin_next_run(session / "run", arguments.submission, arguments.job_id, arguments.timeout, write_files)
+    return {}
 
 
 def keys(context: RequestContext, _: KeysArguments) -> dict[str, Any]:
@@ -272,37 +224,6 @@ def keys(context: RequestContext, _: KeysArguments) -> dict[str, Any]:
         raise VerbError("refused", f"{error.filename} {error.strerror}") from error
 
 
-def log(context: RequestContext, arguments: LogArguments) -> dict[str, Any]:
-    """Return the last `bytes` bytes of a session's job log; empty if there is none."""
-    try:
-        tail = read_tail(context.session(arguments.session) / "run/job.log", min(arguments.bytes, LOG_BYTES))
-    except FileNotFoundError:
-        tail = b""
-    return {"text": tail.decode(errors="replace")}
-
-
-def manifests(context: RequestContext, _: ManifestsArguments) -> dict[str, Any]:
-    """Return the manifests of the user's sessions, and of deleted sessions whose data exists, by session id.
-
-    The environments of batch jobs have none.
-    """
-    return {"manifests": _manifests_in(context.root / "sessions"), "trash": _manifests_in(context.root / "trash")}
-
-
-def _manifests_in(directory: Path) -> dict[str, str]:
-    manifests: dict[str, str] = {}
-    length = 0
-    with contextlib.suppress(FileNotFoundError):
-        for entry in sorted(directory.iterdir())[:MAX_SESSIONS]:
-            if IDENTIFIER.fullmatch(entry.name) and not environments.is_environment(entry):
-                # A file that cannot be read must not hide the others.
-                manifests[entry.name] = _text(entry / "manifest.json", MANIFEST_LIMIT)
-                length += len(manifests[entry.name])
-            if length > MANIFESTS_LIMIT:
-                raise VerbError("files", f"the manifests in {directory} are longer than {MANIFESTS_LIMIT} characters")
-    return manifests
-
-
 _HANDLERS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]] = {
     **dict.fromkeys(VOLUME_VERBS.values(), change_volumes),  # snapshot, rollback, …: broker.launcher.volume_verbs
     PrepareArguments: prepare,
@@ -310,11 +231,17 @@ _HANDLERS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]
     EnvironmentArguments: environment,
     PromoteArguments: promote,
     UntrashArguments: untrash,
+    RenewArguments: renew,
     InstallArguments: install,
     SubmitArguments: submit,
+    EstimateArguments: estimate,
+    HoldArguments: hold,
+    BeginArguments: begin_run,
     KeysArguments: keys,
     LogArguments: log,
+    TerminalsArguments: terminals,
     ManifestsArguments: manifests,
+    OwnImageArguments: own_image,
 }
 
 
@@ -364,36 +291,3 @@ def _remove_old_copying(session: Path) -> None:
     if old.exists():
         with contextlib.suppress(VolumeError), file_lock(session / "run/lock", wait=False):
             old.unlink(missing_ok=True)
-
-
-def _sbatch(argv: list[str], user: pwd.struct_passwd, timeout: float) -> int:
-    try:
-        done = _run(argv, timeout, user=user)
-    except subprocess.TimeoutExpired as error:
-        raise VerbError("unclear", f"sbatch did not exit within {timeout:g} s") from error
-    if done.returncode != 0:
-        words = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
-        words = words or f"sbatch exited with status {done.returncode} and no message"
-        killed = done.returncode < 0  # perhaps after slurmctld had accepted the job
-        raise VerbError("unclear" if killed or UNCLEAR.search(words) else "refused", words)
-    number = done.stdout.decode(errors="replace").strip().split(";")[0]
-    if JOB_ID.fullmatch(number) is None:
-        raise VerbError("unclear", f"sbatch printed no job id: {number!r:.80}")
-    return int(number)
-
-
-def _run(
-    argv: list[str], timeout: float, *, user: pwd.struct_passwd | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    """Run a program with a new environment: no inherited SBATCH_* or SLURM_* variable changes its meaning."""
-    environment = {"PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
-    if "SLURM_CONF" in os.environ:
-        environment["SLURM_CONF"] = os.environ["SLURM_CONF"]
-    if user is not None:
-        environment |= {
-            "HOME": user.pw_dir,
-            "USER": user.pw_name,
-            "LOGNAME": user.pw_name,
-            "SHELL": user.pw_shell,
-        }
-    return run_program(argv, timeout=timeout, env=environment)

@@ -49,6 +49,7 @@ from broker.volumes import (
     live_snapshot,
     operations,
     program,
+    progress,
     record,
     sizes,
     verification,
@@ -147,6 +148,7 @@ def _diff(storage: Storage, arguments: DiffArguments) -> Answer:
     return inspection.diff(
         *(storage, arguments.session, arguments.snapshot),
         base_packages=arguments.base_packages,
+        until=arguments.until,
         image=ImageFiles(arguments.image, arguments.offset),
         content=arguments.content,
     )
@@ -225,7 +227,14 @@ def change_volumes(context: RequestContext, arguments: Arguments) -> Answer:
 
 def _act(context: RequestContext, arguments: Arguments) -> Answer:
     storage = _storage(context)
-    return _translate_errors(lambda: _VOLUME_HANDLERS[type(arguments)](storage, arguments))
+    with progress.report_progress(_progress_path(context, arguments)):
+        return _translate_errors(lambda: _VOLUME_HANDLERS[type(arguments)](storage, arguments))
+
+
+def _progress_path(context: RequestContext, arguments: Arguments) -> str:
+    """Return the file for reports about the session whose files are handled; empty for a short verb."""
+    session = getattr(arguments, "source", None) or getattr(arguments, "session", None) or arguments.VERB
+    return progress.progress_path(context.root, str(session)) if arguments.IS_LONG else ""
 
 
 def _driver(context: RequestContext, arguments: Arguments) -> str:

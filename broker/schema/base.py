@@ -9,12 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from broker.names import (
     IDENTIFIER,
     NAME_PATTERN,
+    PROFILE_PATTERN,
     USER_PATTERN,
     VERSION_PATTERN,
 )
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A session's or profile's name: safe as host name label (RFC 1123), path component and Slurm job name."""
+
+
+ProfileReference = Annotated[str, StringConstraints(pattern=PROFILE_PATTERN)]
+"""A profile's name: `NAME`, or `own/NAME` or `site/NAME` if it must be the user's own or the site's."""
 
 
 UserName = Annotated[str, StringConstraints(pattern=USER_PATTERN)]

@@ -117,6 +117,9 @@ class ConnectionView(Strict):
 
 class ConnectionList(Strict):
     connections: list[ConnectionView]
+    terminals: int | None = None
+    """Number of terminals that logins have open, also through `berth ssh`, as the job reported a few seconds ago; only
+    on request, and null if it is unknown."""
 
 
 CONNECTION_TIMEOUT_S = 180.0

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from broker.names import NAME_PATTERN, VERSION_PATTERN
+from broker.names import PROFILE_PATTERN, VERSION_PATTERN
 from broker.schema.base import Name, Strict, Version
 
-EnvironmentName = Annotated[str, StringConstraints(pattern=f"{NAME_PATTERN[:-1]}(@{VERSION_PATTERN[1:-1]})?$")]
+EnvironmentName = Annotated[str, StringConstraints(pattern=f"{PROFILE_PATTERN[:-1]}(@{VERSION_PATTERN[1:-1]})?$")]
 """A session, or a profile with or without a version."""
 
 JobKey = Annotated[str, StringConstraints(pattern="^[1-9][0-9]{0,9}(_[0-9]{1,9})?(@[A-Za-z0-9.-]{1,255})?$")]
@@ -44,6 +44,8 @@ class EnvironmentView(Strict):
     """The session's name, or the profile's with its version."""
     profile: Name
     version: Version
+    digest: str = ""
+    """The image's; empty for an environment of an earlier version of Berth."""
     directory: str
     shows_submission_directory: bool = True
     """Whether profile and site allow jobs to see the directory of submission. Only in a new environment's view."""

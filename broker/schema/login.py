@@ -34,7 +34,10 @@ class GatewayKeys(Strict):
     user: str
     keys: list[str]
     notices: list[str] = []
-    """Messages for the user after the login, one line each; only if the gateway requests them."""
+    """Messages about all sessions after the login, one line each; only if the gateway, an older one, requests them."""
+    session_notices: dict[str, str] = {}
+    """The message after a login that names a session, by the session's name; only on request. The empty name is for a
+    login that names none: it has a message if the user has one session only."""
     authorities: list[str] = []
     """Authorities whose certificates for `user` are accepted; only on request, like `revoked`."""
     revoked: list[str] = []

@@ -5,15 +5,16 @@ The code that runs each kind is in `broker.controller.reconcile.operation_steps`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from broker.schema.permissions import Permission
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationKind:
-    """One kind of operation. Its key in OPERATIONS is the operation's `verb` in the API and in a session's row."""
+class OperationKind(NamedTuple):
+    """One kind of operation. Its key in OPERATIONS is the operation's `verb` in the API and in a session's row.
+
+    No dataclass, which `berth list` would take long to import.
+    """
 
     participle: str
     """What the session is doing meanwhile, as in `dev is rolling back`."""
@@ -24,12 +25,16 @@ class OperationKind:
     does the work, or the launcher if the session has no job."""
     in_manifest: bool = False
     """Whether the manifest records it before it begins, because the session's image depends on its result."""
+    rewrites_manifest: bool = False
+    """Whether it writes the changed session into the manifest: after a failure the former one is written again."""
     creates_session: bool = False
     """Whether it makes the session: if it fails, the session is deleted."""
     has_source: bool = False
     """Whether the session's data is copied from elsewhere, which messages name. After a failure the copy is purged."""
     resets_state: bool = True
     """Whether a session that has failed counts as stopped afterwards."""
+    ends_root_mode: bool = False
+    """Whether it may be requested in root mode, which ends with it."""
     enters_root_mode: bool = False
     """Whether the session is started in root mode afterwards."""
 
@@ -50,7 +55,11 @@ OPERATIONS: dict[str, OperationKind] = {
     "promote": OperationKind(
         participle="being created from a batch job", permission=None, creates_session=True, has_source=True
     ),
+    "rename": OperationKind(
+        participle="being renamed", permission=Permission.RENAME, resets_state=False, rewrites_manifest=True
+    ),
     "restore": OperationKind(participle="being restored", permission=Permission.RESTORE, creates_session=True),
+    "restart": OperationKind(participle="restarting", permission=Permission.START, ends_root_mode=True),
     "root": OperationKind(participle="entering root mode", permission=Permission.ROOT, enters_root_mode=True),
     "commit-root": OperationKind(
         participle="keeping the changes of root mode", permission=Permission.ROOT, job="required"

@@ -26,5 +26,6 @@ class Permission(StrEnum):
     """Read the data: list snapshots, compare, measure, verify."""
     FLATTEN = "flatten"
     ROOT = "root"
+    RENAME = "rename"
     RESTORE = "restore"
     """Bring a deleted session back."""

@@ -20,7 +20,7 @@ from broker.names import (
     MAX_PATH_CHARS,
     PERSISTENT_PATH_PATTERN,
 )
-from broker.schema.base import Name, Strict, Version
+from broker.schema.base import Name, ProfileReference, Strict, Version
 from broker.schema.states import LIVE as LIVE
 from broker.schema.states import MOVING as MOVING
 from broker.schema.states import STARTABLE as STARTABLE
@@ -79,7 +79,7 @@ class Persistence(Strict):
 class StartRequest(Strict):
     """A request to start a session. For an existing session, `profile` is optional."""
 
-    profile: Name | None = None
+    profile: ProfileReference | None = None
     version: Version | None = None
     options: Options = []
     """sbatch resource options as `--name=value` or `--flag`, checked against slurm.sbatch's table. Each replaces an
@@ -123,9 +123,22 @@ class ExtendRequest(Strict):
     """Time to add to the job's limit; rounded up to whole minutes."""
 
 
+PresentJob = Literal["auto", "keep", "end"]
+"""The treatment of the present job by a resize. `keep`: it runs until the next job runs, and the request is refused if
+Slurm does not expect to start that job beside it. `end`: it ends when the next job is in the queue. `auto`: as `keep`
+if Slurm expects that, else as `end`."""
+
+
 class ResizeRequest(Strict):
     options: Annotated[Options, Field(min_length=1)]
     """As StartRequest.options; each replaces the session's option of the same name."""
+    present_job: PresentJob = "auto"
+    """Whether the session keeps its present job until the next one runs."""
+
+
+class RenameRequest(Strict):
+    name: Name
+    """The new name."""
 
 
 class JobView(Strict):
@@ -144,6 +157,9 @@ class JobView(Strict):
     ended_at: float | None = None
     restarts: int = 0
     """Number of times that Slurm has requeued it."""
+    interruption: str = ""
+    """Reason of the interruption before its present run, such as `node c1 failed`."""
+    interrupted_at: float | None = None
     outcome: str = ""
     """Slurm's final state of the job."""
     reason: str = ""
@@ -173,7 +189,8 @@ class OperationView(Strict):
 
     id: str
     verb: str
-    """`snapshot`, `rollback`, `switch`, `clone`, `promote`, `restore`, `root` or `commit-root`."""
+    """`snapshot`, `rollback`, `switch`, `clone`, `promote`, `restore`, `rename`, `restart`, `root` or
+    `commit-root`."""
     status: Literal["pending", "done", "failed"]
     asked_at: float
     reason: str = ""
@@ -183,6 +200,9 @@ class OperationView(Strict):
     hint: str = ""
     undo: str = ""
     """The command that undoes it."""
+    reversed: bool = False
+    """Whether it was carried out and then undone, because the session did not become ready. Its status is `done` first,
+    `pending` while it is undone, and `failed` in the end."""
     snapshot: int | None = None
     """The snapshot that it took: the requested one, or one of the state before the operation."""
 
@@ -199,6 +219,9 @@ class SessionView(Strict):
     profile: str
     version: str
     digest: str
+    image: str = ""
+    """Path of the image. In a store of the site (`profile_stores` of the site), it is the site's profile; in another
+    one, the user's own."""
     options: list[str] = []
     job_id: int | None = None
     generation: str = ""
@@ -228,8 +251,12 @@ class SessionView(Strict):
     """Whether it continues in a new job when its job has to end; empty before its first job."""
     next_job_id: int | None = None
     """The successor: the job in which it will continue."""
+    next_job_reason: str = ""
+    """Slurm's reason for the wait of that job, as of the last answer; empty if it does not wait."""
     resizing: bool = False
-    """Whether the successor has other resources; then the present job ends when the successor is queued."""
+    """Whether the successor has other resources, and so replaces the present job."""
+    beside: bool = False
+    """Whether the present job then ends only when the successor runs; otherwise it ends when that is queued."""
     used_at: float | None = None
     """Time of the last known use: its start, or a connection."""
     idle: IdleTime | Literal[""] = ""
@@ -240,6 +267,13 @@ class SessionView(Strict):
     """Time since when its GPU is idle."""
     idle_stop_at: float | None = None
     """Time at which it will be stopped unless it is used."""
+    node_condition: str = ""
+    """Condition of its node: `draining` (the node takes no new jobs), `not responding` or `down`; else empty."""
+    node_reason: str = ""
+    """The operators' explanation of that."""
+    interruption: str = ""
+    """Reason of the interruption before its present run: the loss of its node, a requeue or preemption."""
+    interrupted_at: float | None = None
     stop_at: float | None = None
     """Scheduled time of its stop."""
     stays: bool = False

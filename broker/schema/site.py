@@ -38,11 +38,14 @@ class SiteView(Strict):
     ca_public_keys: list[str]
     """OpenSSH public-key lines of the authorities for host certificates of sessions and gateway."""
     revoked_host_keys: list[str] = []
-    """Host keys of the caller's deleted sessions, as long as their certificates may be valid."""
+    """Host keys of the caller's deleted sessions, and former ones of renamed and restored sessions, as long as their
+    certificates may be valid."""
     login_with: Literal["keys", "certificates", "both"] = "keys"
     """Accepted credentials."""
     mode: str
     """`site` or `personal`."""
+    profile_stores: list[str] = []
+    """Directories of the site's stores of profiles; none in personal mode, where all stores are the user's."""
 
 
 class DoctorCheck(Strict):

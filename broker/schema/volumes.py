@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from broker.names import LABEL_PATTERN
-from broker.schema.base import Name, Strict, Version
+from broker.schema.base import Name, ProfileReference, Strict, Version
 from broker.schema.sessions import Persistence
 
 SnapshotLabel = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
@@ -27,7 +27,7 @@ class RollbackRequest(Strict):
 
 
 class SwitchRequest(Strict):
-    profile: Name
+    profile: ProfileReference
     version: Version | None = None
     fresh: bool = False
     """Begin with an empty system volume even if the session has used this version before."""
@@ -39,7 +39,7 @@ class CloneRequest(Strict):
     """The new session's name."""
     at: SnapshotReference | None = None
     """A snapshot of the source; default: its present state."""
-    profile: Name | None = None
+    profile: ProfileReference | None = None
     version: Version | None = None
     start: bool = False
     """Start it after its creation."""

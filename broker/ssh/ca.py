@@ -102,7 +102,7 @@ class CaKeys:
         if key is None:
             raise NotFoundError(f"this authority has no key {fingerprint}", hint="`berth ca list` shows its keys")
         if key.standing is CaKeyStatus.SIGNING:
-            raise ConflictError("this is the signing key", hint="`berth ca rotate` replaces it")
+            raise ConflictError("this is the signing key", hint="`berth ca rotate KIND` replaces it")
         if key.standing is CaKeyStatus.ANNOUNCED:
             self._next.unlink()
         elif (left := key.since + in_use - time.time()) > 0:
@@ -128,7 +128,7 @@ class CaKeys:
         for key in self._all:
             if key.standing is standing:
                 return key
-        raise ConflictError("no key is announced", hint="`berth ca rotate` announces one")
+        raise ConflictError("no key is announced", hint="`berth ca rotate KIND` announces one")
 
     def _former_but(self, key: PublicKey) -> list[CaKey]:
         return [former for former in self._read_former() if former.public.blob != key.blob]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from broker.errors import InvalidInputError
 from broker.names import NAME_PATTERN, USER_PATTERN
 
+SEPARATOR = "+"
+"""The character between user and session in a login name at the gateway."""
 _NAME = re.compile(NAME_PATTERN)
 _OWNER = re.compile(USER_PATTERN)
 
@@ -48,6 +50,32 @@ class SessionHost:
     def principals(self, domain: str) -> list[str]:
         """Return all names for the host certificate; the short one is for clients without Berth's ssh_config."""
         return [self.canonical(domain), f"{self.name}.{domain}"]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayLogin:
+    """A login name at the gateway: a user and, after a `+`, the host name of the session to be reached.
+
+    `User alice+alice.dev.berth` tells the gateway the session before the forward to it, when a banner can still be
+    shown (ADR 132). No user of Berth has a `+` in the name.
+    """
+
+    user: str
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> GatewayLogin:
+        """Parse the login name that a client sends. Neither part is checked here."""
+        user, _, target = text.partition(SEPARATOR)
+        return cls(user, target)
+
+    def session_name(self, domain: str) -> str:
+        """Return the name of the user's own session that is the target; empty without such a target."""
+        try:
+            host = SessionHost.parse(self.target, domain, self.user)
+        except InvalidInputError:
+            return ""
+        return host.name if host.owner == self.user else ""
 
 
 def gateway_host(domain: str) -> str:

@@ -8,6 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from broker.volumes import progress
 from broker.volumes.content import has_holes
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ def checksum(folder: Folder, name: bytes, status: os.stat_result, *, is_sparse: 
                 prefix = SPARSE_PREFIX
                 digest.update(b" %d" % status.st_size)
                 for offset, block in _blocks_with_data(descriptor, status.st_size):
+                    progress.count(size=len(block))
                     digest.update(b" %d " % offset)
                     digest.update(block)
             else:
                 while piece := os.read(descriptor, READ_BYTES):
+                    progress.count(size=len(piece))
                     digest.update(piece)
         finally:
             os.close(descriptor)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from broker.volumes import progress
 from broker.volumes.content import ACCESS_LISTS, attribute_names, drop_unknown_ids, same_content
 from profiles.image.overlayfs import (
     EntryKind,
@@ -121,6 +122,7 @@ class _Comparison:
     def folder(self, old: _Side, new: _Side) -> Iterator[Difference | _Step]:
         """Yield the changes in one folder, each followed by the folder to enter."""
         for name in sorted(self._names(old, new)):
+            progress.count(files=1)
             before, after = self._state(old, name), self._state(new, name)
             if (change := self._change(before, after)) is not None:
                 yield Difference(change, _path(old, new, name, before, after))

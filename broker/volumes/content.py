@@ -12,6 +12,8 @@ import os
 import stat
 import struct
 
+from broker.volumes import progress
+
 LIBC = ctypes.CDLL(None, use_errno=True)
 FICLONE = 0x40049409  # ioctl_ficlone(2)
 WRITE_AND_WAIT = 7
@@ -86,7 +88,8 @@ def copy_extents(source: int, target: int, status: os.stat_result) -> None:
     size = status.st_size
     for begin, end in data_extents(source, size) if has_holes(status) else [(0, size)]:
         _copy_range(source, target, begin, end)
-    os.ftruncate(target, size)
+    if os.fstat(target).st_size != size:  # it ends with a hole, or another process has changed its length
+        os.ftruncate(target, size)
 
 
 def write_dirty_pages(fd: int) -> bool:
@@ -199,6 +202,7 @@ def same_content(source: int, target: int, theirs: os.stat_result, ours: os.stat
             length = min(COMPARE_BYTES, end - at)
             if os.pread(source, length, at) != os.pread(target, length, at):
                 return False
+            progress.count(size=length)
     return True
 
 
@@ -216,6 +220,7 @@ def _copy_range(source: int, target: int, begin: int, end: int) -> None:
         if copied == 0:  # it was cut short meanwhile
             return
         begin += copied
+        progress.count(size=copied)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -2,13 +2,14 @@
 
 Usage:
 
-    python3 -I copying.pyz [--drain] [--squash] SOURCE TARGET PREVIOUS [SOURCE TARGET PREVIOUS]
+    python3 -I copying.pyz [--drain] [--squash] [--progress=FILE] SOURCE TARGET PREVIOUS [SOURCE TARGET PREVIOUS]
 
-With --drain it writes `ready`, waits until the caller has frozen the writers and has written a line, and writes
-`drained`: the writers may continue. It writes `copied` when the first pass is over, waits for a line, copies what has
-changed since, writes `still` when the source may change again, and `done` when the copy is on disk. If it fails it
-writes `failed`, a space and the reason, on the standard output as all its words: the file that takes the caller's
-errors may be on the full disk. The caller's lines are `all`, or `some` if a writer could not be frozen.
+With --progress it reports in FILE how much it has copied. With --drain it writes `ready`, waits until the caller has
+frozen the writers and has written a line, and writes `drained`: the writers may continue. It writes `copied` when the
+first pass is over, waits for a line, copies what has changed since, writes `still` when the source may change again,
+and `done` when the copy is on disk. If it fails it writes `failed`, a space and the reason, on the standard output as
+all its words: the file that takes the caller's errors may be on the full disk. The caller's lines are `all`, or `some`
+if a writer could not be frozen.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import os
 import sys
 
 from broker.volumes.live_copy import TreeCopy
+from broker.volumes.progress import report_progress
 
-USAGE = "usage: copying.pyz [--drain] [--squash] SOURCE TARGET PREVIOUS …"
+USAGE = "usage: copying.pyz [--drain] [--squash] [--progress=FILE] SOURCE TARGET PREVIOUS …"
+PROGRESS = "--progress="
 FAILED, MISUSED, NOT_WANTED = 1, 2, 3
 
 
@@ -29,6 +32,8 @@ def main() -> int:
     arguments = sys.argv[1:]
     options = list(itertools.takewhile(lambda word: word.startswith("--"), arguments))
     words = arguments[len(options) :]
+    paths = [option.removeprefix(PROGRESS) for option in options if option.startswith(PROGRESS)]
+    options = [option for option in options if not option.startswith(PROGRESS)]
     if not words or len(words) % 3 or {*options} - {"--drain", "--squash"}:
         print(USAGE, file=sys.stderr)
         return MISUSED
@@ -37,7 +42,8 @@ def main() -> int:
     try:
         triples = [words[index : index + 3] for index in range(0, len(words), 3)]
         copies = [TreeCopy(*triple, squash="--squash" in options) for triple in triples]
-        return _copy(copies, drains="--drain" in options)
+        with report_progress("".join(paths[-1:])):
+            return _copy(copies, drains="--drain" in options)
     except OSError as error:
         where = f": {os.fsdecode(error.filename)}" if error.filename else ""
         print("failed", " ".join(f"{error.strerror}{where}".splitlines()), flush=True)

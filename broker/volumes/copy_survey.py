@@ -11,6 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from broker.volumes import progress
 from broker.volumes.content import file_state
 from broker.volumes.copied_folders import CHANGE_ERRORS, READ_FLAGS, path_below
 from broker.volumes.trials import can_share_blocks
@@ -55,6 +56,7 @@ def check_tree(source: Tree, target: str, previous: dict[bytes, FileState]) -> N
                 raise
     unreadable.refuse()
     _require_room(target, wanted)
+    progress.expect(wanted)
 
 
 def _require_room(target: str, wanted: int) -> None:

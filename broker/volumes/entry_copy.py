@@ -19,8 +19,10 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
+from broker.volumes import progress
 from broker.volumes.content import (
     SMALL_BYTES,
+    FileState,
     copy_attributes,
     copy_extents,
     file_state,
@@ -35,13 +37,14 @@ from broker.volumes.copied_folders import READ_FLAGS
 from broker.volumes.unreadable import UnreadableFilesError
 
 if TYPE_CHECKING:
-    from broker.volumes.content import FileState
     from broker.volumes.copied_folders import CopiedFolder
     from profiles.walk import Folder
 
 RACY_NS = 2 * 10**9
 """Nanoseconds. A file that changed less than this before its status was read may change again without another time
 stamp: the steps of time stamps are as coarse as a kernel's tick or a file server's clock."""
+ProvenState = tuple[FileState, bool]
+"""The state of a file when its copy began, and whether this state shows every later change."""
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -78,11 +81,11 @@ class EntryCopier:
         self._proof = proof
         self._can_share_blocks = True
 
-    def copy(self, folder: CopiedFolder, name: str, status: os.stat_result) -> tuple[FileState, bool]:
+    def copy(self, folder: CopiedFolder, name: str, status: os.stat_result) -> ProvenState:
         """Copy one entry. Return its state when the copy began, and whether this state shows every later change."""
         mode = status.st_mode
         if stat.S_ISREG(mode):
-            return self._copy_file(folder, name)
+            return self.open_file(folder, name).copy()
         target = folder.target.descriptor()
         if stat.S_ISLNK(mode):
             os.symlink(os.readlink(name, dir_fd=folder.source.descriptor()), name, dir_fd=target)
@@ -115,34 +118,63 @@ class EntryCopier:
         finally:
             os.close(source)
 
-    def _copy_file(self, folder: CopiedFolder, name: str) -> tuple[FileState, bool]:
+    def open_file(self, folder: CopiedFolder, name: str) -> OpenedFile:
+        """Open a file of the source, and create its copy. UnreadableFilesError, OSError."""
         source = _open_source(folder, name)
         try:
-            is_proven = (
-                self._proof.shows_stores
-                and self._proof.holds_for(file_state(os.fstat(source)))
-                and write_dirty_pages(source)
-            )
-            status = os.fstat(source)  # after the pages are clean
             target = os.open(name, CREATE_FLAGS, 0o600, dir_fd=folder.target.descriptor())
-            try:
-                self._copy_content(source, target, status)
-                copy_attributes(source, target)
-                os.fchmod(target, stat.S_IMODE(status.st_mode))
-                os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-            finally:
-                os.close(target)  # a file server may report only here that there is no space: then this raises
-        finally:
+        except OSError:
             os.close(source)
+            raise
+        return OpenedFile(self, source, target)
+
+    def copy_file(self, source: int, target: int) -> ProvenState:
+        """Copy an open file to an empty one."""
+        is_proven = (
+            self._proof.shows_stores
+            and self._proof.holds_for(file_state(os.fstat(source)))
+            and write_dirty_pages(source)
+        )
+        status = os.fstat(source)  # after the pages are clean
+        self._copy_content(source, target, status)
+        copy_attributes(source, target)
+        os.fchmod(target, stat.S_IMODE(status.st_mode))
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
         return file_state(status), is_proven and self._proof.holds_for(file_state(status))
 
     def _copy_content(self, source: int, target: int, status: os.stat_result) -> None:
         if status.st_size <= SMALL_BYTES and not has_holes(status):
             while data := os.read(source, SMALL_BYTES):
                 write_all(target, data)
-        elif not self._can_share_blocks or not share_blocks(source, target):
+            progress.count(size=status.st_size)
+        elif self._can_share_blocks and share_blocks(source, target):
+            progress.count(size=status.st_blocks * 512)
+        else:
             self._can_share_blocks = False
             copy_extents(source, target, status)
+
+
+class OpenedFile:
+    """A file of the source, and its empty copy. One of the methods must be called, once, in any thread."""
+
+    def __init__(self, copier: EntryCopier, source: int, target: int) -> None:
+        self._copier = copier
+        self._source = source
+        self._target = target
+
+    def copy(self) -> ProvenState:
+        """Copy the file and close both. OSError, perhaps only when a file server learns of the end."""
+        try:
+            return self._copier.copy_file(self._source, self._target)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close both. OSError."""
+        try:
+            os.close(self._source)
+        finally:
+            os.close(self._target)
 
 
 def _open_source(folder: CopiedFolder, name: str) -> int:
@@ -176,6 +208,14 @@ def is_current(folder: CopiedFolder, name: str, state: FileState) -> bool:
         return file_state(os.fstat(descriptor)) == state
     finally:
         os.close(descriptor)
+
+
+def owner_record(status: os.stat_result) -> bytes:
+    """Return a record of `owners` without its path; empty for an entry with the usual owners and mode of a copy."""
+    special = status.st_mode & (stat.S_ISUID | stat.S_ISGID)
+    if status.st_uid or status.st_gid or (special and stat.S_ISREG(status.st_mode)):
+        return b"%d %d %o " % (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
+    return b""
 
 
 def remove_entry(folder: Folder, name: bytes) -> None:

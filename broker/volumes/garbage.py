@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from broker.failpoints import failpoint
-from broker.volumes import record
+from broker.volumes import progress, record
 from broker.volumes.errors import VolumeError, from_os_error
 from broker.volumes.files import file_lock, sync_path
 from broker.volumes.inodes import BLOCK_BYTES
@@ -78,7 +78,7 @@ def purge_session(storage: Storage, session_id: str) -> Answer:
             if own is None or layer in own:
                 raise error
     for gone in left:
-        remove_tree(gone)
+        remove_tree(gone, count=progress.count)
     return {}
 
 
@@ -164,7 +164,7 @@ def _mark_for_removal(directory: Path) -> None:
 def _remove_or_note(path: Path, name: str, failures: dict[str, OSError]) -> None:
     """Remove a tree, or note why that is not possible."""
     try:
-        remove_tree(path)
+        remove_tree(path, count=progress.count)
     except OSError as error:
         failures[name] = error
 

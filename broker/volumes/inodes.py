@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.names import new_id
+from broker.volumes import progress
 from broker.volumes.live_copy import TREE
 from profiles.userfile import read_bytes
 from profiles.walk import Tree
@@ -91,6 +92,7 @@ class Inodes:
                     except FileNotFoundError:
                         continue
                     self.add(status, device)
+                    progress.count(files=1)
                     if stat.S_ISDIR(status.st_mode):
                         waiting.append(current.folder(os.fsencode(entry.name)))
                         self.has_one_device &= status.st_dev == device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker.volumes import files, record
 from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.volumes.image import ImageFiles
-    from broker.volumes.record import Record, Stack, Volume
+    from broker.volumes.record import Record, Snapshot, Stack, Volume
     from broker.volumes.storage import Storage
     from profiles.image.overlayfs import OpenStack
 
@@ -37,31 +37,59 @@ def diff(
     session_id: str,
     number: int | None,
     *,
+    until: int | None = None,
     base_packages: str = "",
     image: ImageFiles,
     content: bool = False,
 ) -> Answer:
-    """Compare the present content of a session with its profile, or with one of its snapshots.
+    """Compare the present content of a session, or of the snapshot `until`, with its profile or with a snapshot.
 
     `base_packages` is the image's packages.txt. At most MAX_FILES files are returned. Compared with a profile, all
     files of a home are new. With `content`, files with equal metadata are read.
     """
     with files.file_lock(storage.lock, shared=True):  # or what a layer was replaced by goes before it is read
         found = record.load_record(storage.session(session_id))
-        return {"system_as_of": storage.saved_at(session_id, found)} | _compared(
-            storage, found, number, base_packages, image, content=content
+        before = _EMPTY if number is None else _stacks_of(found.snapshot(number))
+        after = _present_stacks(found) if until is None else _stacks_of(found.snapshot(until))
+        saved_at = storage.saved_at(session_id, found) if until is None else None
+        return {"system_as_of": saved_at} | _compared(
+            storage, found, (before, after), base_packages, image, content=content
         )
 
 
+class _Stacks(NamedTuple):
+    """The stacks of one state of a session."""
+
+    home: Stack
+    system: Stack
+
+
+_EMPTY = _Stacks((), ())
+"""The stacks of a session that has changed nothing of its profile."""
+
+
+def _stacks_of(snapshot: Snapshot) -> _Stacks:
+    return _Stacks(snapshot.home, snapshot.system)
+
+
+def _present_stacks(found: Record) -> _Stacks:
+    return _Stacks(_present_stack(found.home), _present_stack(found.system))
+
+
 def _compared(
-    storage: Storage, found: Record, number: int | None, base_packages: str, image: ImageFiles, *, content: bool
+    storage: Storage,
+    found: Record,
+    states: tuple[_Stacks, _Stacks],
+    base_packages: str,
+    image: ImageFiles,
+    *,
+    content: bool,
 ) -> Answer:
     """Do as `diff`, for a session whose layers no operation removes meanwhile."""
-    snapshot = None if number is None else found.snapshot(number)
     files: list[dict[str, str]] = []
     characters = 0
-    homes = (snapshot.home if snapshot else (), _present_stack(found.home))
-    systems = (snapshot.system if snapshot else (), _present_stack(found.system))
+    homes = (states[0].home, states[1].home)
+    systems = (states[0].system, states[1].system)
     local = {*systems[0], *systems[1]} if found.on_node else set[str]()
     with _unpacked_trees(storage, {*homes[0], *homes[1], *systems[0], *systems[1]}, local) as trees:
         with _open_stacks(storage, systems, trees) as (before, after):

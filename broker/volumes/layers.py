@@ -82,8 +82,11 @@ class Layers:
         with _open_folder(self.tree(top)) as fd:
             root = (stat.S_IMODE(os.fstat(fd).st_mode), _root_attributes(fd))
         if below:
-            with _open_folder(self.tree(below[-1])) as fd:
-                return root == (stat.S_IMODE(os.fstat(fd).st_mode), _root_attributes(fd))
+            try:
+                with _open_folder(self.tree(below[-1])) as fd:
+                    return root == (stat.S_IMODE(os.fstat(fd).st_mode), _root_attributes(fd))
+            except FileNotFoundError:  # lost: a rollback to a complete snapshot must work all the same
+                return False
         with _open_folder(self.path(top) / WORK) as fd:  # made together; each has access lists of its own mode
             inherited = _root_attributes(fd)
         for found in (root[1], inherited):

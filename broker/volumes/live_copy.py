@@ -24,11 +24,13 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from broker.volumes import progress
 from broker.volumes.content import copy_attributes, file_state, sync_file_system
 from broker.volumes.copied_folders import CHANGE_ERRORS, CopiedFolder, ParallelScanner
 from broker.volumes.copy_index import read_index, write_index
 from broker.volumes.copy_survey import check_tree
-from broker.volumes.entry_copy import ChangeProof, EntryCopier, is_current, is_same_file, remove_entry
+from broker.volumes.copy_threads import CopyTask, CopyThreads, is_for_threads
+from broker.volumes.entry_copy import ChangeProof, EntryCopier, is_current, is_same_file, owner_record, remove_entry
 from broker.volumes.trials import shows_stores
 from broker.volumes.unreadable import UnreadableFiles, UnreadableFilesError, printable_path_end
 from profiles.walk import FOLDER_FLAGS, Tree
@@ -64,6 +66,7 @@ class TreeCopy:
         self._root = CopiedFolder(self._from.root, self._to.root, self._link_from.root if self._link_from else None)
         self._proof = ChangeProof(os.fstat(self._to.root_descriptor).st_ctime_ns)  # the file system's own clock
         self._copier = EntryCopier(self._proof)
+        self._threads = CopyThreads()
         self._is_trusted = True
         self._folders: list[CopiedFolder] = []
         """The folders that the first pass has copied, in its order."""
@@ -75,6 +78,8 @@ class TreeCopy:
         self._restricted: dict[CopiedFolder, int] = {}
         """Modes that would block the copy itself. They are set when it is complete."""
         self._unreadable = UnreadableFiles()
+        self._reported: OSError | None = None
+        """The error that ends the copy, if it has the path of its file."""
 
     def close(self) -> None:
         if self._lookers is not None:
@@ -106,7 +111,8 @@ class TreeCopy:
         source, target = self._from.root_descriptor, self._to.root_descriptor
         is_same_system = os.fstat(source).st_dev == os.fstat(target).st_dev
         self._proof.shows_stores = self._proof.is_drained and is_same_system and shows_stores(self._target)
-        self._copy_below(self._root, self._folders)
+        with self._all_copied():
+            self._copy_below(self._root, self._folders)
         self._unreadable.refuse()
         self._previous.clear()
         self._lookers = ParallelScanner(self._from, self._folders)
@@ -116,10 +122,11 @@ class TreeCopy:
     def second(self) -> None:
         """Make the copy equal to the source, whose writers must be frozen. UnreadableFilesError, OSError."""
         self._proof.is_frozen = True
-        if self._lookers is None:
-            self._copy_below(self._root, self._folders)
-        else:
-            self._update(self._lookers)
+        with self._all_copied():
+            if self._lookers is None:
+                self._copy_below(self._root, self._folders)
+            else:
+                self._update(self._lookers)
         self._unreadable.refuse()
 
     def complete(self) -> None:
@@ -205,9 +212,10 @@ class TreeCopy:
             folder.is_whole = False
             is_frozen = self._proof.is_frozen and self._is_trusted
             if is_frozen or error.errno not in CHANGE_ERRORS:
-                error.filename = printable_path_end(
-                    folder.source.below(os.fsencode(name)) if name else folder.source.path
-                )
+                if error is not self._reported:  # by the context of an entry in this folder
+                    path = folder.source.below(os.fsencode(name)) if name else folder.source.path
+                    error.filename = printable_path_end(path)
+                    self._reported = error
                 raise
 
     def _list(self, folder: CopiedFolder) -> tuple[os.stat_result, list[tuple[str, os.stat_result]]]:
@@ -255,15 +263,35 @@ class TreeCopy:
             or not self._copier.is_equal(folder, name, status)
         ):
             self._clear(folder, name)
-            state, is_proven = self._copier.copy(folder, name, status)
-            self._note(folder, name, state, is_proven=is_proven)
+            if is_for_threads(status):
+                self._threads.submit(CopyTask(folder, name, self._copier.open_file(folder, name)))
+                self._note_copied()
+            else:
+                state, is_proven = self._copier.copy(folder, name, status)
+                progress.count(files=1)
+                self._note(folder, name, state, is_proven=is_proven)
         if status.st_nlink > 1:
             self._names[status.st_dev, status.st_ino] = (folder, name)
         self._note_owner(folder, name, status)
 
+    @contextlib.contextmanager
+    def _all_copied(self) -> Iterator[None]:
+        """At the end, wait for the copies in threads and note them. No thread is left: later passes make processes."""
+        with self._threads:
+            yield
+            self._note_copied(wait=True)
+
+    def _note_copied(self, *, wait: bool = False) -> None:
+        for task in self._threads.finished(wait=wait):
+            with self._tolerance(task.folder, task.name):
+                state, is_proven = task.result()
+                progress.count(files=1)
+                self._note(task.folder, task.name, state, is_proven=is_proven)
+
     @staticmethod
     def _note(folder: CopiedFolder, name: str, state: FileState, *, is_proven: bool) -> None:
-        folder.forget(name)
+        for known in (folder.proven, folder.unproven, folder.folders):
+            known.pop(name, None)
         (folder.proven if is_proven else folder.unproven)[name] = state
 
     def _find_other_name(self, status: os.stat_result) -> tuple[CopiedFolder, str] | None:
@@ -352,15 +380,12 @@ class TreeCopy:
             folder.forget(name)
 
     def _note_owner(self, folder: CopiedFolder, name: str, status: os.stat_result) -> None:
+        folder.owners.pop(name, None)
         if owner := self._owner(status):
             folder.owners[name] = owner
 
     def _owner(self, status: os.stat_result) -> bytes:
-        """Return a record of `owners` without its path; empty for an entry with the usual owners and mode of a copy."""
-        special = status.st_mode & (stat.S_ISUID | stat.S_ISGID)
-        if self._squash and (status.st_uid or status.st_gid or (special and stat.S_ISREG(status.st_mode))):
-            return b"%d %d %o " % (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
-        return b""
+        return owner_record(status) if self._squash else b""
 
 
 def copy_tree(source: str, target: str, previous: str = "") -> None:

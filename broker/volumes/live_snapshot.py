@@ -152,14 +152,14 @@ def _request_copy(session: SessionVolumes, job_id: int, *, home: str, system: st
     replace_file(outcome, b" " * OUTCOME_FILE_BYTES)
     replace_file(run_directory / "copy.request", "".join(f"{key}={value}\n" for key, value in request.items()).encode())
     failpoint("copy.requested")
-    _signal_job(job_id, run_directory / "lock")
+    signal_job(job_id, run_directory / "lock")
     failpoint("copy.signalled")
     deadline = time.monotonic() + COPY_TIMEOUT_S
-    while (reported := _read_outcome(outcome)).get("ID") != attempt:
+    while (reported := read_outcome(outcome)).get("ID") != attempt:
         if time.monotonic() > deadline:
             raise VolumeError("files", f"the job did not make the copy within {COPY_TIMEOUT_S:g} s")
-        if _job_is_gone(run_directory / "lock"):
-            if _read_outcome(outcome).get("ID") == attempt:
+        if job_is_gone(run_directory / "lock"):
+            if read_outcome(outcome).get("ID") == attempt:
                 continue
             raise VolumeError("ended", "the session's job ended while the copy was made")
         time.sleep(POLL_INTERVAL_S)
@@ -193,7 +193,7 @@ def _parse_pause(reported: str) -> float:
     return seconds
 
 
-def _signal_job(job_id: int, lock: Path) -> None:
+def signal_job(job_id: int, lock: Path) -> None:
     """Send USR2 to the batch shell of the user's own job (scancel(1)), which holds that lock."""
     command = ["scancel", "--batch", "--signal=USR2", str(job_id)]
     kept = {name: os.environ[name] for name in ("PATH", "SLURM_CONF") if name in os.environ}
@@ -204,13 +204,13 @@ def _signal_job(job_id: int, lock: Path) -> None:
     except FileNotFoundError as error:
         raise VolumeError("files", "scancel is not installed") from error
     if done.returncode != 0:
-        kind = "ended" if _job_is_gone(lock) else "conflict"
+        kind = "ended" if job_is_gone(lock) else "conflict"
         raise VolumeError(
             kind, done.stderr.decode(errors="replace").strip()[-500:] or f"scancel ended with {done.returncode}"
         )
 
 
-def _read_outcome(path: Path) -> dict[str, str]:
+def read_outcome(path: Path) -> dict[str, str]:
     """Return the KEY=VALUE lines of a file that is replaced as a whole; none while there is no file."""
     with contextlib.suppress(FileNotFoundError):
         text = read_text(path, MAX_OUTCOME_BYTES)
@@ -218,7 +218,7 @@ def _read_outcome(path: Path) -> dict[str, str]:
     return {}
 
 
-def _job_is_gone(lock: Path) -> bool:
+def job_is_gone(lock: Path) -> bool:
     """Whether the lock that a job holds during its whole life is free."""
     try:
         fd = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from broker.volumes import files, record
+from broker.volumes import files, progress, record
 from broker.volumes.checksums import LONG_NAME_PREFIX, MAX_NAME_BYTES, SPARSE_PREFIX, checksum, record_name
 from broker.volumes.errors import shorten_path
 from broker.volumes.inspection import printable_path
@@ -111,6 +111,7 @@ class LayerContent:
             if name.startswith(LONG_NAME_PREFIX):
                 self._long[name] = entry
             try:
+                progress.count(files=1)
                 self._sums[name] = checksum(*entry)
             except OSError as error:
                 self._sums[name] = None

@@ -18,8 +18,9 @@ from profiles.build import namespace, network
 from profiles.build.steps import Step, StepCallback, Steps
 from profiles.build.tree import ImageTree
 from profiles.build.workspace import default_parent, free_bytes, workspace
-from profiles.errors import BuildError, ProfilesError
+from profiles.errors import BuildError, NoSuchImageError, ProfilesError
 from profiles.image import apptainer
+from profiles.image.catalog import OWN, Catalog
 from profiles.image.sif import squashfs_offset
 from profiles.image.store import (
     DESCRIPTION,
@@ -35,12 +36,14 @@ from profiles.image.store import (
 )
 from profiles.recipe.base import BaseKind
 from profiles.recipe.environment import shell_lines
+from profiles.recipe.resources import any_option
 from profiles.recipe.spec import load_profile
 from profiles.userfile import is_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from profiles.recipe.resources import OptionCheck
     from profiles.recipe.spec import Profile
 
 __all__ = ["Step", "StepCallback", "build"]
@@ -82,26 +85,28 @@ def build(
     recipe: Path,
     *,
     store: Store,
-    bases: Stores | None = None,
+    bases: Catalog | None = None,
     progress: StepCallback = lambda _: None,
     work: Path | None = None,
     time_limit: float = TIME_LIMIT_S,
+    check_option: OptionCheck = any_option,
 ) -> Image:
     """Build the profile in the file `recipe` and publish it in `store`.
 
-    `bases` is searched for `profile:` bases (default: `store`). `work` is the folder on a local disk to build in
+    `bases` is searched for `profile:` bases (default: `store`). `check_option` checks the options in `resources`,
+    because a published version can never be corrected. `work` is the folder on a local disk to build in
     (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. Raises ProfileError for an invalid recipe,
     ImageExistsError if the version is published, before the build or at its end, StoreError, and BuildError for a
     failed step. Then, and after an interruption, nothing is published, and only the log that a BuildError names is
     left.
     """
-    profile = load_profile(recipe)
+    profile = load_profile(recipe, check_option)
     stage = store.stage(profile.name, profile.version)
     try:
         with (stage / LOG).open("wb") as log:
             steps = Steps(_plan(profile), log, progress, time.monotonic() + time_limit)
             shutil.copyfile(recipe, stage / RECIPE)
-            image = _make(profile, stage, bases or Stores([store]), work or default_parent(), steps)
+            image = _make(profile, stage, bases or Catalog({OWN: Stores([store])}), work or default_parent(), steps)
             (stage / DESCRIPTION).write_text(json.dumps(image.description(), indent=1))
         return store.publish(stage, profile.name, profile.version)
     except BuildError as error:
@@ -118,7 +123,7 @@ def _plan(profile: Profile) -> list[str]:
     return ["check", *first, *own, "finish", "squashfs", "image"]
 
 
-def _make(profile: Profile, stage: Path, bases: Stores, parent: Path, steps: Steps) -> Image:
+def _make(profile: Profile, stage: Path, bases: Catalog, parent: Path, steps: Steps) -> Image:
     """Run the steps, and leave the SIF and the list of packages in `stage`."""
     with steps.step("check"):
         check_machine(profile.base.kind, parent)
@@ -188,22 +193,29 @@ def check_machine(kind: BaseKind, parent: Path) -> None:
         )
 
 
-def _base_image(profile: Profile, bases: Stores) -> Path | None:
-    """Find and verify the SIF to start from; None for a `debian:` base."""
+def find_base(profile: Profile, bases: Catalog) -> Path | Image | None:
+    """Find the SIF or the image to start from; None for a `debian:` base. Raises ProfilesError."""
     base = profile.base
     match base.kind:
         case BaseKind.DEBIAN:
             return None
         case BaseKind.SIF:
             if not is_file(base.path):
-                raise ProfilesError(
+                raise NoSuchImageError(
                     f"the base {base.path} is not there", hint="a `sif:` path is relative to the profile"
                 )
             return base.path
         case BaseKind.PROFILE:
-            image = bases.find(base.name, base.version)
-            verify_image(image)
-            return image.path
+            return bases.find(base.reference, base.version)
+
+
+def _base_image(profile: Profile, bases: Catalog) -> Path | None:
+    """Find and verify the SIF to start from; None for a `debian:` base."""
+    base = find_base(profile, bases)
+    if not isinstance(base, Image):
+        return base
+    verify_image(base)
+    return base.path
 
 
 def make_labels(profile: Profile, base: Path | None, created: float) -> dict[str, str]:

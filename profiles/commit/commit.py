@@ -56,6 +56,8 @@ class Source:
     base: Image
     layers: Sequence[Path]
     """Directories with `tree` or `layer.squashfs`, and perhaps `owners`; oldest first."""
+    owner: str = ""
+    """`own/` if the base is the user's own image, so that the recipe names that one."""
 
 
 def commit_session(
@@ -133,7 +135,8 @@ def _make(source: Source, target: _Target, path_filter: PathFilter, approve: App
             )
             recipe = target.stage / RECIPE
             recipe.write_text(
-                generate_recipe(target.name, target.version, source.base, findings, heading), encoding="utf-8"
+                generate_recipe(target.name, target.version, source.base, findings, heading, owner=source.owner),
+                encoding="utf-8",
             )
             profile = load_profile(recipe)
             _run_tree_worker("apply", folder, steps)
@@ -155,7 +158,9 @@ def _unpacked_layer(layer: Path, room: Path, steps: Steps) -> Path:
     if not (layer / SQUASHFS).is_file():
         if (layer / TREE).is_dir():
             return layer
-        raise ProfilesError(f"the layer {layer} is missing", hint="`berth verify` lists the damaged parts of a session")
+        raise ProfilesError(
+            f"the layer {layer} is missing", hint="`berth verify NAME` lists the damaged parts of a session"
+        )
     opened = room / layer.name
     opened.mkdir(parents=True)
     unpack_with_fuse_marks(layer / SQUASHFS, opened / TREE, steps.remaining_seconds())

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 NEVER_COMMITTED = ("dev", "home", "proc", "run", "sys", "tmp", "var/tmp", ".singularity.d", "singularity")
 """Directories of the machine, the session or Apptainer, which no pattern can include."""
 
+CACHE = "a cache"
+"""The reason for which files of caches are left out."""
+
 _MACHINE_FILES = {
     f"etc/{name}": "the machine's own" for name in ("hostname", "hosts", "machine-id", "mtab", "resolv.conf")
 }
@@ -25,9 +28,9 @@ _MACHINE_FILES = {
 _MACHINE_FILES["etc/apt/apt.conf.d/95berth"] = "the session's own"
 
 _TRANSIENT = (
-    ("root/.cache", "a cache"),
-    ("var/cache/apt", "a cache"),
-    ("var/lib/apt/lists", "a cache"),
+    ("root/.cache", CACHE),
+    ("var/cache/apt", CACHE),
+    ("var/lib/apt/lists", CACHE),
     ("var/log", "a log"),
     ("var/mail", "mail"),
     ("var/spool/mail", "mail"),

@@ -38,7 +38,7 @@ _NEVER_REPEATED = ("/etc/shadow", "/etc/gshadow")
 """Files whose content no recipe repeats."""
 
 
-def generate_recipe(name: str, version: str, base: Image, findings: Findings, heading: str) -> str:
+def generate_recipe(name: str, version: str, base: Image, findings: Findings, heading: str, *, owner: str = "") -> str:
     """Return the recipe of `name`@`version`. `heading` is a line about its origin.
 
     profiles.recipe.spec.parse_profile can read the result. Resources, persistence, binds and services are those of the
@@ -59,7 +59,7 @@ def generate_recipe(name: str, version: str, base: Image, findings: Findings, he
         "name": name,
         "version": version,
         "description": old.description,
-        "base": f"profile:{base.name}@{base.version}",
+        "base": f"profile:{owner}{base.name}@{base.version}",
         "apt": recipe.checked(_APT, apt),
         "pip": recipe.checked(_PIP, pip),
         "files": recipe.files,
@@ -69,7 +69,7 @@ def generate_recipe(name: str, version: str, base: Image, findings: Findings, he
         "idle": old.idle,
         "continuation": old.continuation,
         "binds": old.model_dump(mode="json")["binds"],
-        "services": old.model_dump(mode="json")["services"],
+        "services": [each.model_dump(mode="json", exclude_defaults=True) for each in old.services],
     }
     said = {key: value for key, value in data.items() if value}
     body = yaml.dump(said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

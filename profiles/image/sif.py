@@ -32,12 +32,13 @@ _MAX_DESCRIPTORS = 4096
 """Far above the 48 that Apptainer makes; a damaged number must not be obeyed."""
 
 
-def squashfs_offset(sif: Path) -> int:
-    """Return the byte of a SIF file at which its root file system begins.
+def squashfs_offset(sif: Path, *, own: bool = False) -> int:
+    """Return the byte of a SIF file at which its root file system begins. With `own` the file must be the caller's own
+    and no link.
 
     Raises ProfilesError if it is no SIF file, or its root file system is no squashfs, and OSError.
     """
-    with open_regular(sif, own=False, follow=True) as file:
+    with open_regular(sif, own=own, follow=not own) as file:
         header = file.read(_HEADER.size)
         magic, total, start = _HEADER.unpack(header) if len(header) == _HEADER.size else (b"", 0, 0)
         if magic != _MAGIC:

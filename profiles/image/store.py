@@ -1,7 +1,8 @@
 """The store of images: `<store>/<name>/<version>/{image.sif,image.json,profile.yaml,build.log,packages.txt}`.
 
 A version appears there all at once, by a rename, and is never changed afterwards. Names that begin with a dot
-are work in progress. Everything is readable by everybody: a store is meant for all who can reach it.
+are work in progress. Everything is readable by everybody: a store is meant for all who can reach it, except a user's
+own one (own_store.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 
 from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, ProfilesError, StoreError
 from profiles.image.sif import squashfs_offset
+from profiles.image.store_reader import DESCRIPTION, IMAGE, PACKAGES
 from profiles.recipe.spec import Profile
 from profiles.recipe.versions import version_sort_key
 from profiles.userfile import read_bytes
@@ -29,15 +31,16 @@ from profiles.userfile import read_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-IMAGE = "image.sif"
-DESCRIPTION = "image.json"
+__all__ = ["DESCRIPTION", "IMAGE", "PACKAGES"]
+
 MAX_DESCRIPTION_BYTES = 8 * 2**20
 """Limit for that file, which the controller reads: some times what document.MAX_BYTES lets a recipe have."""
 RECIPE = "profile.yaml"
 LOG = "build.log"
-PACKAGES = "packages.txt"
 FAILED_LOG_SUFFIX = ".failed.log"
 """`<store>/<name>/<version>.failed.log` is the log of the last build of a version that failed."""
+
+REBUILD_HINT = "build it again under another version, and delete this one"
 
 STALE_STAGE_S = 86400.0
 """Seconds after which a stage is the leftover of a killed builder: no build may take that long."""
@@ -92,6 +95,8 @@ class StoreContents:
 class Store:
     """One directory of images. Each call reads what is there now, a small file per version."""
 
+    DIRECTORY_MODE, FILE_MODE = 0o755, 0o644
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -104,13 +109,26 @@ class Store:
         A store that does not exist is empty; damaged versions are reported, not raised.
         """
         contents = StoreContents([], [])
-        for directory in _visible(self.path):
-            for version in sorted(_versions(directory), key=lambda path: (version_sort_key(path.name), path.name)):
+        try:
+            names = self.names()
+        except DamagedImageError as error:
+            return StoreContents([], [error])
+        for name in names:
+            try:
+                versions = self.versions(name)
+            except DamagedImageError as error:
+                contents.damaged.append(error)
+                continue
+            for version in versions:
                 try:
-                    contents.images.append(read_image(version))
+                    contents.images.append(self.read(name, version))
                 except DamagedImageError as error:
                     contents.damaged.append(error)
         return contents
+
+    def names(self) -> list[str]:
+        """List the profiles that have a version, sorted."""
+        return [path.name for path in _visible(self.path) if _versions(path)]
 
     def images(self) -> list[Image]:
         """List the images that can be used; `contents` has the damaged ones too."""
@@ -129,6 +147,10 @@ class Store:
             key=lambda version: (version_sort_key(version), version),
         )
 
+    def read(self, name: str, version: str) -> Image:
+        """Return a version that is listed. Raises DamagedImageError."""
+        return read_image(self.path / name / version)
+
     def stage(self, name: str, version: str) -> Path:
         """Make a private, hidden directory to prepare a version in. Raises ImageExistsError, StoreError."""
         self.check_free(name, version)
@@ -138,14 +160,11 @@ class Store:
             for directory in (*reversed(missing), self.path, self.path / name):
                 directory.mkdir(exist_ok=True)
                 if directory.stat().st_uid == os.getuid():
-                    directory.chmod(0o755)
+                    directory.chmod(self.DIRECTORY_MODE)
             _sweep(self.path / name)
             return Path(tempfile.mkdtemp(prefix=f".{version}.", dir=self.path / name))
         except OSError as error:
-            raise StoreError(
-                f"cannot write to the store {self.path}: {error.strerror}",
-                hint="name a store of your own, or ask its owner",
-            ) from error
+            raise _unwritable(self.path, str(error.strerror)) from error
 
     def check_free(self, name: str, version: str) -> None:
         """Raise ImageExistsError if the version is published."""
@@ -155,15 +174,23 @@ class Store:
                 hint="versions are never overwritten: raise the profile's version, or delete that one first",
             )
 
+    def check_writable(self, name: str) -> None:
+        """Raise StoreError unless this user can add and delete versions of the profile."""
+        place = self.path / name
+        while not place.exists():
+            place = place.parent
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise _unwritable(self.path, "permission denied")
+
     def publish(self, stage: Path, name: str, version: str) -> Image:
         """Publish the content of `stage` as this version, as a whole and on disk.
 
         Raises ImageExistsError, having changed nothing, if the version exists meanwhile; StoreError.
         """
         for file in stage.iterdir():
-            file.chmod(0o644)
+            file.chmod(self.FILE_MODE)
             _sync(file)
-        stage.chmod(0o755)
+        stage.chmod(self.DIRECTORY_MODE)
         _sync(stage)
         target = self.path / name / version
         try:
@@ -173,14 +200,14 @@ class Store:
             raise StoreError(f"cannot publish to {target}: {error.strerror}") from error
         _sync(target.parent)
         target.with_name(f"{version}{FAILED_LOG_SUFFIX}").unlink(missing_ok=True)
-        return read_image(target)
+        return self.read(name, version)
 
     def keep_log(self, stage: Path, name: str, version: str) -> Path | None:
         """Keep a failed build's log beside the versions, instead of an earlier one. Return its path."""
         kept = self.path / name / f"{version}{FAILED_LOG_SUFFIX}"
         try:
             (stage / LOG).replace(kept)
-            kept.chmod(0o644)
+            kept.chmod(self.FILE_MODE)
         except OSError:
             return None  # the build's own error is the one to report
         return kept
@@ -207,11 +234,19 @@ class Store:
         verify_image(image)
 
 
+def _unwritable(store: Path, why: str) -> StoreError:
+    return StoreError(f"cannot write to the store {store}: {why}", hint="name a store of your own, or ask its owner")
+
+
 class Stores:
     """Several stores in order. The first one that has a version provides it."""
 
     def __init__(self, stores: Sequence[Store | Path]) -> None:
         self.stores = [store if isinstance(store, Store) else Store(store) for store in stores]
+
+    @property
+    def paths(self) -> list[Path]:
+        return [store.path for store in self.stores]
 
     def contents(self) -> StoreContents:
         """Read all stores; of a version that several have, the one that `find` would return is listed."""
@@ -238,7 +273,7 @@ class Stores:
             version = max(every, key=lambda each: (version_sort_key(each), each))
         for store in self.stores:
             if version in store.versions(name):
-                return read_image(store.path / name / version)
+                return store.read(name, version)
         raise _not_found(self.stores, name, version)
 
 
@@ -248,9 +283,20 @@ def read_image(directory: Path) -> Image:
     The SIF file itself gives the offset of images whose descriptions are older than this field.
     """
     file = directory / DESCRIPTION
-    hint = "build it again under another version, and delete this one"
     try:
-        data = json.loads(read_bytes(file, MAX_DESCRIPTION_BYTES, own=False, follow=True))
+        return parse_image(read_bytes(file, MAX_DESCRIPTION_BYTES, own=False, follow=True), directory)
+    except OSError as error:
+        raise DamagedImageError(f"{error.filename} cannot be read: {error.strerror}", hint=REBUILD_HINT) from error
+
+
+def parse_image(description: bytes | str, directory: Path, offset: int | None = None) -> Image:
+    """Return the image in `directory` that the content of image.json describes, with the true `offset` if it is known.
+
+    Raises DamagedImageError, and OSError if it has to read the offset from the SIF file and cannot.
+    """
+    file = directory / DESCRIPTION
+    try:
+        data = json.loads(description)
         image = Image(
             name=str(data["name"]),
             version=str(data["version"]),
@@ -260,20 +306,24 @@ def read_image(directory: Path) -> Image:
             created=float(data["created"]),
             labels={str(key): str(value) for key, value in data["labels"].items()},
             profile=Profile.model_validate(data["profile"]),
-            offset=int(data["offset"]) if "offset" in data else squashfs_offset(directory / IMAGE),
+            offset=_recorded_offset(data, directory) if offset is None else offset,
         )
-    except OSError as error:
-        raise DamagedImageError(f"{error.filename} cannot be read: {error.strerror}", hint=hint) from error
     except ProfilesError as error:
-        raise DamagedImageError(error.message, hint=hint) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        what = f"{error.error_count()} errors" if isinstance(error, ValidationError) else repr(error)
-        raise DamagedImageError(f"{file} is damaged: {what}", hint=hint) from error
+        raise DamagedImageError(error.message, hint=REBUILD_HINT) from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        what = repr(error)
+        if isinstance(error, ValidationError):
+            what = "1 error" if error.error_count() == 1 else f"{error.error_count()} errors"
+        raise DamagedImageError(f"{file} is damaged: {what}", hint=REBUILD_HINT) from error
     if (image.name, image.version) != (directory.parent.name, directory.name):
         raise DamagedImageError(
-            f"{file} describes {image.name}@{image.version}, which is not where it stands", hint=hint
+            f"{file} describes {image.name}@{image.version}, which is not where it stands", hint=REBUILD_HINT
         )
     return image
+
+
+def _recorded_offset(data: Mapping[str, Any], directory: Path) -> int:
+    return int(data["offset"]) if "offset" in data else squashfs_offset(directory / IMAGE)
 
 
 def file_digest(path: Path) -> str:
@@ -301,7 +351,7 @@ def _not_found(stores: Sequence[Store], name: str, version: str | None) -> NoSuc
     )
     if versions:
         return NoSuchImageError(f"profile {name} has no version {version}", hint=f"there is: {', '.join(versions)}")
-    names = sorted({path.name for store in stores for path in _visible(store.path) if _versions(path)})
+    names = sorted({each for store in stores for each in store.names()})
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         hint = f"did you mean {' or '.join(near)}?"

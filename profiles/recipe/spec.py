@@ -5,16 +5,14 @@ A profile is a recipe: its base and its additions, and the default Slurm options
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     StringConstraints,
@@ -26,21 +24,25 @@ from pydantic import (
 from profiles.errors import ProfileError
 from profiles.recipe.base import Base, parse_base
 from profiles.recipe.duration import policy_time
-from profiles.recipe.resources import to_slurm_value
+from profiles.recipe.fields import STRICT, Line, distinct
+from profiles.recipe.problems import Problem, problems_error
+from profiles.recipe.resources import OPTION_PATTERN, OptionCheck, any_option, resource_problems, slurm_resources
+from profiles.recipe.schema_problems import schema_problems
+from profiles.recipe.service import SERVICE_PATTERN_MESSAGES, Service, ServiceList
 from profiles.recipe.yaml_document import YamlDocument, parse_yaml
 from profiles.userfile import is_file
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
+APT_PATTERN = r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[0-9A-Za-z.+:~-]+)?$"
+PIP_PATTERN = r"^[A-Za-z0-9][^\n]*$"
+VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 RESERVED_VARIABLES = re.compile(r"(BERTH|SLURM|APPTAINER|SINGULARITY)_|(HOME|USER|LOGNAME)$")
 """Variables that the session, Slurm or Apptainer set. A profile that set them would break one of the three."""
-
-
-def _one_line(text: str) -> str:
-    if any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise ValueError("must be one line without control characters")
-    return text
 
 
 def _absolute(text: str) -> str:
@@ -102,14 +104,13 @@ def _parse_idle(text: str) -> str:
     return text if text == "never" else policy_time(text)
 
 
-Line = Annotated[str, AfterValidator(_one_line)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN)]
-AptPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[0-9A-Za-z.+:~-]+)?$")]
-PipPackage = Annotated[Line, StringConstraints(pattern=r"^[A-Za-z0-9][^\n]*$", max_length=500)]
-Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_variable)]
+AptPackage = Annotated[str, StringConstraints(pattern=APT_PATTERN)]
+PipPackage = Annotated[Line, StringConstraints(pattern=PIP_PATTERN, max_length=500)]
+Variable = Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN), AfterValidator(_variable)]
 ResourceValue = Annotated[bool | Line, BeforeValidator(_parse_flag)]
-ResourceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+ResourceName = Annotated[str, StringConstraints(pattern=OPTION_PATTERN)]
 AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
 BindPath = Annotated[AbsolutePath, AfterValidator(_bindable)]
 PersistentPath = Annotated[Line, AfterValidator(_bindable), AfterValidator(_persistent), Field(max_length=1024)]
@@ -117,7 +118,7 @@ Mode = Annotated[int, BeforeValidator(_parse_mode), Field(ge=0, le=0o777)]
 
 
 class ProfileModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
 
 class File(ProfileModel):
@@ -150,15 +151,6 @@ class BindSpec(ProfileModel):
         return data
 
 
-class Service(ProfileModel):
-    """A web service of the session: its command, and the socket in the run directory that it listens on."""
-
-    name: Name
-    command: Annotated[Line, StringConstraints(min_length=1)]
-    socket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    description: Line = ""
-
-
 class PersistenceSpec(ProfileModel):
     """The parts of a session that are kept over a stop, and those that come from the profile at each start."""
 
@@ -177,28 +169,16 @@ class Profile(ProfileModel):
     base: Annotated[Base, BeforeValidator(parse_base), PlainSerializer(str, return_type=str)]
     apt: list[AptPackage] = []
     pip: list[PipPackage] = []
-    files: list[File] = []
+    files: Annotated[list[File], AfterValidator(distinct("destination"))] = []
     post: str = ""
     environment: dict[Variable, Line] = {}
     resources: dict[ResourceName, ResourceValue] = {}
     persistence: PersistenceSpec = PersistenceSpec()
     idle: Annotated[str, AfterValidator(_parse_idle)] | None = None
     continuation: Annotated[str, AfterValidator(_parse_continuation)] | None = None
-    binds: list[BindSpec] = []
+    binds: Annotated[list[BindSpec], AfterValidator(distinct("destination"))] = []
     submission_directory: bool = True
-    services: list[Service] = []
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        for what, names in (
-            ("file", [file.destination for file in self.files]),
-            ("bind", [bind.destination for bind in self.binds]),
-            ("service", [service.name for service in self.services]),
-        ):
-            twice = {name for name in names if names.count(name) > 1}
-            if twice:
-                raise ValueError(f"{what} {min(twice)} is given twice")
-        return self
+    services: ServiceList = []
 
     def resources_as_options(self) -> list[str]:
         """Write the default resources as sbatch options such as `--gres=gpu:intel:1`, in the file's order."""
@@ -211,14 +191,16 @@ class Profile(ProfileModel):
         return options
 
 
-_PLAIN_MESSAGES = {
-    "model_type": "must be a map of keys and values",
-    "dict_type": "must be a map of keys and values",
-    "list_type": "must be a list",
-    "string_type": "must be text",
-    "literal_error": "must be `keep` or `fresh`",
+_PATTERN_MESSAGES = {
+    **SERVICE_PATTERN_MESSAGES,
+    NAME_PATTERN: "must be a lower-case letter, then at most 38 lower-case letters, digits and `-`",
+    VERSION_PATTERN: "must begin with a letter or digit, then at most 63 letters, digits, `.`, `+`, `~` and `-`",
+    APT_PATTERN: "must be the name of a Debian package, such as `git`, or with a version, such as `git=1:2.47.3-1`",
+    PIP_PATTERN: "must be a Python package in pip's form, such as `numpy==2.3.4`",
+    VARIABLE_PATTERN: "must be the name of a variable: letters, digits and `_`, without a digit at the beginning",
+    OPTION_PATTERN: "must be the long name of an option of sbatch, without its hyphens, such as `gres`",
 }
-"""Messages of pydantic, which uses Python's terms, in YAML's terms."""
+"""The meaning of each pattern in words."""
 
 _NESTED_MODELS: dict[str, type[BaseModel]] = {
     "files": File,
@@ -228,75 +210,54 @@ _NESTED_MODELS: dict[str, type[BaseModel]] = {
 }
 
 
-def load_profile(path: Path) -> Profile:
-    """Read and check a profile. Raises ProfileError with file and line of the first problem."""
+def load_profile(path: Path, check_option: OptionCheck = any_option) -> Profile:
+    """Read and check a profile. Raises ProfileError with file and line of every problem."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ProfileError(f"cannot be read: {error.strerror}", file=path) from error
     except UnicodeDecodeError as error:
         raise ProfileError("is not UTF-8 text", file=path) from error
-    return parse_profile(text, path)
+    return parse_profile(text, path, check_option)
 
 
-def parse_profile(text: str, path: Path) -> Profile:
-    """Check a profile's text. `path` is its file, for messages and for relative paths."""
+def parse_profile(text: str, path: Path, check_option: OptionCheck = any_option) -> Profile:
+    """Check a profile's text; ProfileError has all its problems, or that of the first text that is not YAML.
+
+    `path` is its file, for messages and for relative paths. `check_option` checks the options in `resources`.
+    """
     document = parse_yaml(text, path)
+    folder = path.resolve().parent
+    problems = [
+        *document.duplicates,
+        *resource_problems(document, check_option),
+        *_source_problems(document, folder),
+    ]
     try:
         profile = Profile.model_validate(document.data)
     except ValidationError as error:
-        raise _first_problem(error, document, path) from error
-    profile = profile.model_copy(update={"resources": _parse_resources(profile, document, path)})
-    return _resolve_paths(profile, path.resolve().parent, document, path)
+        wrong = schema_problems(error, document, Profile, _NESTED_MODELS, _PATTERN_MESSAGES)
+        raise problems_error([*problems, *wrong], path) from error
+    if problems:
+        raise problems_error(problems, path)
+    return profile.model_copy(
+        update={
+            "resources": slurm_resources(profile.resources),
+            "files": [_resolved(file, folder) for file in profile.files],
+            "base": profile.base.resolved(folder),
+        }
+    )
 
 
-def _parse_resources(profile: Profile, document: YamlDocument, path: Path) -> dict[str, bool | str]:
-    """Return the resources with times and sizes in Slurm's forms."""
-    parsed: dict[str, bool | str] = {}
-    for name, value in profile.resources.items():
-        try:
-            parsed[name] = to_slurm_value(name, value) if isinstance(value, str) else value
-        except ValueError as error:
-            line = document.line(("resources", name))
-            raise ProfileError(f"`resources.{name}`: {error}", file=path, line=line) from error
-    return parsed
+def _resolved(file: File, folder: Path) -> File:
+    return file if file.source is None else file.model_copy(update={"source": folder / file.source})
 
 
-def _resolve_paths(profile: Profile, folder: Path, document: YamlDocument, path: Path) -> Profile:
-    files = []
-    for index, file in enumerate(profile.files):
-        if file.source is not None:
-            source = folder / file.source
-            if not is_file(source):
-                line = document.line(("files", index, "source"))
-                raise ProfileError(
-                    f"no such file: {file.source}",
-                    file=path,
-                    line=line,
-                    hint="`source` is relative to the profile",
-                )
-            file = file.model_copy(update={"source": source})  # noqa: PLW2901 - the same file, resolved
-        files.append(file)
-    return profile.model_copy(update={"files": files, "base": profile.base.resolved(folder)})
-
-
-def _first_problem(error: ValidationError, document: YamlDocument, path: Path) -> ProfileError:
-    """Return the problem that is first in the file, in the terms of this schema."""
-    details = min(error.errors(include_url=False), key=lambda each: document.line(each["loc"]))
-    place = details["loc"]
-    dotted = ".".join(str(part) for part in place if part != "[key]")
-    line = document.line(place)
-    if details["type"] == "extra_forbidden":
-        return _unknown_key(place, line, path)
-    if details["type"] == "missing":
-        return ProfileError(f"`{dotted}` is missing", file=path, line=line)
-    said = _PLAIN_MESSAGES.get(details["type"]) or details["msg"].removeprefix("Value error, ")
-    return ProfileError(f"`{dotted}`: {said}" if dotted else said, file=path, line=line)
-
-
-def _unknown_key(place: tuple[str | int, ...], line: int, path: Path) -> ProfileError:
-    model = _NESTED_MODELS.get(str(place[0]), Profile) if len(place) > 1 else Profile
-    known = list(model.model_fields)
-    near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
-    return ProfileError(f"unknown key `{place[-1]}`", file=path, line=line, hint=hint)
+def _source_problems(document: YamlDocument, folder: Path) -> Iterator[Problem]:
+    """Find the files that the profile names and that do not exist."""
+    files = document.data.get("files") if isinstance(document.data, dict) else None
+    for index, file in enumerate(files if isinstance(files, list) else []):
+        source = file.get("source") if isinstance(file, dict) else None
+        if isinstance(source, str) and not is_file(folder / source):
+            line = document.line(("files", index, "source"))
+            yield Problem(line, f"no such file: {source}", "`source` is relative to the profile")

@@ -2,8 +2,8 @@
 
 Every scalar is text: `version: 1.10` stays `1.10`, `time: 8:00:00` stays `8:00:00`, `no` is no boolean; the
 schema gives types. Refused: tags, more aliases than `MAX_ALIASES`, more than `MAX_NODES` values once aliases
-are followed, nesting deeper than `MAX_DEPTH`, texts of more than `MAX_BYTES`, keys given twice, keys that are
-not text, several documents.
+are followed, nesting deeper than `MAX_DEPTH`, texts of more than `MAX_BYTES`, keys that are not
+text, several documents. A key given twice is a problem of the document, which is reported with others.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from profiles.errors import ProfileError
+from profiles.recipe.problems import Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,8 @@ class YamlDocument:
 
     data: Data
     lines: dict[YamlPath, int]
+    duplicates: list[Problem]
+    """The keys that are given twice; `data` has their first values."""
 
     def line(self, place: YamlPath) -> int:
         """Return the line of `place`, or of the nearest value around it that the file has."""
@@ -59,10 +62,12 @@ def parse_yaml(text: str, file: Path) -> YamlDocument:
         raise ProfileError(f"not YAML: {error.problem or error.context}", file=file, line=line) from error
     except yaml.YAMLError as error:
         raise ProfileError(f"not YAML: {error}", file=file) from error
+    except (ValueError, OverflowError) as error:  # such as "\\U00110000", which the module yaml does not expect
+        raise ProfileError(f"not YAML: a character or number is out of range: {error}", file=file) from error
     if node is None:
         raise ProfileError("empty", file=file)
     reader = _Reader(file)
-    return YamlDocument(reader.read(node, ()), reader.lines)
+    return YamlDocument(reader.read(node, ()), reader.lines, reader.duplicates)
 
 
 def _check_events(text: str, file: Path) -> None:
@@ -70,7 +75,9 @@ def _check_events(text: str, file: Path) -> None:
     depth = aliases = 0
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
         line = event.start_mark.line + 1 if event.start_mark else 0
-        if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+        if isinstance(event, yaml.ScalarEvent):
+            event.value.encode()  # "\\uD800" is no text: ValueError
+        elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             depth += 1
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             depth -= 1
@@ -95,6 +102,7 @@ class _Reader:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.lines: dict[YamlPath, int] = {}
+        self.duplicates: list[Problem] = []
         self.nodes = 0
 
     def read(self, node: yaml.Node, place: YamlPath) -> Data:
@@ -120,7 +128,8 @@ class _Reader:
             key = str(key_node.value)
             if key in data:
                 first = self.lines[*place, key]
-                raise ProfileError(f"`{key}` is given twice, first in line {first}", file=self.file, line=line)
+                self.duplicates.append(Problem(line, f"`{key}` is given twice, first in line {first}"))
+                continue
             self.lines[*place, key] = line
             data[key] = self.read(value_node, (*place, key))
         return data

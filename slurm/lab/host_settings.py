@@ -11,6 +11,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -38,7 +42,7 @@ def write_host_settings(tree: Path) -> None:
     if bundle.is_file():
         (tree / BUNDLE[1:]).write_bytes(bundle.read_bytes())
     (etc / "pip.conf").write_text(_pip_conf())
-    (etc / "apt/apt.conf.d/80machine").write_text(_apt_conf())
+    (etc / "apt/apt.conf.d/80machine").write_text(apt_conf())
 
 
 def _text(path: Path) -> str:
@@ -48,7 +52,7 @@ def _text(path: Path) -> str:
 def _pip_conf() -> str:
     """Return the machine's pip settings that are valid elsewhere: no paths, no file: addresses."""
     parser = configparser.RawConfigParser()
-    parser.read([Path("/etc/pip.conf"), Path.home() / ".config/pip/pip.conf", Path.home() / ".pip/pip.conf"])
+    parser.read(pip_files(os.environ, Path("/"), Path.home()))
     found = {key: parser.get("global", key, fallback="") for key in _PIP_SETTINGS}
     found |= {key: value for key in _PIP_SETTINGS if (value := os.environ.get(_variable(key)))}
     lines = [f"cert = {BUNDLE}", "disable-pip-version-check = true"]
@@ -59,11 +63,21 @@ def _pip_conf() -> str:
     return "\n".join(["[global]", *lines, ""])
 
 
+def pip_files(environment: Mapping[str, str], root: Path, home: Path) -> list[Path]:
+    """Return pip's configuration files in pip's order: a later one wins."""
+    folders = [Path(name) for name in (environment.get("XDG_CONFIG_DIRS") or str(root / "etc/xdg")).split(":") if name]
+    user = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    own = [Path(environment["PIP_CONFIG_FILE"])] if environment.get("PIP_CONFIG_FILE") else []
+    system = [folder / "pip/pip.conf" for folder in reversed(folders)]
+    return [*system, root / "etc/pip.conf", home / ".pip/pip.conf", user / "pip/pip.conf", *own]
+
+
 def _variable(key: str) -> str:
     return "PIP_" + key.upper().replace("-", "_")
 
 
-def _apt_conf() -> str:
+def apt_conf() -> str:
+    """Return apt's settings of downloads in the form of apt.conf(5); empty if apt does not answer."""
     try:
         dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError) as error:

@@ -100,8 +100,13 @@ def _connect(near: socket.socket, target: tuple[str, int]) -> None:
     except OSError:
         near.close()
         return
-    far.settimeout(None)
+    relay_streams(near, far)
+
+
+def relay_streams(near: socket.socket, far: socket.socket) -> None:
+    """Move bytes both ways until both directions have ended, then close both sockets."""
     for each in (near, far):
+        each.settimeout(None)
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     back = threading.Thread(target=_copy, args=(far, near), daemon=True)
     back.start()

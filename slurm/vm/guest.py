@@ -34,6 +34,8 @@ COMMAND_SECONDS = 600
 CONNECT_SECONDS = 30
 LOGIN_SECONDS = 300
 """Limit for ssh's key exchange with the guest. A busy machine needs a minute for it."""
+EMERGENCY = b"You are in emergency mode"
+"""Said by systemd on the console when the boot has failed."""
 WEEK_SECONDS = 7 * 24 * 3600
 
 
@@ -138,6 +140,8 @@ class Guest:
         def answers() -> bool:
             if qemu.running(self.state) is None:
                 raise LabError("qemu has ended", log=self.state / "qemu.log")
+            if EMERGENCY in self.console.read_bytes():
+                raise LabError("the guest's systemd is in emergency mode: a unit of its boot failed", log=self.console)
             boot = self._boot(CONNECT_SECONDS)
             return boot not in {"", not_boot}
 

@@ -12,7 +12,23 @@ import os
 import sys
 from pathlib import Path
 
-from tests.bench import batch, bulk, connect, continuation, echo, memory, reconcile, space, start, volumes
+from tests.bench import (
+    batch,
+    bulk,
+    command_line,
+    connect,
+    continuation,
+    echo,
+    environments,
+    memory,
+    queue_tick,
+    reconcile,
+    restart,
+    space,
+    start,
+    tui,
+    volumes,
+)
 from tests.bench.ground import Ground
 from tests.bench.harness import narrate
 from tests.bench.report import FEWEST_RUNS, Result, UnmeasurableError, as_json, table
@@ -21,7 +37,13 @@ from tests.site.deploy import SiteError
 BENCHMARKS = {
     start.NAME: start.measure,
     continuation.NAME: continuation.measure,
+    restart.RESTART: restart.measure_restart,
+    restart.SWITCH: restart.measure_switch,
+    command_line.LIST: command_line.measure_list,
+    command_line.HELP: command_line.measure_help,
     batch.NAME: batch.measure,
+    environments.STOPPED: environments.measure_stopped,
+    environments.RUNNING: environments.measure_running,
     connect.NAME: connect.measure,
     bulk.UP: bulk.measure_up,
     bulk.DOWN: bulk.measure_down,
@@ -31,6 +53,11 @@ BENCHMARKS = {
     echo.STALL: echo.measure_stall,
     memory.NAME: memory.measure,
     reconcile.NAME: reconcile.measure,
+    queue_tick.NAME: queue_tick.measure,
+    tui.PAINT: tui.measure_paint,
+    tui.CHANGE: tui.measure_change,
+    tui.MEMORY: tui.measure_memory,
+    tui.START: tui.measure_start,
     volumes.SNAPSHOT: volumes.measure_snapshot,
     volumes.ROLLBACK: volumes.measure_rollback,
     volumes.CLONE: volumes.measure_clone,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from slurm.lab.spec import LOGIN
+from tests.bench.crowd import HELD
 from tests.bench.ground import HERE, PYTHON
 from tests.bench.harness import narrate
 from tests.bench.report import Result, Target, UnmeasurableError, result
@@ -24,13 +25,14 @@ NAME = "reconcile"
 TARGET = Target(2)
 JOBS = 10_000
 SESSIONS = 1_000
+ONE_IN = JOBS // SESSIONS
 OWNERS = ("alice", "bob", "carol")
 LIMIT = 300
 """Seconds for each of the two programs in the lab."""
 
 
 def measure(ground: Ground, runs: int) -> Result:
-    with _controller_away(ground), _crowd(ground.lab):
+    with without_controller(ground), _crowd(ground.lab):
         chosen = _ticks(ground.lab, "auto", runs)
         if chosen["backend"] != "commands":
             other = _result(_ticks(ground.lab, "commands", runs))
@@ -47,7 +49,7 @@ def _result(said: dict[str, Any]) -> Result:
 def _ticks(lab: Lab, backend: str, runs: int) -> dict[str, Any]:
     """What tick.py says: the back end, the queries of one tick, and the seconds of both sides' runs."""
     said: dict[str, Any] = {"ours": [], "peer": []}
-    for line in _follow(lab, [f"{HERE}/tick.py", backend, str(runs), str(SESSIONS)], SERVICE_ACCOUNT):
+    for line in follow_program(NAME, lab, [f"{HERE}/tick.py", backend, str(runs), str(SESSIONS)], SERVICE_ACCOUNT):
         record = json.loads(line)
         if "ours" not in record:
             said |= record
@@ -59,7 +61,7 @@ def _ticks(lab: Lab, backend: str, runs: int) -> dict[str, Any]:
     return said
 
 
-def _follow(lab: Lab, command: Sequence[str], user: str) -> Iterator[str]:
+def follow_program(name: str, lab: Lab, command: Sequence[str], user: str) -> Iterator[str]:
     """The lines that one of this folder's programs prints in the lab; UnmeasurableError unless it ends well."""
     process = lab.popen(["timeout", str(LIMIT), *PYTHON, *command], user=user)
     with process:
@@ -69,11 +71,11 @@ def _follow(lab: Lab, command: Sequence[str], user: str) -> Iterator[str]:
             yield line.decode()
         errors = process.stderr.read().decode(errors="replace")
     if process.returncode != 0:
-        raise UnmeasurableError(f"{NAME}: {command[0]} ended with {process.returncode}: {errors[-2000:].strip()}")
+        raise UnmeasurableError(f"{name}: {command[0]} ended with {process.returncode}: {errors[-2000:].strip()}")
 
 
 @contextmanager
-def _controller_away(ground: Ground) -> Iterator[None]:
+def without_controller(ground: Ground) -> Iterator[None]:
     """Within the context the site's own controller asks Slurm nothing."""
     ground.site.kill("broker")
     try:
@@ -87,15 +89,15 @@ def _controller_away(ground: Ground) -> Iterator[None]:
 def _crowd(lab: Lab) -> Iterator[None]:
     """Within the context 10,000 held jobs are in the queue, a tenth of them sessions'."""
     began = time.monotonic()
-    for line in _follow(lab, [f"{HERE}/crowd.py", str(JOBS), *OWNERS], "root"):
+    for line in follow_program(NAME, lab, [f"{HERE}/crowd.py", str(JOBS), str(ONE_IN), HELD, *OWNERS], "root"):
         narrate(f"{NAME}: {line.strip()} of {JOBS} jobs in the queue after {time.monotonic() - began:.0f} s")
     try:
         yield
     finally:
-        wait_for(lambda: not _cancel_some(lab), what="an empty queue", seconds=120)
+        wait_for(lambda: not cancel_waiting(lab), what="an empty queue", seconds=120)
 
 
-def _cancel_some(lab: Lab) -> str:
+def cancel_waiting(lab: Lab) -> str:
     """Cancel what is held, of which slurmctld takes a part at a time; what is left of it."""
     cancel = "; ".join(f"scancel --ctld --state=PENDING --user={owner}" for owner in OWNERS)
     return lab.sh(f"{cancel}; squeue -h -t PENDING -o %i | head -1", node=LOGIN)

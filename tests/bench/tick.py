@@ -18,13 +18,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from broker.config.file import Mode
 from broker.config.settings import SlurmSettings, StorageSettings
+from broker.controller.cluster.answers import ClusterAnswers
+from broker.controller.images import ImageFinder
+from broker.controller.reconcile.cancellation import JobCanceller
 from broker.controller.reconcile.continuation import Continuation
 from broker.controller.reconcile.deletion import DeletionRunner
+from broker.controller.reconcile.farewell import FarewellWriter
+from broker.controller.reconcile.held_jobs import JobHolder
 from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.loop import Reconciler
 from broker.controller.reconcile.maintenance import Maintenance
+from broker.controller.reconcile.node_watch import NodeWatch
+from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.reconcile.operation_runner import OperationRunner
 from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.registry.async_registry import AsyncRegistry
@@ -39,6 +47,7 @@ from slurm.run import run_command
 
 if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.session_files import FileRestorer
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.registry import Registry
     from slurm.scheduler import Scheduler
@@ -95,23 +104,35 @@ class Loop:
         launcher, changes = cast("LauncherClient", Idle()), ChangeNotifier()
         submitter = cast("Submitter", NoSubmitter())
         maintenance = Maintenance(
-            settings=StorageSettings(), registry=rows, stores=Stores([]), launcher=launcher, changes=changes
+            settings=StorageSettings(),
+            registry=rows,
+            images=ImageFinder(Stores([]), launcher, Mode.SITE),
+            launcher=launcher,
         )
         continuation = Continuation(settings=SlurmSettings(), registry=rows, submitter=submitter)
+        operations = OperationRunner(
+            registry=rows, launcher=launcher, submitter=submitter, maintenance=maintenance, changes=changes
+        )
+        farewells = FarewellWriter(launcher)
         reconciler = Reconciler(
             settings=SlurmSettings(),
             registry=rows,
             scheduler=scheduler,
             submitter=submitter,
-            operations=OperationRunner(
-                registry=rows, launcher=launcher, submitter=submitter, maintenance=maintenance, changes=changes
-            ),
+            canceller=JobCanceller(registry=rows, scheduler=scheduler, submitter=submitter),
+            operations=operations,
             deletion=DeletionRunner(registry=rows, launcher=launcher, changes=changes),
             maintenance=maintenance,
             continuation=continuation,
             scheduled_stop=ScheduledStopPolicy(rows),
             idle_policy=IdlePolicy(rows, launcher),
-            changes=changes,
+            farewells=farewells,
+            node_watch=NodeWatch(rows, ClusterAnswers(scheduler), launcher),
+            holder=JobHolder(
+                registry=rows, launcher=launcher, farewells=farewells, operations=operations, changes=changes
+            ),
+            restorer=cast("FileRestorer", None),  # no successor ends
+            observed=ObservedSlurm(changes),
         )
         loop = cls(reconciler, registry)
         while await reconciler.tick():
@@ -123,7 +144,7 @@ class Loop:
         began = time.perf_counter()
         changed = await self.reconciler.tick()
         took = time.perf_counter() - began
-        if changed or self.reconciler.stale_since is not None:
+        if changed or self.reconciler.observed.stale_since is not None:
             raise SystemExit("Slurm did not answer, or its jobs changed in the middle of the measurement")
         return took
 

@@ -36,7 +36,7 @@ COPY = f"{ROOM}/copy"
 _names = itertools.count()
 
 
-def _fill(folder: str, files: int, size: int) -> str:
+def fill_script(folder: str, files: int, size: int) -> str:
     """A script that makes `files` files of together `size` bytes, 100 in a folder; no two files alike."""
     return (
         f"mkdir -p {folder}; cd {folder}; head -c {size // files} /dev/urandom >seed;"
@@ -59,7 +59,7 @@ class Kept:
         name = f"kept-{next(_names)}"
         ground.sh(f"berth start {name} --profile {PROFILE} --mem=1G >/dev/null && berth stop {name}")
         top = top_of(ground, name)
-        ground.sh(_fill(f"{LAYERS}/{top}/tree/content", files, size), seconds=300)
+        ground.sh(fill_script(f"{LAYERS}/{top}/tree/content", files, size), seconds=300)
         ground.sh(f"berth snapshot {name} filled && sync -f {LAYERS}")
         return cls(ground, name, top)
 
@@ -194,7 +194,7 @@ UNTAR_SCRIPT = (
 def measure_untar(ground: Ground, runs: int) -> Result:
     """10,000 small files from memory into a session's home, and into a bare directory of the same file system."""
     name, bare = f"untar-{next(_names)}", f"{ROOM}/bare"
-    ground.sh(f"{_fill(f'{bare}/many', FILES, FILES * 2000)}; tar -cf {TAR} -C {bare} many; rm -rf {bare}/many")
+    ground.sh(f"{fill_script(f'{bare}/many', FILES, FILES * 2000)}; tar -cf {TAR} -C {bare} many; rm -rf {bare}/many")
     ground.sh(f"berth start {name} --profile {PROFILE} --mem=1G >/dev/null")
     inside = f"ssh -F {SSH_CONFIG} {name}.berth"
     ground.sh(f"{inside} 'cat >{TAR}' <{TAR}")
@@ -219,11 +219,11 @@ def measure_live(ground: Ground, runs: int) -> Result:
     ground.sh(f"berth start {name} --profile {PROFILE} --mem=1G >/dev/null")
     top = f"{LAYERS}/{top_of(ground, name)}/tree"
     inside = f"ssh -F {SSH_CONFIG} {name}.berth"
-    ground.sh(f"{inside} {shlex.quote('bash -c ' + shlex.quote(_fill('content', FILES, BYTES)))}", seconds=300)
+    ground.sh(f"{inside} {shlex.quote('bash -c ' + shlex.quote(fill_script('content', FILES, BYTES)))}", seconds=300)
 
     def ours() -> float:
         ground.sh(f"{inside} 'find content -exec touch -c {{}} +; sync -f .'", seconds=120)
-        wait_for(lambda: _settled(ground, top), what="the last change to be of the past")
+        wait_for(lambda: is_settled(ground, top), what="the last change to be of the past")
         took = timed(ground, f"berth snapshot {name} taken")
         pause = ground.berth(f"snapshots {name}")["snapshots"][-1]["pause"]
         if pause > took / 2:
@@ -256,7 +256,7 @@ def measure_again(ground: Ground, runs: int) -> Result:
             inside = f"ssh -F {SSH_CONFIG} {names[side]}.berth"
             ground.sh(f"{inside} {shlex.quote('bash -c ' + shlex.quote(fill))}", seconds=300)
             top = f"{LAYERS}/{top_of(ground, names[side])}/tree"
-            wait_for(functools.partial(_settled, ground, top), what="the last change to be of the past")
+            wait_for(functools.partial(is_settled, ground, top), what="the last change to be of the past")
             _pause(ground, names[side])  # copies everything, off the clock
         sides = {side: functools.partial(_pause, ground, name) for side, name in names.items()}
         seconds = in_turns(sides, runs, name=AGAIN, unit="s")
@@ -272,6 +272,6 @@ def _pause(ground: Ground, name: str) -> float:
     return float(ground.berth(f"snapshots {name}")["snapshots"][-1]["pause"])
 
 
-def _settled(ground: Ground, top: str) -> bool:
+def is_settled(ground: Ground, top: str) -> bool:
     """Whether no file has changed within the last two seconds: what has is copied twice."""
     return not ground.sh(f"find {top} -newerct '2 seconds ago' -print -quit")

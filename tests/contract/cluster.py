@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from slurm import pyslurm_worker
 from slurm.command_scheduler import CommandScheduler
+from slurm.node_state import NodeCondition
 from slurm.pyslurm_scheduler import PyslurmScheduler
 from slurm.state import JobState
 from tests.fakes.scheduler import FakeScheduler, SilentScheduler
@@ -17,7 +18,7 @@ from tests.lab_cluster import Lab, wait_for
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from contextlib import AbstractContextManager
 
     from slurm.scheduler import Job, Scheduler
@@ -29,6 +30,10 @@ DEADLINE = 4.0
 
 MINUTES = 5
 """The time limit of all jobs."""
+
+OLDER = "commands-24.11"
+REAL = ("commands", "pyslurm", OLDER)
+"""The real clusters, each asked by one back end."""
 
 
 class Work(Enum):
@@ -58,6 +63,9 @@ class Cluster(Protocol):
     ) -> int:
         """Submit a job; unless it is held, it starts at once."""
 
+    def submit_with(self, name: str, gres: str) -> int:
+        """Submit a job of one CPU and 50 MiB with a generic resource of c1's, such as `gpu:intel:1`; it starts."""
+
     def submit_array(self, name: str) -> int:
         """Submit a held array of three tasks, of which one may run at a time; its id."""
 
@@ -70,6 +78,9 @@ class Cluster(Protocol):
     def requeue(self, job_id: int) -> None:
         """Requeue a running job."""
 
+    def drained(self, node: str, reason: str) -> AbstractContextManager[None]:
+        """Within the context the node takes no new jobs."""
+
     def outage(self, daemon: str, *, dead: bool, survivor: str) -> AbstractContextManager[None]:
         """Within the context a daemon of the login node is dead, or else stopped; jobs called `survivor` outlast it."""
 
@@ -80,6 +91,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.scheduler = SilentScheduler()
         self.scheduler.silent = False
+        self.scheduler.stored = True  # as the lab's slurm.conf has it
 
     def scheduler_of(self, user: str) -> Scheduler:
         other = FakeScheduler(user=user)
@@ -109,6 +121,18 @@ class FakeCluster:
                 fake.change(job_id, comment="said by the job: c1:40000")
         return job_id
 
+    def submit_with(self, name: str, gres: str) -> int:
+        job_id = self.submit(name)
+        gpu, shard = self.scheduler._nodes["c1"].gres
+        count = int(gres.rpartition(":")[2])
+        if gres.startswith("gpu"):
+            gpu = replace(gpu, used=1, used_devices=frozenset({0}))
+            shard = replace(shard, shares=((None, 4), (0, 4)))
+        else:
+            shard = replace(shard, used=count, shares=((count, 4), (0, 4)))
+        self.scheduler.use_node(job_id, "c1", state="MIXED", cpus_used=1, memory_used_mib=50, gres=(gpu, shard))
+        return job_id
+
     def submit_array(self, name: str) -> int:
         return self.scheduler.submit(name, held=True, minutes=MINUTES)
 
@@ -128,6 +152,12 @@ class FakeCluster:
 
     def requeue(self, job_id: int) -> None:
         self.scheduler.requeue(job_id)
+
+    @contextmanager
+    def drained(self, node: str, reason: str) -> Iterator[None]:
+        self.scheduler.set_node(node, NodeCondition.DRAINING, reason)
+        yield
+        self.scheduler.set_node(node, NodeCondition.UP)
 
     @contextmanager
     def outage(self, daemon: str, *, dead: bool, survivor: str) -> Iterator[None]:  # noqa: ARG002 - silent, whatever the cause
@@ -164,6 +194,9 @@ class RealCluster:
             self.lab.sh(f"scontrol update JobId={job_id} EndTime=now+1")
         return job_id
 
+    def submit_with(self, name: str, gres: str) -> int:
+        return self._sbatch(name, Work.LAST, "--nodelist=c1", f"--gres={gres}")
+
     def submit_array(self, name: str) -> int:
         return self._sbatch(name, Work.LAST, "--hold", "--array=1-3%1")
 
@@ -175,6 +208,14 @@ class RealCluster:
 
     def requeue(self, job_id: int) -> None:
         self.lab.sh(f"scontrol requeue {job_id}", user="alice")
+
+    @contextmanager
+    def drained(self, node: str, reason: str) -> Iterator[None]:
+        self.lab.sh(f"scontrol update NodeName={node} State=DRAIN Reason='{reason}'")
+        try:
+            yield
+        finally:
+            self.lab.sh(f"scontrol update NodeName={node} State=RESUME")
 
     def outage(self, daemon: str, *, dead: bool, survivor: str) -> AbstractContextManager[None]:
         if dead and daemon == "slurmctld":
@@ -217,3 +258,16 @@ class Asker:
             yield scheduler
         finally:
             self.ask(scheduler.close())
+
+    def wait_until(self, name: str, job_id: int, holds: Callable[[JobState], bool], *, seconds: float = 30) -> None:
+        def reached() -> bool:
+            job = self.job(job_id, name)
+            return job is not None and holds(job.state)
+
+        wait_for(reached, what=f"the state of job {job_id}", seconds=seconds)
+
+    def started(self, name: str, work: Work = Work.LAST, *, comment: str = "") -> int:
+        """Submit a job and return its id when it runs."""
+        job_id = self.cluster.submit(name, work, comment=comment)
+        self.wait_until(name, job_id, lambda state: state is JobState.RUNNING)
+        return job_id

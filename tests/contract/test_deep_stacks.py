@@ -72,7 +72,7 @@ def test_kernel_mounts_a_batch_jobs_stack_of_any_depth(tmp_path: Path, depth: in
 def test_stack_too_deep_for_the_kernel_is_refused_with_words(tmp_path: Path) -> None:
     done, top = _mount(tmp_path, 501)
     assert done.returncode == 74
-    assert "not this one of 502 layers: berth flatten joins them" in done.stdout
+    assert "not this one of 502 layers: `berth flatten NAME` joins them" in done.stdout
     assert not (top / "fuse").exists()
 
 

@@ -3,69 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from slurm.lab.releases import RELEASES, SID, TRIXIE
+from slurm.queue_position import startable_jobs
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
-from tests.contract.cluster import DEADLINE, MINUTES, Asker, FakeCluster, RealCluster, Work
+from tests.contract.cluster import DEADLINE, MINUTES, OLDER, REAL, Asker, Work
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Coroutine
 
 pytestmark = pytest.mark.usefixtures("tidy")
 UNKNOWN_ID = 60_000_000
 """Far from any job, and below Slurm's MaxJobId."""
 
 
-OLDER = "commands-24.11"
-REAL = ("commands", "pyslurm", OLDER)
-
-
-@pytest.fixture(scope="module", params=["fake", *REAL])
-def asker(request: pytest.FixtureRequest) -> Iterator[Asker]:
-    if request.param == "fake":
-        cluster: FakeCluster | RealCluster = FakeCluster()
-    elif request.param == OLDER:
-        cluster = RealCluster(request.getfixturevalue("older_lab"), "commands")
-    else:
-        cluster = RealCluster(request.getfixturevalue("lab"), request.param)
-    with asyncio.Runner() as runner:
-        yield Asker(cluster, runner)
-        runner.run(cluster.scheduler.close())
-
-
-@pytest.fixture
-def name(asker: Asker) -> Iterator[str]:
-    """A name of this test's own; its jobs end with it."""
-    fresh = f"berth-{secrets.token_hex(8)}"
-    yield fresh
-    for job in asker.jobs(fresh).values():
-        asker.ask(asker.cluster.scheduler.cancel(job.id))
-
-
-def wait_until(asker: Asker, name: str, job_id: int, holds: Callable[[JobState], bool], *, seconds: float = 30) -> None:
-    def reached() -> bool:
-        job = asker.job(job_id, name)
-        return job is not None and holds(job.state)
-
-    wait_for(reached, what=f"the state of job {job_id}", seconds=seconds)
-
-
-def started(asker: Asker, name: str, work: Work = Work.LAST, *, comment: str = "") -> int:
-    job_id = asker.cluster.submit(name, work, comment=comment)
-    wait_until(asker, name, job_id, lambda state: state is JobState.RUNNING)
-    return job_id
-
-
 def test_every_field_of_a_running_job(asker: Asker, name: str) -> None:
     before = time.time()
-    job_id = started(asker, name, comment="berth:abc:1")
+    job_id = asker.started(name, comment="berth:abc:1")
     wait_for(lambda: asker.jobs(name)[job_id].reason != "Prolog", what="the end of Slurm's own preparations")
     job = asker.jobs(name)[job_id]
     assert (job.id, job.name, job.user, job.state) == (job_id, name, "alice", JobState.RUNNING)
@@ -104,6 +64,21 @@ def test_how_many_are_ahead_of_a_job_that_waits(asker: Asker, name: str) -> None
     assert jobs[held].ahead is None
 
 
+def test_queue_has_every_waiting_job(asker: Asker, name: str) -> None:
+    first, *waiting = [asker.cluster.submit_for_all(name) for _ in range(3)]
+    held = asker.cluster.submit(name, held=True, user="bob")
+
+    def settled() -> bool:
+        return {job.id for job in startable_jobs(asker.ask(asker.cluster.scheduler.queue()))}.issuperset(waiting)
+
+    wait_for(settled, what="the jobs to wait for their turn")
+    queue = {job.id: job for job in asker.ask(asker.cluster.scheduler.queue())}
+    assert (queue[held].user, queue[held].partitions, queue[held].reason) == ("bob", "gpu", "JobHeldUser")
+    assert queue[held].priority == 0 < queue[waiting[0]].priority
+    assert queue[waiting[0]].user == "alice"
+    assert first in queue or not asker.jobs(name)[first].state.waits
+
+
 def test_all_users_jobs_with_the_prefix_and_no_others(asker: Asker, name: str) -> None:
     ids = {
         asker.cluster.submit(name, held=True),
@@ -118,7 +93,7 @@ def test_all_users_jobs_with_the_prefix_and_no_others(asker: Asker, name: str) -
 
 
 def test_a_comment_that_the_job_changes_itself(asker: Asker, name: str) -> None:
-    job_id = started(asker, name, Work.COMMENT, comment="before")
+    job_id = asker.started(name, Work.COMMENT, comment="before")
     wait_for(
         lambda: asker.jobs(name)[job_id].comment == "said by the job: c1:40000",
         what="the comment that the job sets",
@@ -132,9 +107,9 @@ def test_a_comment_as_long_as_slurm_takes(asker: Asker, name: str) -> None:
 
 
 def test_a_requeued_job_waits_under_its_id_with_one_restart_more(asker: Asker, name: str) -> None:
-    job_id = started(asker, name)
+    job_id = asker.started(name)
     asker.cluster.requeue(job_id)
-    wait_until(asker, name, job_id, lambda state: state.waits)
+    asker.wait_until(name, job_id, lambda state: state.waits)
     wait_for(  # until slurmctld has looked at its queue, the job keeps the reason of its last start, such as Prolog
         lambda: asker.jobs(name)[job_id].reason == "BeginTime",
         what="the reason BeginTime",
@@ -144,6 +119,14 @@ def test_a_requeued_job_waits_under_its_id_with_one_restart_more(asker: Asker, n
     assert job.started_at is not None
     assert job.started_at > time.time() + 60
     assert asker.ask(asker.cluster.scheduler.finished([job_id])) == {}
+
+
+def test_nothing_is_hidden_without_private_data(asker: Asker) -> None:
+    assert asker.ask(asker.cluster.scheduler.private_data()) == frozenset()
+
+
+def test_accounting_of_the_lab_stores_comments(asker: Asker) -> None:
+    assert asker.ask(asker.cluster.scheduler.stores_comments()) is True
 
 
 def test_an_array_is_one_job_and_each_started_task_is_its_own(asker: Asker, name: str) -> None:
@@ -158,9 +141,9 @@ def test_an_array_is_one_job_and_each_started_task_is_its_own(asker: Asker, name
 
 
 def test_cancel_ends_a_running_job(asker: Asker, name: str) -> None:
-    job_id = started(asker, name)
+    job_id = asker.started(name)
     asker.ask(asker.cluster.scheduler.cancel(job_id))
-    wait_until(asker, name, job_id, lambda state: state is JobState.CANCELLED)
+    asker.wait_until(name, job_id, lambda state: state is JobState.CANCELLED)
 
 
 def test_cancel_ends_a_waiting_job(asker: Asker, name: str) -> None:
@@ -177,21 +160,21 @@ def test_cancel_leaves_other_jobs_alone(asker: Asker, name: str) -> None:
 
 def test_cancel_of_a_job_that_ended_or_never_was_is_fine(asker: Asker, name: str) -> None:
     job_id = asker.cluster.submit(name, Work.SUCCEED)
-    wait_until(asker, name, job_id, lambda state: state.ended)
+    asker.wait_until(name, job_id, lambda state: state.ended)
     asker.ask(asker.cluster.scheduler.cancel(job_id))
     asker.ask(asker.cluster.scheduler.cancel(UNKNOWN_ID))
     assert asker.jobs(name)[job_id].state is JobState.COMPLETED
 
 
 def test_cancel_of_somebody_else_s_job_is_refused(asker: Asker, name: str) -> None:
-    job_id = started(asker, name)
+    job_id = asker.started(name)
     with asker.scheduler_of("bob") as scheduler, pytest.raises(Refused, match=r"(?i)denied|not permitted"):
         asker.ask(scheduler.cancel(job_id))
     assert asker.jobs(name)[job_id].state is JobState.RUNNING
 
 
 def test_a_time_limit_is_raised_and_lowered(asker: Asker, name: str) -> None:
-    job_id = started(asker, name)
+    job_id = asker.started(name)
     for minutes in (MINUTES + 30, MINUTES + 10):
         asker.ask(asker.cluster.scheduler.set_time_limit(job_id, minutes))
         job = asker.job(job_id, name)
@@ -201,15 +184,15 @@ def test_a_time_limit_is_raised_and_lowered(asker: Asker, name: str) -> None:
 
 
 def test_only_an_operator_raises_a_time_limit(asker: Asker, name: str) -> None:
-    job_id = started(asker, name)
+    job_id = asker.started(name)
     with asker.scheduler_of("alice") as scheduler, pytest.raises(Refused, match=r"(?i)denied|not permitted"):
         asker.ask(scheduler.set_time_limit(job_id, MINUTES + 30))
 
 
 def test_a_job_whose_start_was_put_off_starts_when_told(asker: Asker, name: str) -> None:
-    job_id = started(asker, name)
+    job_id = asker.started(name)
     asker.cluster.requeue(job_id)
-    wait_until(asker, name, job_id, lambda state: state is JobState.PENDING)
+    asker.wait_until(name, job_id, lambda state: state is JobState.PENDING)
     asker.ask(asker.cluster.scheduler.start_now(job_id))
     job = asker.job(job_id, name)
     assert job is not None
@@ -219,7 +202,7 @@ def test_a_job_whose_start_was_put_off_starts_when_told(asker: Asker, name: str)
 @pytest.mark.parametrize("order", ["set_time_limit", "start_now"])
 def test_a_job_that_has_ended_or_never_was_cannot_be_changed(asker: Asker, name: str, order: str) -> None:
     job_id = asker.cluster.submit(name, Work.SUCCEED)
-    wait_until(asker, name, job_id, lambda state: state.ended)
+    asker.wait_until(name, job_id, lambda state: state.ended)
     scheduler = asker.cluster.scheduler
     for each in (job_id, UNKNOWN_ID):
         with pytest.raises(Refused):
@@ -239,7 +222,7 @@ def test_how_jobs_ended(asker: Asker, name: str) -> None:
     ids = {work: asker.cluster.submit(name, work) for work in ENDS}
     cancelled = asker.cluster.submit(name, held=True)
     asker.ask(asker.cluster.scheduler.cancel(cancelled))
-    running = started(asker, name)
+    running = asker.started(name)
     asked = [*ids.values(), cancelled, running, UNKNOWN_ID]
     # Slurm looks for jobs beyond their time limit every 30 s, and tells slurmdbd in its own time.
     wait_for(

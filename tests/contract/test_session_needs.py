@@ -18,7 +18,7 @@ import pytest
 from broker.controller.reconcile import job_comment
 from broker.job.bundle import session_script
 from broker.launcher.request import RequestContext
-from broker.launcher.session_verbs import UNCLEAR, job_command
+from broker.launcher.sbatch_call import UNCLEAR, job_command
 from broker.names import new_id
 from slurm.command_scheduler import CommandScheduler
 from slurm.state import JobState
@@ -50,7 +50,8 @@ case $2 in
     trap 'echo "got USR2"' USR2
     trap 'echo "got TERM"; exit 0' TERM
     BERTH_SESSION_ID=${{1##*/}} BERTH_SUBMISSION=$2 FINGERPRINT={FINGERPRINT}
-    update_job_comment 40000 ''
+    update_job_comment 40000 '' & # in the background, as there
+    wait $!
     sleep infinity &
     until wait $!; do kill -0 $! || break; done
     ;;
@@ -124,7 +125,7 @@ def slurm(each_lab: Lab) -> Iterator[Slurm]:
 def test_the_job_finds_in_each_release_what_session_sh_looks_for(slurm: Slurm) -> None:
     job_id = slurm.submit("--gres=gpu:intel:1", "--mem=100", "--time=5")
     job = slurm.wait_for_announcement(job_id)
-    said = job_comment.announced(job, FINGERPRINT)
+    said = job_comment.announced(job, SUBMISSION, FINGERPRINT)
     assert said is not None
     assert said.endpoint is not None
     assert (said.submission, said.restarts, said.endpoint.node, said.endpoint.port) == (SUBMISSION, 0, job.node, 40000)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import pytest
 
-from broker import status_text
-from broker.cli import advice
+from broker.text import advice, status
 from slurm import queue_position
 from slurm.state import JobState
 
@@ -87,5 +86,5 @@ def test_of_two_flags_the_library_shows_the_one_that_we_take(library: Library, s
 
 
 def test_every_reason_that_we_have_words_for_is_one_of_slurm_s(library: Library) -> None:
-    ours = {*status_text._REASONS, *advice._WHILE_QUEUED, *queue_position.BLOCKED_REASONS}
+    ours = {*status._REASONS, *advice._WHILE_QUEUED, *queue_position.BLOCKED_REASONS}
     assert ours <= set(library["reasons"])

@@ -101,9 +101,16 @@ def differences(before: Tree, after: Tree, *, seconds: bool) -> Changes:
 
 
 def changes_between(
-    running: Running, session: str, number: int, image: ImageFiles, kind: str, *, content: bool
+    running: Running,
+    session: str,
+    number: int,
+    image: ImageFiles,
+    kind: str,
+    *,
+    content: bool,
+    until: int | None = None,
 ) -> Changes:
-    answer = inspection.diff(running.storage, session, number, image=image, content=content)
+    answer = inspection.diff(running.storage, session, number, until=until, image=image, content=content)
     assert not answer["truncated"]
     paths = [(each["change"], each["path"]) for each in answer["files"] if each["volume"] == kind]
     assert len(paths) == len(set(paths))
@@ -138,7 +145,12 @@ def test_diff_tells_what_differs_between_the_mounted_views(ground: tuple[str, Pa
             of_image = {("M", inspection.printable_path(path)) for path in then["system"] if running.below(path)}
             assert changes - of_image == system - of_image
         answer = operations.snapshot(running.storage, session, new_id(), IMAGE, SnapshotNote())
-        snapshots[answer["snapshot"]["number"]] = views
+        taken = answer["snapshot"]["number"]
+        for number, then in snapshots.items():
+            home = printable(differences(then["home"], views["home"], seconds=running.driver == "plain"))
+            assert changes_between(running, session, number, image, "home", content=True, until=taken) == home
+        assert changes_between(running, session, taken, image, "home", content=True, until=taken) == set()
+        snapshots[taken] = views
         if chance.random() < 0.3:
             operations.flatten(running.storage, session, new_id(), digest=IMAGE.digest, below=running.below)
     remove_tree(running.base.parent)

@@ -125,9 +125,9 @@ def test_a_copy_of_an_earlier_attempt_acknowledges_nothing(
             (run / "copy.outcome").write_text(f"ID={request['ID']}\nRESULT=frozen\nPAUSE=0.2\n")
             return False
 
-        monkeypatch.setattr(live_snapshot, "_job_is_gone", copied)
+        monkeypatch.setattr(live_snapshot, "job_is_gone", copied)
 
-    monkeypatch.setattr(live_snapshot, "_signal_job", signalled)
+    monkeypatch.setattr(live_snapshot, "signal_job", signalled)
     request: dict[str, Any] = {"job_id": 1, "image": ImageVersion(**IMAGE), "note": SnapshotNote()}
     operation = new_id()
     with pytest.raises(KeyboardInterrupt):

@@ -233,6 +233,18 @@ def test_a_missing_layer_is_named_before_anything_changes(actor: Actor, session:
     assert actor.record(session) == before
 
 
+def test_a_rollback_from_a_state_with_a_missing_layer_leads_to_a_complete_one(actor: Actor, session: str) -> None:
+    """Also if nothing was written over the layer, as after a rollback to it that did not start."""
+    complete = taken(actor, session)
+    (actor.top(session) / "later").write_text("x")
+    torn = taken(actor, session)
+    actor("rollback", session=session, operation=new_id(), snapshot=torn)
+    layer = actor.record(session).home.layers[-1]
+    (actor.root / "layers" / layer).rename(actor.root / "lost")
+    actor("rollback", session=session, operation=new_id(), snapshot=complete)
+    assert layer not in actor.record(session).home.layers
+
+
 def test_old_automatic_snapshots_are_forgotten_and_labelled_ones_never(actor: Actor, session: str) -> None:
     taken(actor, session, label="mine")
     for _ in range(MAX_AUTOMATIC_SNAPSHOTS + 3):

@@ -13,13 +13,16 @@ from broker.controller.api.app import application
 from broker.controller.api.dependencies import Services
 from broker.controller.api.listener import CONNECTIONS
 from broker.controller.api.request_limits import MAX_BODY_BYTES
-from broker.schema import base, connections, environments, login, sessions, site, volumes
+from broker.controller.reconcile.observed_slurm import PLACE_INTERVAL_S
+from broker.controller.sessions.watch import FEED_TTL_S
+from broker.schema import base, checks, cluster, connections, environments, login, sessions, site, volumes
+from broker.schema.watch import CHANGE_EVENT, EVENT_STREAM, HEARTBEAT_HEADER, SNAPSHOT_EVENT, WATCH_PATH
 from tests.docs.fields import default, descriptions, kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMAS = (base, connections, environments, login, sessions, site, volumes)
+SCHEMAS = (base, checks, cluster, connections, environments, login, sessions, site, volumes)
 
 _HEAD = f"""\
 # API
@@ -35,9 +38,39 @@ sessions. Every local account may call:
 $ curl --unix-socket /run/berth/api.sock http://berth/v1/sessions
 ```
 
+`GET {WATCH_PATH}` streams changes instead of an answer with an end: see [Watching](#watching).
+
 Times are seconds since the epoch. A body has at most {MAX_BODY_BYTES // 1024} KiB and a declared length; unknown fields
 are errors. One user may have {CONNECTIONS} connections at once. The answer to a call that changes a session is 202, as
 soon as the intent is recorded; `GET /v1/sessions/{{name}}?after=REVISION&wait=SECONDS` follows its progress.
+
+## Watching
+
+`GET {WATCH_PATH}` with `Accept: {EVENT_STREAM}` is a stream of Server-Sent Events. Without that header the path is
+the session named `watch`.
+
+```console
+$ curl -N -H 'Accept: {EVENT_STREAM}' --unix-socket /run/berth/api.sock http://berth{WATCH_PATH}
+```
+
+| event | data |
+|---|---|
+| `{SNAPSHOT_EVENT}` | `{{"revision": TEXT, "sessions": [SessionView...]}}`: all sessions of the caller |
+| `{CHANGE_EVENT}` | `{{"revision": TEXT, "changed": [SessionView...], "removed": [ID...]}}` |
+
+- The first event is a snapshot, unless the stream resumes. A snapshot replaces what the client knows. `changed` has
+  changed and new sessions, `removed` the ids of deleted ones.
+- A client resumes with the revision of the last event that it has read, as `since` or as the header `Last-Event-ID`.
+  The revision is also the `id` of the event. A client must not interpret it. A revision of another process of the
+  controller, or of more than {FEED_TTL_S:g} s without a stream, leads to a snapshot.
+- Several changes of one session are merged. A client that reads slowly gets the newest record of each session, never a
+  queue of old ones.
+- After [`watch.heartbeat`](config.md#watchheartbeat) seconds without an event there is a comment. The header
+  `{HEARTBEAT_HEADER}` has the number of seconds. A client gives up after three of them without a byte.
+- A place in the queue (`ahead`, `expected_start_at`) is no revision of a session. A stream has it at most
+  {PLACE_INTERVAL_S:g} s late. `used_at` and `idle_since` are as of the session's last change.
+- The stream ends when the controller stops, and if the registry cannot be read.
+- A user may have [`watch.max_user_streams`](config.md#watchmax_user_streams) streams; another one is refused with 429.
 
 ## Failures
 
@@ -51,6 +84,7 @@ for programs. Its most common values:
 
 _MEANINGS = {
     "GET /v1/sessions": "The caller's own sessions.",
+    f"GET {WATCH_PATH}": "A stream of the caller's sessions and their changes: see [Watching](#watching).",
     "GET /v1/sessions/{name}": "One session. With `after`, wait for a higher revision, at most `wait` seconds.",
     "DELETE /v1/sessions/{name}": "Delete a session without a job; with `purge`, `restore` is not possible.",
     "POST /v1/sessions/{name}/start": "Start a session; create it if it does not exist.",
@@ -58,6 +92,9 @@ _MEANINGS = {
     "PUT /v1/sessions/{name}/continuation": "Set the policy for the continuation in another job.",
     "PUT /v1/sessions/{name}/stop-time": "Set the stop time, and if the session continues until then.",
     "POST /v1/sessions/{name}/resize": "Continue a ready session in a job with other resources.",
+    "DELETE /v1/sessions/{name}/resize": "Withdraw a resize that waits: the session keeps its present job.",
+    "POST /v1/sessions/{name}/check": "Check a request without carrying it out; its refusal is the answer.",
+    "POST /v1/sessions/{name}/rename": "Rename a session without a job; the result has the new name.",
     "POST /v1/sessions/{name}/extend": "Give the session's job more time, if Slurm and the site allow it.",
     "GET /v1/sessions/{name}/jobs": "Every job of the session, the last one first.",
     "PATCH /v1/sessions/{name}/connecting": "Set what a connection does; fields that the body omits keep their value.",
@@ -72,6 +109,8 @@ _MEANINGS = {
     "With `content=true` files that look the same are read.",
     "GET /v1/sessions/{name}/size": "Disk space of the session. The first call may take minutes.",
     "POST /v1/sessions/{name}/verify": "Read every layer and compare it with its checksums. It may take an hour.",
+    "POST /v1/sessions/{name}/restart": "Stop a session and start it again, in the same job if possible. This ends "
+    "root mode. Refused without a job.",
     "POST /v1/sessions/{name}/flatten": "Begin to join layers, in the background; the answer does not wait for it.",
     "POST /v1/sessions/{name}/root": "Start the session in root mode; stop it first if it runs. A stop ends root mode.",
     "POST /v1/sessions/{name}/root/commit": "Keep the changes of root mode.",
@@ -102,6 +141,8 @@ _MEANINGS = {
     "POST /v1/gateway/certificate": "A certificate for the gateway's host key. The gateway's account only.",
     "GET /v1/health": "A sign that the controller answers, and its version.",
     "GET /v1/site": "The data that a client needs in order to reach sessions.",
+    "GET /v1/cluster": "Nodes, partitions and queue, as Slurm shows them to the caller; at most `refresh_s` old, or "
+    "`stale`.",
     "GET /v1/doctor": "The controller's checks of itself and its environment.",
     "POST /v1/rebuild": "Restore sessions from their manifests. Root and the service account only.",
 }
@@ -158,7 +199,8 @@ def _parameter(parameter: dict[str, Any]) -> str:
 
 
 def _content(part: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = part["content"]["application/json"]["schema"]
+    kinds: dict[str, dict[str, Any]] = part["content"]
+    found: dict[str, Any] = next(iter(kinds.values()))["schema"]
     return found
 
 

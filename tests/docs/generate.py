@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from broker.cli.app import berth
 from broker.config import settings as config
-from tests.docs import api_page, modules_page, sbatch_page
+from tests.docs import api_page, keys_page, man_pages, modules_page, sbatch_page
 from tests.docs.fields import default, descriptions, kind
 from tests.docs.wrap import WIDTH, wrap
 
@@ -94,12 +94,14 @@ def pages() -> dict[Path, str]:
     texts = {
         "api": api_page.page(),
         "sbatch-options": sbatch_page.page(),
+        "tui-keys": keys_page.page(),
         "cli": "\n".join([_CLI_HEAD, *_command_sections()]),
         "modules": modules_page.page(ROOT),
         "config": "\n".join([_CONFIG_HEAD, *_setting_sections()]),
     }
     wrapped = {reference / f"{name}.md": wrap(text) for name, text in texts.items()}
-    return {**wrapped, reference / "openapi.json": api_page.document_text()}
+    manual = man_pages.pages(ROOT, list(commands()))
+    return {**wrapped, **manual, reference / "openapi.json": api_page.document_text()}
 
 
 def commands() -> Iterator[tuple[str, click.Context]]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PACKAGES = ("broker", "profiles", "slurm")
+PACKAGES = ("broker", "profiles", "slurm", "tui")
 LEFT_OUT = {"slurm/lab", "slurm/vm", "broker/controller/registry/migrations"}
 """Directories that are no part of the program, and the migrations, which Alembic loads by path."""
 SHELL = "broker/job"

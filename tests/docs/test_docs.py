@@ -12,7 +12,8 @@ from broker.cli.errors import InterruptedWaitError
 from broker.config.settings import load_config
 from broker.errors import BerthError, ExitCode
 from broker.schema.sessions import SessionState
-from broker.status_text import describe_state
+from broker.text.status import describe_state
+from profiles.recipe.service import parse_service_file
 from profiles.recipe.spec import load_profile as profile_of
 from tests.docs import api_page
 from tests.docs.fields import descriptions
@@ -127,16 +128,19 @@ def test_fences_stand_alone(page: Path) -> None:
 
 
 def test_every_yaml_block_is_a_configuration_or_a_profile(tmp_path: Path) -> None:
-    """What has a name is a profile, anything else the settings of a site or of one user."""
+    """A document with a name is a profile, a list of services a user's file, and any other one settings."""
     (tmp_path / "solver.conf").touch()  # which a profile of the reference brings along
     kinds = set[str]()
     for page in PAGES:
         for block in re.findall(r"^ *```yaml\n(.*?)^ *```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
             file = tmp_path / "block.yaml"
             file.write_text(textwrap.dedent(block), encoding="utf-8")
+            if block.startswith("services:"):
+                kinds |= {type(each).__name__ for each in parse_service_file(file.read_text("utf-8"), file)}
+                continue
             read: BaseModel = profile_of(file) if block.startswith("name:") else load_config(file)
             kinds.add(type(read).__name__)
-    assert kinds == {"Config", "Profile"}
+    assert kinds == {"Config", "Profile", "Service"}
 
 
 def test_the_gateways_words_are_quoted_as_they_are() -> None:

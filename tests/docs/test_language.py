@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOMS = sorted(
     {
         str(path.parent.relative_to(ROOT))
-        for package in ("broker", "profiles", "slurm")
+        for package in ("broker", "profiles", "slurm", "tui")
         for path in (ROOT / package).rglob("*.py")
     }
 )

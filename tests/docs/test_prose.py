@@ -59,6 +59,8 @@ def test_pages_use_plain_words(page: Path) -> None:
         ("Nobody is told.", 2),
         ("The session goes\non.", 1),
         ("It is to be had.", 1),
+        ("The exit code is to be added.", 1),
+        ("Work has to be copied before it is to be read.", 0),
         ("`berth set` prints `nobody`.", 0),
         ("```\nthe job goes on\n```", 0),
         ("A category on its own.", 0),

@@ -6,7 +6,7 @@ import re
 
 WORDS = re.compile(
     r"\b(told|whoever|whomever|nobody|somebody|heirs?|deeds?|thereby|anew|makes no sense|becomes? of|became of"
-    r"|whatever it is|had back|(is|are|was|were|be) to be had"
+    r"|whatever it is|had back|(is|are|was|were|be) to be (had|kept|made|done|[a-z]+ed)"
     r"|(go|goes|going|went) on|(carry|carries|carried|carrying)( \w+)? on|time-outs?)\b",
     re.IGNORECASE,
 )

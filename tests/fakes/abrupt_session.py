@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from broker.gateway.guard import EndpointAddress
 from broker.ssh.keys import PublicKey
 from tests.fakes import openssh
 from tests.fakes.gateway_world import until
 from tests.fakes.openssh import me, public
+from tests.processes import process_state, process_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 IN_ITS_OWN_PIDS = [
     "unshare",
@@ -65,19 +69,17 @@ class Session:
             await self.process.wait()
             self.process = None
             if wait:
-                await until(lambda: not any(map(_lives, every)))
+                await until(lambda: all(process_state(each) in "ZX" for each in every))
 
     def processes(self) -> list[int]:
         assert self.process is not None
-        found = [self.process.pid]
-        for each in found:
-            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
-        return found
+        return process_tree(self.process.pid)
 
     def signal(self, number: int) -> None:
         """Send a signal to all its processes."""
         for each in self.processes():
-            os.kill(each, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, number)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -85,10 +87,3 @@ class Session:
 
     async def __aexit__(self, *_: object) -> None:
         await self.end()
-
-
-def _lives(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False

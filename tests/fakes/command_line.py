@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from click.testing import CliRunner
 
 from broker.cli.app import berth
+from broker.client import http
 from tests.fakes.controller import ScriptedController
 
 if TYPE_CHECKING:
@@ -28,12 +29,15 @@ def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Sc
     with ScriptedController() as controller:
         config = tmp_path / "config.yaml"
         config.write_text(
-            f"runtime_dir: {controller.directory}\nprofiles:\n  stores: [{tmp_path / 'store'}]\n", encoding="utf-8"
+            f"runtime_dir: {controller.directory}\nprofiles:\n  stores: [{tmp_path / 'store'}]\n"
+            f"storage: {{root: '{tmp_path}/shared/{{user}}'}}\n",
+            encoding="utf-8",
         )
         monkeypatch.setenv("BERTH_CONFIG", str(config))
         yield controller
 
 
 def run(*words: str, input: str | bytes | None = None) -> Result:  # noqa: A002 - as CliRunner calls it
-    """Run one command line to its end."""
+    """Run one command line to its end, as if in a process of its own."""
+    http.changes.clear()
     return CliRunner().invoke(berth, words, input=input)

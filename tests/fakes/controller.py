@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from broker import errors
 from broker.schema import volumes
 from broker.schema.base import ErrorBody
+from broker.schema.checks import CheckReport, StartEstimate
 from broker.schema.connections import ConnectionList, ConnectionsNoted, ConnectionView, ResolveAnswer
 from broker.schema.environments import EnvironmentList, EnvironmentView
 from broker.schema.login import (
@@ -46,8 +47,12 @@ from broker.schema.sessions import (
     SessionView,
 )
 from broker.schema.site import DoctorCheck, DoctorReport, EventList, EventView, LogText, RebuildReport, SiteView
+from broker.schema.states import LIVE, STARTABLE
+from broker.schema.watch import EVENT_STREAM
 from broker.ssh.certificates import CertificateAuthority
 from broker.ssh.keys import PublicKey
+from tests.fakes.cluster import cluster_view
+from tests.fakes.session_stream import SessionStream
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -106,12 +111,15 @@ class ScriptedController:
         self.snapshots: dict[str, list[volumes.SnapshotView]] = defaultdict(list)
         self.jobs: dict[str, list[JobView]] = defaultdict(list)
         self.deleted: dict[str, SessionView] = {}
-        self.answers: dict[str, BaseModel] = {}
+        self.answers: dict[str, BaseModel] = {"GET /v1/cluster": cluster_view()}
         """`METHOD /path` → what to answer, for calls that only look."""
+        self.estimates: dict[str, StartEstimate] = {}
         self.logs: dict[str, deque[str]] = defaultdict(deque)
         """What the log says, one entry a look; the last one stays."""
         self.events: list[EventView] = []
         self.connections: list[ConnectionView] = []
+        self.terminals: int | None = None
+        self.stream = SessionStream()
         self.environments: list[EnvironmentView] = []
         self.certificates: list[UserCertificateView] = []
         self.checks: list[DoctorCheck] = []
@@ -149,6 +157,7 @@ class ScriptedController:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stream.end()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -277,13 +286,32 @@ class ScriptedController:
             return JobList(jobs=self.jobs[name])
         if of == "snapshots":
             return volumes.SnapshotList(snapshots=self.snapshots[name])
-        return ConnectionList(connections=self.connections)
+        return ConnectionList(connections=self.connections, terminals=self.terminals)
 
     def _act(self, name: str, rest: list[str], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
+        if rest == ["check"]:
+            return self._check(name, body)
         if rest == ["clone"]:
             name = body["name"]
             self.sessions[name] = view(name, SessionState.CHANGING)
+        if rest == ["rename"]:
+            self.sessions[body["name"]] = self.sessions.pop(name).model_copy(update={"name": body["name"]})
+            name = body["name"]
         return self._turn(name) if self.script[name] else self.sessions[name]
+
+    def _check(self, name: str, request: dict[str, Any]) -> BaseModel:
+        """As the real one: a request that needs a snapshot or a stopped session is refused without it."""
+        session = self.sessions[name]
+        reference = request["delete_snapshot"] or (request["rollback"] or {}).get("snapshot")
+        if reference and all(reference not in {str(each.number), each.label} for each in self.snapshots[name]):
+            raise errors.NotFoundError(f"{name} has no snapshot {reference}")
+        if request["delete"] and session.state not in STARTABLE:
+            raise errors.ConflictError(
+                f"{name} cannot be deleted while it is {session.state}", hint=f"`berth stop {name}` ends its job first"
+            )
+        ends = not request["delete"] and not request["delete_snapshot"] and session.state in LIVE
+        estimate = self.estimates.get(name) if request["estimate"] else None
+        return CheckReport(session=session, ends_job=ends, beside=session.beside, estimate=estimate)
 
     def _forget(self, name: str, reference: str) -> volumes.SnapshotView:
         for each in self.snapshots[name]:
@@ -337,6 +365,10 @@ def _handler(controller: ScriptedController) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
             parts = urlsplit(self.path)
+            if EVENT_STREAM in self.headers.get("Accept", ""):
+                controller.asked.append((self.command, self.path, None))
+                controller.stream.serve(self, controller.sessions.values())
+                return
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             try:
@@ -364,5 +396,5 @@ def plain(text: str) -> str:
 
 
 def posted(controller: ScriptedController) -> list[tuple[str, Any]]:
-    """Return path and body of each POST that it was asked."""
-    return [(path, body) for method, path, body in controller.asked if method == "POST"]
+    """Return path and body of each POST that it was asked, without those that check a request."""
+    return [(path, body) for method, path, body in controller.asked if method == "POST" and not path.endswith("/check")]

@@ -55,7 +55,9 @@ def publish(store: Store, name: str = "base", version: str = "1", extra: str = "
     stage = store.stage(name, version)
     sif = stage / "image.sif"
     sif.write_bytes(content)
-    profile = parse_profile(RECIPE.format(name=name, version=version) + extra, stage / "profile.yaml")
+    recipe = RECIPE.format(name=name, version=version)
+    recipe = recipe.replace("resources: {mem: 1G}\n", "") if "resources:" in extra else recipe
+    profile = parse_profile(recipe + extra, stage / "profile.yaml")
     image = Image(name, version, sif, file_digest(sif), len(content), 1.5, {}, profile, OFFSET)
     (stage / "image.json").write_text(json.dumps(image.description()))
     return store.publish(stage, name, version)
@@ -110,12 +112,22 @@ class Core(Controller):
 
     def under_way(self) -> list[asyncio.Task[Any]]:
         """Everything that is being done in the background."""
-        upkeep = (self.maintenance._flattening, self.maintenance._collecting, self.idle_policy._writing)
+        upkeep = (
+            self.maintenance._flattening,
+            self.maintenance._collecting,
+            self.idle_policy._writing,
+            self.farewells._writing,
+            self.file_restorer._running,
+            self.node_watch._writing,
+            self.cluster_answers.nodes._running,
+            self.name_policy._query,
+        )
         parts = (
             self.submitter._running,
             self.operations._running,
             self.deletion._running,
             self.environments._sweeping,
+            self.holder._running,
             *upkeep,
         )
         return [task for running in parts for task in running.tasks]
@@ -153,6 +165,22 @@ class Core(Controller):
             "fingerprint": PublicKey.parse(session.host_key).fingerprint,
         } | lies
         self.scheduler.change(session.job.job_id, comment="berth:" + ":".join(str(part) for part in said.values()))
+
+    def waits(self, session: Session) -> None:
+        """The successor of the session's job runs, and says that it waits for the volumes, as directory.sh does."""
+        assert session.next_job_id is not None
+        job = self.scheduler.change(session.next_job_id)
+        comment = f"berth:{session.id}:{session.successor}:{job.restarts}:waits"
+        self.scheduler.change(job.id, comment=comment)
+
+    def fail_to_start(self, session: Session, because: str = "the image has no /usr/sbin/sshd") -> None:
+        """The session's kept job says that its run did not become ready, and waits again, as hold.sh does."""
+        assert session.job.job_id is not None
+        job = self.scheduler.change(session.job.job_id)
+        comment = f"berth:{session.id}:{session.submission}:{job.restarts}:not-ready"
+        self.scheduler.change(job.id, comment=comment)
+        self.launcher.held[job.id] = session.submission
+        self.launcher.not_ready[job.id] = because
 
     async def ready(self, name: str = "dev", user: str = "alice") -> Session:
         """A session that people can connect to."""

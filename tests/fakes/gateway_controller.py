@@ -46,7 +46,8 @@ class GatewayController:
         self.authorities: list[str] = []
         """Whose certificates for anybody are good."""
         self.revoked: list[str] = []
-        self.notices: dict[str, list[str]] = {}
+        self.notices: dict[str, dict[str, str]] = {}
+        """By user and session."""
         self.waits = 0
         """How often the answer is that the session is on its way."""
         self.waited: list[float] = []
@@ -126,9 +127,9 @@ class GatewayController:
         match method, path.split("/")[2:]:
             case "GET", ["gateway", "keys", user]:
                 asked = parse_qs(query)
-                answer = {"user": user, "keys": self.keys.get(user, [])}
-                if "notices" in asked:
-                    answer |= {"notices": self.notices.get(user, [])}
+                answer: dict[str, Any] = {"user": user, "keys": self.keys.get(user, [])}
+                if "session_notices" in asked:
+                    answer |= {"session_notices": self.notices.get(user, {})}
                 if "certificates" in asked:
                     answer |= {"authorities": self.authorities, "revoked": self.revoked}
                 return GatewayKeys.model_validate(answer)

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import asyncssh
@@ -17,9 +16,11 @@ import yaml
 
 from tests.deadlines import DEADLINE_S
 from tests.fakes.openssh import me
+from tests.processes import process_children
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 class Site(Protocol):
@@ -91,7 +92,7 @@ class GatewayProcess:
 
     def workers(self) -> set[int]:
         """The process ids of the children, those that finish included."""
-        return {int(each) for each in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()}
+        return set(process_children(self.pid))
 
     async def client(self) -> asyncssh.SSHClientConnection:
         return await asyncssh.connect(

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import sys
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
+from broker.controller.launcher_client import answers
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.launcher_client.volumes import Prepared
+from broker.launcher.arguments import OwnImageArguments
+from broker.launcher.image_verbs import own_image
+from broker.launcher.request import RequestContext
 from broker.ssh import host_key as hostkey
 from tests.fakes.volumes import FakeVolumes
 
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.launcher.argument_types import Arguments
+    from broker.launcher.arguments import HoldArguments
     from tests.fakes.scheduler import FakeScheduler
 
 
@@ -49,13 +57,25 @@ class FakeLauncher(LauncherClient):
         self.set_aside: dict[tuple[str, str], Directory] = {}
         self.volumes = FakeVolumes(self._runs)
         self.authorized_keys: dict[str, str] = {}
+        self.own_storage: dict[str, Path] = {}
+        """By user, a directory of this process's user that stands for the user's storage."""
         self.asked: list[str] = []
         self.failures: dict[str, LauncherError] = {}
         """By verb: what it answers instead."""
+        self.held: dict[int, int] = {}
+        """By job: the submission whose volumes it has given up."""
+        self.beside: set[int] = set()
+        """The submissions that Slurm may start beside another job of their session."""
+        self.not_ready: dict[int, str] = {}
+        """By job: why its last run did not become ready."""
+        self.begun: dict[int, int] = {}
+        """By job: the later submission that has begun in it."""
         self.loses: dict[str, int] = {}
         """By verb: the answer to which call from now on is lost, though it has been done."""
         self.hangs: dict[str, str] = {}
         """By verb: `before` or `after` it does what was asked, it hangs for ever."""
+        self.estimated = answers.EstimateAnswer(start_at=time.time(), refusal="")
+        """The answer of `estimate`."""
         self.stuck = asyncio.Event()
         """Set once one does."""
 
@@ -71,6 +91,15 @@ class FakeLauncher(LauncherClient):
             host_key = asyncssh.generate_private_key("ssh-ed25519", comment=f"berth session {session_id}")
             directory.host_key = host_key.export_public_key().decode().strip()
         return directory
+
+    async def renew_host_key(self, user: str, session_id: str) -> str:
+        self._note("renew", user)
+        await self._hang("renew", "before")
+        self._directory(user, session_id).host_key = ""
+        renewed = self._made(user, session_id).host_key
+        await self._hang("renew", "after")
+        self._answer("renew")
+        return renewed
 
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         self._note("install", user)
@@ -88,8 +117,12 @@ class FakeLauncher(LauncherClient):
         options: list[str],
         files: Mapping[str, str],
         limit: float,
+        shown_name: str = "",
+        beside: bool = False,
     ) -> int:
         del limit
+        if beside:
+            self.beside.add(submission)
         self._note("submit", user, str(submission), *options)
         directory = self._directory(user, session_id)
         certified = hostkey.certified_key(files.get("host_certificate", ""))
@@ -99,7 +132,44 @@ class FakeLauncher(LauncherClient):
         ):
             raise LauncherError("host-key", "the session's host key is not the one that its certificate is for")
         directory.files.update(files)
-        return await self._sbatch(user, f"berth-{session_id}", f"berth:{session_id}:{submission}")
+        return await self._sbatch(
+            user, f"berth-{session_id}", f"berth:{session_id}:{submission}{shown_name and f' {shown_name}'}"
+        )
+
+    async def estimate(self, user: str, session_id: str, options: list[str], *, limit: float) -> answers.EstimateAnswer:
+        del limit
+        self._note("estimate", user, *options)
+        await self._hang("estimate", "before")
+        self._directory(user, session_id)
+        if error := self.failures.get("estimate"):
+            raise error
+        return self.estimated
+
+    async def hold(self, user: str, arguments: HoldArguments) -> str:
+        self._note("hold", user)
+        await self._hang("hold", "before")
+        if not self._lives(arguments.job_id):
+            raise LauncherError("ended", f"job {arguments.job_id} has ended")
+        if not self._runs(arguments.job_id):
+            raise LauncherError("conflict", f"job {arguments.job_id} did not answer")
+        self.held[arguments.job_id] = arguments.submission
+        await self._hang("hold", "after")
+        self._answer("hold")
+        return self.not_ready.get(arguments.job_id, "")
+
+    async def begin(
+        self, user: str, session_id: str, submission: int, *, job_id: int, files: Mapping[str, str]
+    ) -> None:
+        self._note("begin", user, str(submission))
+        await self._hang("begin", "before")
+        if not self._lives(job_id):
+            raise LauncherError("ended", f"job {job_id} has ended")
+        self._directory(user, session_id).files.update(files)
+        self.held.pop(job_id, None)
+        self.not_ready.pop(job_id, None)
+        self.begun[job_id] = submission
+        await self._hang("begin", "after")
+        self._answer("begin")
 
     async def keys(self, user: str) -> str:
         self._note("keys", user)
@@ -110,9 +180,26 @@ class FakeLauncher(LauncherClient):
         directory = self.directories.get((user, session_id))
         return directory.log[-tail:] if directory else ""
 
+    async def terminals(self, user: str, session_id: str) -> str:
+        self._note("terminals", user)
+        await self._hang("terminals", "before")
+        self._answer("terminals")
+        return self._directory(user, session_id).files.get("terminals", "")
+
     async def manifests(self, user: str) -> dict[str, str]:
         self._note("manifests", user)
         return _manifests(self.directories, user)
+
+    async def holds(self, user: str) -> dict[str, answers.HoldAnswer]:
+        self._note("holds", user)
+        own = {job.name.removeprefix("berth-"): job.id for job in self.scheduler._jobs.values() if job.user == user}
+        states = {
+            session_id: answers.HoldAnswer(
+                released=self.held.get(job_id, 0), begun=0 if job_id in self.held else self.begun.get(job_id, 0)
+            )
+            for session_id, job_id in own.items()
+        }
+        return {session_id: state for session_id, state in states.items() if state != answers.HoldAnswer()}
 
     async def trashed_manifests(self, user: str) -> dict[str, str]:
         self._note("manifests", user)
@@ -123,6 +210,9 @@ class FakeLauncher(LauncherClient):
         verb, request = arguments.VERB, arguments.request()
         self._note(verb, user)
         await self._hang(verb, "before")
+        if isinstance(arguments, OwnImageArguments):
+            root = self.own_storage.get(user, Path("/nonexistent"))
+            return own_image(RequestContext(pwd.getpwuid(os.getuid()), str(root), "sbatch", ""), arguments)
         answer = self.volumes.do(verb, user, request)
         key = (user, request.get("session", ""))
         if verb in {"clone", "promote"}:
@@ -147,6 +237,10 @@ class FakeLauncher(LauncherClient):
     def _runs(self, job_id: int) -> bool:
         job = self.scheduler._jobs.get(job_id)
         return job is not None and job.state.runs
+
+    def _lives(self, job_id: int) -> bool:
+        job = self.scheduler._jobs.get(job_id)
+        return job is not None and not job.state.ended
 
     def submissions(self) -> int:
         """How often sbatch was run."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from broker.launcher.argument_types import Arguments
+    from broker.launcher.arguments import HoldArguments
     from slurm.scheduler import FinishedJob
 
 
@@ -39,9 +40,11 @@ class MoodyLauncher(MumblingLauncher):
     async def _call(self, user: str, arguments: Arguments) -> dict[str, Any]:
         jobs = [job for job in self.scheduler._jobs.values() if job.user == user and job.state.runs]
         self.volumes.open = {
-            job.name.removeprefix("berth-") for job in jobs if (said := read(job)) is not None and said.submission
+            job.name.removeprefix("berth-")
+            for job in jobs
+            if job.id not in self.held and (said := read(job)) is not None and said.submission
         }
-        if arguments.VERB == "snapshots":  # whoever asks for these waits, and would wait for ever
+        if arguments.VERB in {"snapshots", "own_image"}:  # whoever asks for these waits, and would wait for ever
             return await super()._call(user, arguments)
         if self.disk == "full":
             raise LauncherError("space", "No space left on device")
@@ -53,6 +56,25 @@ class MoodyLauncher(MumblingLauncher):
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         await self._misbehave("before")
         await super().install(user, session_id, files)
+        await self._misbehave("after")
+
+    async def renew_host_key(self, user: str, session_id: str) -> str:
+        await self._misbehave("before")
+        renewed = await super().renew_host_key(user, session_id)
+        await self._misbehave("after")
+        return renewed
+
+    async def hold(self, user: str, arguments: HoldArguments) -> str:
+        await self._misbehave("before")
+        message = await super().hold(user, arguments)
+        await self._misbehave("after")
+        return message
+
+    async def begin(
+        self, user: str, session_id: str, submission: int, *, job_id: int, files: Mapping[str, str]
+    ) -> None:
+        await self._misbehave("before")
+        await super().begin(user, session_id, submission, job_id=job_id, files=files)
         await self._misbehave("after")
 
     async def _misbehave(self, when: str) -> None:

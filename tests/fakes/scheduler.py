@@ -7,12 +7,32 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from slurm.node_gres import NodeGres
+from slurm.node_state import NodeCondition
+from slurm.nodes import Node
+from slurm.partitions import Partition
 from slurm.queue_position import QueuedJob, count_jobs_ahead
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+
+WEEK_S = 7 * 86400
+WORDS = {
+    NodeCondition.UP: "IDLE",
+    NodeCondition.DRAINING: "IDLE+DRAIN",
+    NodeCondition.NOT_RESPONDING: "IDLE+NOT_RESPONDING",
+    NodeCondition.DOWN: "DOWN",
+}
+
+
+def idle_node(name: str) -> Node:
+    """A node of the lab on which no job runs."""
+    gres = (NodeGres("gpu", "intel", 2, 0), NodeGres("shard", "intel", 8, 0, shares=((0, 4), (0, 4))))
+    parts = ("gpu", "urgent")
+    return Node(name, NodeCondition.UP, state="IDLE", partitions=parts, cpus=8, memory_mib=16000, gres=gres)
 
 
 class FakeScheduler:
@@ -23,6 +43,10 @@ class FakeScheduler:
     """
 
     name = "fake"
+    stored = False
+    """Whether accounting stores comments."""
+    private: frozenset[str] = frozenset()
+    """Things that are hidden from users."""
 
     def __init__(self, *, now: Callable[[], float] = time.time, user: str | None = None) -> None:
         self.asked: list[str] = []
@@ -31,6 +55,12 @@ class FakeScheduler:
         self._jobs: dict[int, Job] = {}
         self._accounting: dict[int, FinishedJob] = {}
         self._limits: dict[int, float] = {}
+        self._nodes: dict[str, Node] = {name: idle_node(name) for name in ("c1", "c2", "c3")}
+        self._partitions = {
+            name: Partition(name, "UP", is_default=name == "gpu", max_time_s=WEEK_S, nodes=3)
+            for name in ("gpu", "urgent")
+        }
+        self._uses: dict[int, tuple[str, dict[str, Any]]] = {}
         self._last_id = 0
 
     # What tests do to the cluster.
@@ -94,6 +124,22 @@ class FakeScheduler:
         waiting = {"state": JobState.PENDING, "reason": "BeginTime", "node": "", "restarts": job.restarts + 1}
         self.change(job_id, **waiting, submitted_at=now, started_at=now + 121, ends_at=None)
 
+    def set_node(self, name: str, condition: NodeCondition, reason: str = "") -> None:
+        """Slurm shows the node so; its jobs stay as they are."""
+        self.change_node(name, condition=condition, reason=reason, state=WORDS[condition])
+
+    def change_node(self, name: str, **fields: Any) -> None:  # noqa: ANN401 - any field of Node
+        """Set any fields of a node; a new node if there is none of that name."""
+        self._nodes[name] = replace(self._nodes.get(name) or idle_node(name), **fields)
+
+    def use_node(self, job_id: int, name: str, **fields: Any) -> None:  # noqa: ANN401 - any field of Node
+        """A node has these fields until the job ends."""
+        self._uses[job_id] = name, fields
+
+    def change_partition(self, name: str, **fields: Any) -> None:  # noqa: ANN401 - any field of Partition
+        """Set any fields of a partition; a new one if there is none of that name."""
+        self._partitions[name] = replace(self._partitions.get(name) or Partition(name, "UP"), **fields)
+
     def forget(self, job_id: int) -> None:
         """MinJobAge is over: slurmctld does not know the job any more."""
         del self._jobs[job_id]
@@ -107,17 +153,31 @@ class FakeScheduler:
 
     async def jobs(self, name_prefix: str) -> list[Job]:
         await self._note(f"jobs {name_prefix}")
-        waiting = [job for job in self._jobs.values() if job.state is JobState.PENDING]
-        before = count_jobs_ahead(
-            QueuedJob(job.id, 0 if "Held" in job.reason else 1, "gpu", job.reason) for job in waiting
-        )
+        before = count_jobs_ahead(self._queue())
         ours = [job for job in self._jobs.values() if job.name.startswith(name_prefix)]
         return [replace(job, ahead=before.get(job.id)) for job in ours]
+
+    async def queue(self) -> list[QueuedJob]:
+        await self._note("queue")
+        return self._queue()
+
+    def _queue(self) -> list[QueuedJob]:
+        waiting = [job for job in self._jobs.values() if job.state is JobState.PENDING]
+        return [QueuedJob(job.id, 0 if "Held" in job.reason else 1, "gpu", job.reason, job.user) for job in waiting]
 
     async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
         wanted = sorted(set(job_ids))
         await self._note(f"finished {','.join(map(str, wanted))}")
         return {job_id: self._accounting[job_id] for job_id in wanted if job_id in self._accounting}
+
+    async def nodes(self) -> dict[str, Node]:
+        await self._note("nodes")
+        used = {name: fields for job_id, (name, fields) in self._uses.items() if not self._jobs[job_id].state.ended}
+        return {name: replace(node, **used.get(name, {})) for name, node in self._nodes.items()}
+
+    async def partitions(self) -> dict[str, Partition]:
+        await self._note("partitions")
+        return dict(self._partitions)
 
     async def cancel(self, job_id: int) -> None:
         await self._note(f"cancel {job_id}")
@@ -153,6 +213,14 @@ class FakeScheduler:
         if self._user not in {None, job.user}:
             raise Refused("Access/permission denied")
         return job
+
+    async def private_data(self) -> frozenset[str]:
+        await self._note("private_data")
+        return self.private
+
+    async def stores_comments(self) -> bool:
+        await self._note("stores_comments")
+        return self.stored
 
     async def version(self) -> str:
         await self._note("version")

@@ -13,3 +13,12 @@ def sif_bytes(*, offset: int, file_system: int = 1, role: int = 2, used: bool = 
     partition = struct.pack("<i?IIIqqqqqqq", 0x4004, used, 1, 1, 0, offset, 100, 100, 1, 1, 0, 0) + bytes(128)
     partition += struct.pack("<ii", file_system, role) + b"02\0" + bytes(373)
     return header.ljust(4096, b"\0") + bytes(585) + labels + partition
+
+
+SQUASHFS_OFFSET = 8192
+"""Where the file system of `squashfs_sif` begins."""
+
+
+def squashfs_sif(mark: bytes = b"") -> bytes:
+    """A SIF with the first bytes of a squashfs, and `mark` behind them, which makes its digest another one."""
+    return sif_bytes(offset=SQUASHFS_OFFSET).ljust(SQUASHFS_OFFSET, b"\0") + b"hsqs" + mark

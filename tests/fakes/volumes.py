@@ -287,9 +287,11 @@ class FakeVolumes:
         record = self._record(user, arguments["session"])
         files = []
         for volume in VOLUMES:
-            number = arguments["snapshot"]
+            number, until = arguments["snapshot"], arguments["until"]
             before = {} if number is None else self._merged(user, self._of_number(record, number)[volume])
             now = self.read(user, arguments["session"], volume)
+            if until is not None:
+                now = self._merged(user, self._of_number(record, until)[volume])
             for path in sorted(before.keys() | now.keys()):
                 if before.get(path) != now.get(path):
                     change = "A" if path not in before else "D" if path not in now else "M"

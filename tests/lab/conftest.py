@@ -160,6 +160,14 @@ class User:
         what = f"{session} to be {' or '.join(states)}"
         return self.until(session, lambda view: view["state"] in states, what=what, seconds=seconds)
 
+    def runs_again(self, session: str, before: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """The session, once it is ready in another run than in `before`: in another job, or in the same one."""
+
+        def holds(view: dict[str, Any]) -> bool:
+            return bool(view["state"] == "ready" and view["generation"] != before["generation"])
+
+        return self.until(session, holds, what=f"{session} to run again", seconds=seconds)
+
     def carried_on(self, session: str, before: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The session, once another job than in `before` has made it ready."""
 
@@ -196,14 +204,16 @@ class User:
     def every_job(self, session_id: str) -> list[str]:
         """The ids of all jobs that ever carried the session's name, by accounting: also of those that were cancelled.
 
-        A job that never became eligible gets into accounting as it ends, so together with `jobs` none is missed.
+        A job that never became eligible gets into accounting as it ends, so together with `jobs` none is missed. A
+        job that Slurm has requeued has several records of one id, and is one job.
         """
         lab = self.site.lab
         # slurmctld takes what it has to say off this queue when slurmdbd has written it down.
         wait_for(lambda: "DBD Agent queue size: 0" in lab.sh("sdiag"), what="slurmdbd to have heard of all jobs")
         # Asked without states, sacct leaves out jobs that never became eligible, as a second one of a session.
         window = f"--starttime=now-1day --endtime=now+1day --state={','.join(JOB_STATES)}"
-        return lab.sh(f"sacct --allusers -D -n -X -P -o jobid --name=berth-{session_id} {window}").split()
+        records = lab.sh(f"sacct --allusers -D -n -X -P -o jobid --name=berth-{session_id} {window}").split()
+        return list(dict.fromkeys(records))
 
 
 @pytest.fixture(scope="session")

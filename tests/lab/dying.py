@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 IN_CHILD = frozenset({
     "volumes.frozen", "volumes.before-commit", "volumes.committed", "clone.source-kept", "clone.forked",
     "copy.requested", "copy.copied", "commit-root.copied", "flatten.joined", "trash.moved", "untrash.moved",
-    "purge.renamed", "collect.removing",
+    "purge.renamed", "collect.removing", "hold.requested", "hold.held", "hold.begun",
 })  # fmt: skip
 """Points that a process of the launcher's meets, which acts as the user; the others end launcher and controller."""
 COMING_TRUE = ["volumes.before-commit", "volumes.committed"]
-_TOLD = re.compile(r"will be repeated|data not (removed|set aside) yet")
+_TOLD = re.compile(r"will be repeated|submission unclear|data not (removed|set aside) yet")
 """What the controller's log says when a child of the launcher has died."""
 
 

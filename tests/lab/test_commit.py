@@ -14,7 +14,7 @@ from tests.lab import images
 from tests.lab.images import APPTAINER, ROOM, SITE_STORE, STORE, inside, workspaces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.lab.conftest import User
@@ -279,7 +279,7 @@ class TestRecipe:
     def test_it_says_as_code_what_it_can(self, lab: Lab, grown: Committed, tmp_path: Path) -> None:
         text = lab.sh(f"cat {grown.image.removesuffix('image.sif')}profile.yaml")
         profile = parse_profile(text, tmp_path / "profile.yaml")
-        assert (profile.name, profile.version, str(profile.base)) == ("grown", "1", "profile:base@1")
+        assert (profile.name, profile.version, str(profile.base)) == ("grown", "1", "profile:base@2")
         assert {each.partition("=")[0] for each in profile.apt} >= {"hello", "adduser"}
         assert {file.destination: file.content for file in profile.files}["/etc/motd"] == "welcome\n"
         assert "purge less" in profile.post
@@ -291,7 +291,7 @@ class TestRecipe:
         text = lab.sh(f"cat {grown.image.removesuffix('image.sif')}profile.yaml").replace(
             "version: '1'", "version: again"
         )
-        lab.sh(f"install -d -o alice {STORE}/base; cp -r {SITE_STORE}/base/1 {STORE}/base/", user="root")
+        lab.sh(f"install -d -o alice {STORE}/base; cp -r {SITE_STORE}/base/2 {STORE}/base/", user="root")
         again = images.built(lab, "again", text + "\n")
         assert inside(lab, again.image, "hello; /opt/tool; cat /etc/motd") == "Hello, world!\ntool\nwelcome\n"
         assert inside(lab, again.image, "ls /etc/debian_version /usr/bin/less 2>/dev/null || :") == ""
@@ -311,7 +311,7 @@ class TestRefusals:
         run(lab, "import os, sys; os.makedirs(sys.argv[1] + '/tree/home/x')", f"{LAYERS}/03")
         refused = commit(lab, base, [f"{LAYERS}/03"], "same").end
         assert refused["error"] == "NothingChangedError"
-        assert "differs from base@1" in refused["message"]
+        assert "differs from base@2" in refused["message"]
 
     def test_a_version_is_never_overwritten(self, lab: Lab, base: str, grown: Committed, layers: list[str]) -> None:
         assert grown.image
@@ -326,23 +326,14 @@ class TestRefusals:
         assert "no changed path matches /opt/nothing" in refused["message"]
 
 
-@pytest.fixture
-def approved(lab: Lab) -> Iterator[Callable[[str], None]]:
-    """Takes a store's images into the site's, as its profile team may, until the test's sessions are gone."""
-
-    def take(store: str) -> None:
-        lab.sh(f"cp -r {store}/grown {SITE_STORE}/")
-
-    yield take
-    lab.sh(f"rm -rf {SITE_STORE}/grown")
-
-
 class TestSession:
     """The whole way, from a session's own changes to a session of the new image."""
 
     def test_from_a_session_to_a_session(
-        self, alice: User, room: str, approved: Callable[[str], None], new_name: Callable[[str], str]
+        self, alice: User, bob: User, room: str, new_name: Callable[[str], str]
     ) -> None:
+        """Alice may not write to the site's store: the image goes to her own, which sessions of hers search."""
+        assert room == ROOM
         lab, old, new = alice.site.lab, new_name("old"), new_name("new")
         version = f"{old}.{lab.sh('date +%s')}"
         alice.ok("start", old, "--profile", "base", "--timeout", "60", seconds=90)
@@ -362,11 +353,10 @@ class TestSession:
             "/opt/owned",
             seconds=180,
         )
-        store = f"{room}/{version}"
-        looked = alice.berth("profile", "commit", old, f"grown@{version}", "--store", store, seconds=120)
+        looked = alice.berth("profile", "commit", old, f"grown@{version}", seconds=120)
         assert looked.returncode == 2
         assert "A /opt/owned" in looked.stderr.decode()
-        said = alice.ok("profile", "commit", old, f"grown@{version}", "--store", store, "--yes", "--json", seconds=120)
+        said = alice.ok("profile", "commit", old, f"grown@{version}", "--yes", "--json", seconds=120)
         image = json.loads(said)
         assert [each["path"] for each in image["committed"]["files"]] == ["/etc/motd", "/opt/owned"]
         assert "/root/.netrc" in [each["path"] for each in image["committed"]["left_out"]]
@@ -374,7 +364,19 @@ class TestSession:
         assert all(each["automatic"] for each in kept), "those that were made for the commits are gone"
         listed = lab.sh(f"unsquashfs -lln -o {image['offset']} {image['path']} opt/owned")
         assert re.search(r"^-rw-r----- 42/0 ", listed, re.MULTILINE)
-        approved(store)
+        assert (image["owner"], image["path"].startswith("/shared/berth/alice/profiles/")) == ("own", True)
         alice.ok("start", new, "--profile", f"grown@{version}", "--timeout", "60", seconds=90)
+        rows = {words[0]: words[2] for words in map(str.split, alice.ok("list", "-o", "wide").splitlines())}
+        assert (rows[old].partition("/")[0], rows[new]) == ("site", f"own/grown@{version}")
+        assert f"  profile    own/grown@{version} (" in alice.ok("show", new)
         assert alice.ok("exec", new, "--", "cat", "/etc/motd") == "hello\n"
         assert alice.ok("exec", new, "--", "sh", "-c", "ls /root/.netrc ~/mine 2>/dev/null || :") == ""
+        refused = bob.berth("start", new, "--profile", f"grown@{version}")
+        assert (refused.returncode, b"no profile is called grown" in refused.stderr) == (3, True)
+        assert bob.berth("profile", "show", f"own/grown@{version}").returncode == 3
+        alice.ok("stop", new)
+        alice.ok("start", new, "--timeout", "60", seconds=90)
+        assert alice.ok("exec", new, "--", "cat", "/etc/motd") == "hello\n"
+        alice.ok("stop", new)
+        alice.ok("profile", "delete", f"own/grown@{version}", "--yes")
+        assert b"is not available" in alice.berth("start", new).stderr

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from broker.errors import ExitCode
+from tests.lab.kept import as_json
 from tests.lab.test_explain import told
+from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
     from tests.lab.conftest import User
@@ -70,6 +73,7 @@ def test_it_gives_its_gpu_back_and_takes_one_again(alice: User, name: str) -> No
     alice.ok("start", name, "--profile", "base", "--gres=gpu:intel:1", "--mem=200M")
     view = alice.show(name)
     assert alice.laptop.ok(name, "echo kept >file; sync; echo $SLURM_JOB_GPUS") != b"\n"
+    expect_starts(alice, name, view)
     refused = alice.berth("resize", name, "--gres=gpu:nothing:1")
     assert refused.returncode == ExitCode.REFUSED
     assert (alice.show(name)["state"], alice.show(name)["job_id"]) == ("ready", view["job_id"])
@@ -84,6 +88,29 @@ def test_it_gives_its_gpu_back_and_takes_one_again(alice: User, name: str) -> No
     assert "TresPerNode=gres/gpu:intel:1" in record
     assert "mem=300M" in record
     assert alice.jobs(view["id"]) == [str(alice.show(name)["job_id"])]
+
+
+def expect_starts(alice: User, name: str, view: dict[str, Any]) -> None:
+    """Slurm's estimates of the next job: as the user, at once, after the present job, and never; nothing is changed."""
+
+    def estimate(**request: object) -> Any:  # noqa: ANN401 - None, or the fields of StartEstimate
+        status, answer = alice.request(f"/v1/sessions/{name}/check", "-X", "POST", *as_json(request))
+        assert status == HTTPStatus.OK, answer
+        return json.loads(answer)["estimate"]
+
+    now = float(alice.site.lab.sh("date +%s"))
+    assert estimate(restart=True) is None, "a restart keeps the job"
+    at_once = estimate(resize={"options": ["--mem=210M"]})
+    assert now - 5 <= at_once["at"] <= now + 30, at_once
+    submit = "sbatch --parsable --exclusive -N 3 -o /dev/null --wrap 'sleep 60'"
+    blocked = alice.site.lab.sh(submit, user="bob").strip()
+    whole_node = {"options": ["--exclusive", f"--nodelist={view['endpoint']['node']}"]}
+    counted = at_once["waiting"] + 1
+    wait_for(lambda: estimate(resize=whole_node)["waiting"] == counted, what="the other job to be counted")
+    assert estimate(resize=whole_node)["at"] >= view["ends_at"] - 60, "its own job counts as the one to wait for"
+    assert "not available" in estimate(resize={"options": ["--gres=gpu:nothing:1"]})["refusal"]
+    alice.site.lab.sh(f"scancel {blocked}")
+    assert alice.jobs(view["id"]) == [str(view["job_id"])]
 
 
 def test_it_is_stopped_at_its_time(alice: User, name: str) -> None:

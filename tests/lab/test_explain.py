@@ -161,6 +161,13 @@ def test_a_full_disk_or_quota(carol: User, disk: Disk, new_name: Callable[[str],
     assert "there is no space or no quota left" in carol.ok("show", name)
     assert "REFUSED (there is no space or no quota left" in carol.ok("history", name)
     assert carol.show(runs)["state"] == "ready"
+    before = carol.show(runs)
+    restarted = carol.berth("restart", runs, "--timeout", "60", seconds=90)
+    assert restarted.returncode == ExitCode.NO_SPACE, restarted.stderr
+    after = carol.wait(runs, "ready")
+    assert (after["job_id"], after["generation"], after["endpoint"]) == tuple(
+        before[part] for part in ("job_id", "generation", "endpoint")
+    )
     assert disk.said in carol.laptop.ssh(runs, "echo more >file; sync file").stderr.decode()
     assert carol.berth("start", new, "--profile", "base").returncode == ExitCode.NO_SPACE
     assert not carol.knows(new)

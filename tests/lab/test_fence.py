@@ -27,8 +27,14 @@ def test_without_a_gpu_none_can_be_opened(alice: User, name: str) -> None:
 
 def test_a_memory_overrun_ends_as_out_of_memory_in_words(alice: User, name: str) -> None:
     alice.ok("start", name, "--profile", "base", "--mem=200M")
-    hog = "python3 -c 'x = []\nwhile True: x.append(bytearray(1 << 20))'"
-    assert alice.laptop.ssh(name, hog, seconds=60).returncode != 0
+    hog = "x = []\nwhile True: x.append(bytearray(1 << 20))"
+    done = alice.berth("exec", name, "--", "python3", "-c", hog)
+    assert done.returncode == 255
+    assert done.stderr.decode().splitlines()[-2:] == [
+        f"berth: {name} ran out of memory, and its job ended: its limit was --mem=200M",
+        f"  hint: `berth start {name} --mem=400M` doubles its memory; all files and other options are kept; "
+        f"`berth explain {name}` has more",
+    ]
     view = alice.wait(name, "failed")
     assert view["outcome"] == "OUT_OF_MEMORY"
     shown = alice.ok("show", name)

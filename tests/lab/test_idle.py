@@ -73,6 +73,7 @@ def test_what_nothing_uses_is_warned_and_stopped_and_nothing_else(
         alice.wait(name, "stopped", seconds=120)
         said = terminal.result().stdout.decode()
         assert f"berth: {name}: this session is idle and will stop at " in said
+        assert f"berth: {name}: Berth ends the session: idle for " in said
         for session in (builds, typing, has_gpu):
             view = alice.show(session)
             assert (view["state"], view["idle_stop_at"]) == ("ready", None), session

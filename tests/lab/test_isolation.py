@@ -133,6 +133,10 @@ def test_nothing_secret_is_visible_to_others(bob: User, session: str) -> None:
     lab = bob.site.lab
     jobs = lab.run(["squeue", "-h", "-o", "%j %k"], user="bob").stdout.decode()
     assert session not in jobs
+    status, cluster = bob.request("/v1/cluster")
+    assert status == 200, cluster
+    assert session not in cluster
+    assert "alice" not in cluster
     for node in ("login", "c1"):
         commands = lab.sh("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '", user="bob", node=node)
         assert "PRIVATE KEY" not in commands

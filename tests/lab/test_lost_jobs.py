@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.test_explain import told
+from tests.lab.test_greeting import typed
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
@@ -67,6 +69,31 @@ def test_preempted_and_requeued_it_is_back_before_slurm_would_have_it(alice: Use
     assert alice.laptop.ok(name, "cat file") == b"kept\n"
 
 
+def test_drain_is_named_and_then_the_loss_of_the_node_that_requeues_the_job(alice: User, name: str) -> None:
+    alice.ok("start", name, "--profile", "base", "--exclude=c1")
+    view = alice.show(name)
+    lab, node = alice.site.lab, view["endpoint"]["node"]
+    lab.sh(f"scontrol update NodeName={node} State=DRAIN Reason='new kernel'")
+    try:
+        alice.until(name, lambda now: bool(now["node_condition"] == "draining"), what="the drain", seconds=60)
+        assert f"node {node} takes no new jobs (new kernel); the job continues until " in told(alice, name)["state"]
+        assert f"node {node} takes no new jobs (new kernel)" in alice.ok("events", name)
+        assert f"notice    node {node} takes no new jobs (new kernel)" in typed(alice, name, "exit\n")
+    finally:
+        lab.sh(f"scontrol update NodeName={node} State=RESUME")
+    plug(lab, node, "down")
+    try:
+        alice.until(name, lambda now: bool(now["generation"] == "1.1"), what="the requeue", seconds=150)
+        assert f": node {node} failed; files are kept" in told(alice, name)["before"]
+        alice.wait(name, "ready", seconds=90)
+        assert f"(requeued 1x: node {node} failed)" in alice.ok("history", name)
+        assert f"node {node} failed" in alice.ok("events", name)
+        assert re.search(rf"before +interrupted .*: node {node} failed", typed(alice, name, "exit\n"))
+    finally:
+        plug(lab, node, "up")
+        wait_for(lambda: serves(lab, node), what=f"{node} to serve again")
+
+
 def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable[[str], str]) -> None:
     """Or says what has happened, if it is not to go on."""
     name, ends = new_name("goes-on"), new_name("ends")
@@ -86,10 +113,11 @@ def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable
         assert alice.laptop.ok(name, "cat file") == b"kept\n"
         assert "NODE_FAIL" in alice.ok("history", name)
         alice.wait(ends, "failed", seconds=60)
-        assert told(alice, ends)["state"].startswith("failed: the node failed; start the session again")
+        assert told(alice, ends)["state"].startswith(f"failed: node {node} failed; start the session again")
         assert "on another node if possible" in told(alice, ends)["do"]
-        assert "NODE_FAIL (the node failed" in alice.ok("history", ends)
-        assert "the node failed" in alice.ok("show", ends)
+        assert f"NODE_FAIL (node {node} failed" in alice.ok("history", ends)
+        assert f"node {node} failed" in alice.ok("show", ends)
+        assert f": node {node} failed; files are kept" in told(alice, name)["before"]
     finally:
         plug(lab, node, "up")
         wait_for(lambda: serves(lab, node), what=f"{node} to serve again")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lab.dying import dies_at_each
 from tests.lab.services import died_and_restarted, restart
 from tests.lab_cluster import wait_for
 
@@ -94,6 +95,32 @@ def test_a_lost_registry_is_rebuilt_with_every_session(
     keys()
     assert alice.laptop.ok(name, "cat kept.txt") == b"kept\n"
     bob.ok("start", name)
+
+
+@pytest.mark.parametrize("point", ["hold.held", "hold.begun"])
+def test_a_registry_that_is_lost_while_a_session_restarts_in_its_job(
+    crashing: Site, alice: User, keys: Callable[[], None], name: str, point: str
+) -> None:
+    """The job waits, or has begun a run that its comment does not show: the session is ready in it, in another run."""
+    alice.ok("start", name, "--profile", "base")
+    alice.laptop.ok(name, "echo kept >kept.txt")
+    before = alice.show(name)
+    dies_at_each(
+        crashing,
+        [point],
+        lambda: alice.request(f"/v1/sessions/{name}/restart", "-X", "POST"),
+        lambda _: crashing.lab.sh("rm /var/lib/berth/registry.db*"),
+    )
+    done = crashing.lab.run(["berth", "registry", "rebuild"])
+    assert done.returncode == 0, done.stderr.decode()
+    assert alice.show(name)["endpoint"] != before["endpoint"], "the endpoint is that of the former run"
+    after = alice.runs_again(name, before, 60)
+    assert (after["job_id"], after["endpoint"]["node"]) == (before["job_id"], before["endpoint"]["node"])
+    assert after["generation"] != before["generation"]
+    assert after["endpoint"]["port"] != before["endpoint"]["port"]
+    keys()
+    assert alice.laptop.ok(name, "cat kept.txt") == b"kept\n"
+    assert alice.every_job(after["id"]) == [str(before["job_id"])]
 
 
 def test_the_registry_is_only_for_operators(alice: User) -> None:

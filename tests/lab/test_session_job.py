@@ -103,10 +103,12 @@ class TestRunning:
         assert refused.returncode != 0
         assert b"Operation not permitted" in refused.stderr
 
-    def test_tmp_is_the_nodes_own_storage(self, running: SessionJob) -> None:
-        node = running.bench.run("df", "--output=size", "/tmp", node="c1").stdout.split()[-1]  # noqa: S108 - the node's
+    def test_tmp_is_on_the_nodes_disk_and_no_memory(self, running: SessionJob) -> None:
+        node = running.bench.run("df", "--output=size", "/var/tmp", node="c1").stdout.split()[-1]  # noqa: S108 - the node's
         for folder in ("/tmp", "/var/tmp"):  # noqa: S108 - what is looked at
             assert running.says(f"df --output=size {folder}").split()[-1] == node.decode()
+            assert running.says(f"stat -f -c %T {folder}") != "tmpfs"
+        assert running.bench.sh("stat -f -c %T /tmp", node="c1").strip() == "tmpfs"
 
     def test_of_the_shared_file_system_only_the_binds_are_there(self, running: SessionJob) -> None:
         assert running.ssh("ls /shared").returncode != 0
@@ -132,7 +134,7 @@ class TestRunning:
     def test_another_user_on_the_node_reads_nothing_of_it(self, running: SessionJob) -> None:
         probe = (
             f"cat {running.directory}/run/ssh_host_ed25519_key; ls {running.directory};"
-            "ls /tmp/berth-$(id -u alice)-*/;"
+            "ls /tmp/berth-$(id -u alice)-*/ /var/tmp/berth-$(id -u alice)-*/;"
             "for p in $(pgrep -u alice); do cat /proc/$p/environ; ls /proc/$p/root/ /proc/$p/cwd/; done"
         )
         argv = ("srun", "--nodelist=c1", "--mem=50", "--chdir=/", "--immediate=20", "sh", "-c", probe)
@@ -157,7 +159,7 @@ class TestLife:
         session.says(f'for it in "{polite}" "{rude}"; do setsid bash -c "$it" >/dev/null 2>&1 </dev/null & done')
         work = f"cat {session.home_tree}/work 2>/dev/null || :"
         wait_until(lambda: bench.sh(work) == "there\n", "the process in the session", session.log)
-        assert {trace.split("/")[1] for trace in session.traces("c2")} == {"proc", "tmp"}
+        assert {trace.split("/")[1] for trace in session.traces("c2")} == {"proc", "tmp", "var"}
         assert session.stop().state == "CANCELLED"
         assert bench.sh(work) == "saved\n"
         assert session.traces("c2") == []
@@ -184,11 +186,12 @@ class TestLife:
         session.start("--nodelist=c1")
         bench.sh(f"scancel --signal=KILL --batch {session.jobs[-1]}")
         session.ended()
-        (left,) = session.traces("c1")
+        left = session.traces("c1")
+        assert [trace.rpartition("/")[0] for trace in left] == ["/tmp", "/var/tmp"]  # noqa: S108 - the node's
         session.start("--nodelist=c1")
-        folders = [trace for trace in session.traces("c1") if trace.startswith("/tmp")]  # noqa: S108 - the node's
-        assert len(folders) == 1
-        assert folders != [left]
+        folders = [trace for trace in session.traces("c1") if trace.startswith(("/tmp", "/var/tmp"))]  # noqa: S108 - the node's
+        assert len(folders) == 2
+        assert not {*folders} & {*left}
         session.stop()
         assert session.traces("c1") == []
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab import images
 from tests.lab.images import inside
+from tests.lab.test_web_services import fetch, opened
 
 if TYPE_CHECKING:
+    from tests.lab.conftest import User
     from tests.lab_cluster import Lab
 
 
@@ -25,7 +28,7 @@ def test_clinfo_finds_a_device_without_a_gpu(lab: Lab, triton_image: str) -> Non
 
 
 def test_the_tools_are_there(lab: Lab, triton_image: str) -> None:
-    tools = "gcc g++ clang cmake ninja ccache git gdb python3 clinfo llvm-spirv"
+    tools = "gcc g++ clang cmake ninja ccache git gdb python3 pip clinfo llvm-spirv htop jq"
     assert len(inside(lab, triton_image, f"which {tools}").split()) == len(tools.split())
 
 
@@ -35,6 +38,15 @@ def test_a_level_zero_program_builds_and_finds_the_loader(lab: Lab, triton_image
     shown = inside(lab, triton_image, script)
     assert "libze_loader.so.1 => /" in shown
     assert "libze_intel_gpu.so.1" in shown
+
+
+def test_jupyterlab_of_a_session_is_opened(alice: User, triton_image: str, name: str) -> None:
+    assert triton_image
+    alice.ok("start", name, "--profile", "triton-xpu", "--mem=2G")
+    with opened(alice, name, "jupyter") as url:
+        status, page = fetch(alice, f"{url}lab")
+        assert (status, "<title>JupyterLab</title>" in page) == (200, True)
+        assert json.loads(fetch(alice, f"{url}api/kernelspecs")[1])["default"] == "python3"
 
 
 def test_a_virtual_environment_can_be_made(lab: Lab, triton_image: str) -> None:

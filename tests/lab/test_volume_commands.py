@@ -126,7 +126,7 @@ class TestLookingInto:
         kept.says("echo two >~/mark; rm ~/big")
         kept.stop()
         whole = diff(kept)
-        assert whole["base"] == "profile base@1"
+        assert whole["base"] == "profile base@2"
         assert ("A", f"/home/{kept.user.name}/mark") in changes(whole)
         assert {("A", "/opt/mark"), ("D", "/etc/issue")} <= changes(whole)
         since = changes(diff(kept, "--from", "first"))
@@ -270,6 +270,28 @@ def test_what_was_chosen_at_the_start_is_kept_or_fresh(kept: Kept) -> None:
     assert kept.says("ls /opt ~/.config; ls ~/.config/app ~/.config/tool /opt/cache | grep -c x").endswith("\n2")
     shown = kept.user.ok("show", kept.name)
     assert "/opt/cache" in shown
+
+
+def test_a_renamed_session_is_reached_by_its_new_name_alone(kept: Kept, another: Callable[[], Kept]) -> None:
+    kept.start()
+    kept.mark("one")
+    refused = kept.user.berth("rename", kept.name, "x")
+    assert (refused.returncode, b"only a stopped session can be renamed" in refused.stderr) == (5, True)
+    kept.stop()
+    renamed = another()
+    said = kept.user.berth("rename", kept.name, renamed.name)
+    assert said.stderr.decode().splitlines()[-1] == f"to undo: berth rename {renamed.name} {kept.name}"
+    assert not kept.user.knows(kept.name)
+    renamed.again()
+    assert renamed.marks() == ["one", "one"]
+    assert kept.user.laptop.ok(renamed.name, "cat mark") == b"one\n"
+    assert kept.user.laptop.ssh(kept.name, "true").returncode == 255
+    renamed.says("mkdir results; echo 'of two' >'results/two words'")
+    here = f"/shared/home/{kept.user.name}/{renamed.name}"
+    kept.user.ok("cp", f"{renamed.name}:results", here)
+    kept.user.ok("cp", "-p", f"{here}/two words", f"{renamed.name}:copied back")
+    assert renamed.says("cat 'copied back'") == "of two"
+    renamed.stop()
 
 
 class TestDeletion:

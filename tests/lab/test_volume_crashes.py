@@ -60,23 +60,40 @@ def test_of_a_stopped_session(
     is_whole(kept, new_name, new)
 
 
-def test_a_rollback_of_a_running_session_stops_and_starts_it_once(
+def test_a_rollback_of_a_running_session_starts_it_once_in_its_job(
     crashing: Site, kept: Kept, new_name: Callable[[str], str]
 ) -> None:
     kept.again()
     before = kept.view()
     dies_at_each(
         crashing,
-        ["rollback.intent-recorded", "stop.cancelled", "launcher.rollback-begun", "rollback.done", "start.prepared"],
+        [
+            *("rollback.intent-recorded", "launcher.hold-begun", "hold.requested", "hold.held", "hold.answered"),
+            *("launcher.rollback-begun", "rollback.done", "start.prepared", "hold.begun"),
+        ],
         lambda: kept.send("rollback", body={"snapshot": "first"}),
     )
     kept.user.wait(kept.name, "ready")
     view = kept.done("rollback")
     assert view["host_key_fingerprint"] == before["host_key_fingerprint"]
+    assert view["job_id"] == before["job_id"]
+    assert view["generation"] != before["generation"]
     assert kept.user.jobs(view["id"]) == [str(view["job_id"])]
     assert kept.user.every_job(view["id"])[-1] == str(view["job_id"])
-    assert len(kept.user.every_job(view["id"])) == 3
+    assert len(kept.user.every_job(view["id"])) == 2
     is_whole(kept, new_name, ["one", "one"])
+
+
+def test_renaming(crashing: Site, kept: Kept, new_name: Callable[[str], str]) -> None:
+    former, renamed = kept.view(), Kept(kept.user, new_name("renamed"))
+    dies_at_each(
+        crashing, points("rename", "renew", "rename.written"), lambda: kept.send("rename", body={"name": renamed.name})
+    )
+    view = renamed.done("rename")
+    assert (view["id"], view["state"], kept.user.knows(kept.name)) == (former["id"], "stopped", False)
+    assert view["host_key_fingerprint"] != former["host_key_fingerprint"]
+    is_whole(renamed, new_name, ["two", "two"])
+    assert renamed.view()["host_key_fingerprint"] == view["host_key_fingerprint"]
 
 
 def test_deletion_restoring_and_purging(crashing: Site, kept: Kept, bob: User) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -74,6 +74,7 @@ def kept(people: dict[str, User]) -> Iterator[Kept]:
         ["verify"],
         ["flatten"],
         ["restore"],
+        ["rename", "mine"],
     ],
     ids=" ".join,
 )
@@ -96,11 +97,13 @@ def test_by_command_line(bob: User, kept: Kept, words: list[str]) -> None:
         ("DELETE /v1/sessions/{}/snapshots/first", None),
         ("POST /v1/sessions/{}/rollback", {"snapshot": "first"}),
         ("POST /v1/sessions/{}/switch", {"profile": "base"}),
+        ("POST /v1/sessions/{}/check", {"rollback": {"snapshot": "first"}}),
         ("POST /v1/sessions/{}/clone", {"name": "mine", "at": "1"}),
         ("GET /v1/sessions/{}/diff", None),
         ("GET /v1/sessions/{}/size", None),
         ("POST /v1/sessions/{}/verify", None),
         ("POST /v1/sessions/{}/flatten", None),
+        ("POST /v1/sessions/{}/rename", {"name": "mine"}),
         ("POST /v1/sessions/{}/root", None),
         ("POST /v1/sessions/{}/root/commit", None),
         ("POST /v1/deleted/{}/restore", {}),
@@ -108,7 +111,7 @@ def test_by_command_line(bob: User, kept: Kept, words: list[str]) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_by_the_api_with_every_name_that_it_has(bob: User, kept: Kept, line: str, body: dict[str, str] | None) -> None:
+def test_by_the_api_with_every_name_that_it_has(bob: User, kept: Kept, line: str, body: dict[str, Any] | None) -> None:
     method, path = line.split()
     data = [] if body is None else ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
     before = kept.view()["revision"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,7 @@ from tests.lab.services import restart
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.lab.conftest import User
     from tests.lab.ways import Way
@@ -82,3 +84,39 @@ def test_a_controller_that_was_away_learns_of_what_happened_meanwhile(
     alice.laptop.ok(session, "true")
     restart(crashing)
     wait_for(lambda: ended() == 2, what="the second connection to be known", seconds=30 + audit.RETRY_S)
+
+
+def test_terminals_are_counted_and_hear_who_ends_the_session(alice: User, new_name: Callable[[str], str]) -> None:
+    """And a connection says nothing of another session, which is queued."""
+    name, queued = new_name("farewell"), new_name("queued")
+    alice.ok("start", name, "--profile", "base")
+    alice.ok("start", queued, "--profile", "base", "--no-wait", "--begin=now+1hour")
+    quiet = alice.laptop.ssh(name, "true")
+    assert (quiet.returncode, quiet.stderr) == (0, b"")
+    with subprocess.Popen(alice.laptop.argv(queued, ["true"]), stderr=subprocess.PIPE) as waits:
+        assert waits.stderr is not None
+        assert f"berth: {queued} is queued" in waits.stderr.readline().decode()
+        waits.kill()
+    assert farewell(alice, name, lambda: alice.ok("stop", name)) == [
+        f"berth: {name}: alice stopped the session",
+        f"berth: Its files are kept. `berth start {name}` starts it again.",
+    ]
+    log = alice.ok("logs", name)
+    assert "Accepted publickey for alice" in log
+    assert not re.search(r"Timeout before authentication|Connection (closed|reset) by [0-9.]+ port", log)
+    alice.ok("stop", queued)
+    alice.ok("start", name)
+    job = alice.show(name)["job_id"]
+    said = farewell(alice, name, lambda: alice.site.lab.run(["scancel", str(job)], user="root"))
+    assert said[0] == f"berth: {name}: Slurm ends job {job} of this session (scancel, preemption or a requeue)"
+
+
+def farewell(user: User, session: str, end: Callable[[], object]) -> list[str]:
+    """Return the lines that a terminal of the session shows while `end` ends the session."""
+    argv = user.laptop.argv(session, ["echo open; cat"], options=["-tt"])
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as terminal:
+        assert terminal.stdout is not None
+        assert terminal.stdout.readline() == b"open\r\n"
+        wait_for(lambda: json.loads(user.ok("who", session, "--json"))["terminals"] == 1, what="the terminal to count")
+        end()
+        return terminal.stdout.read().decode().replace("\r", "").strip().splitlines()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from slurm.lab.paths import LabPaths
 from slurm.lab.preflight import check_root
 from slurm.lab.progress import ProgressLog
 from tests.site import deploy
+from tests.site.client_settings import connect_sessions, disconnect_sessions, read_client_settings
 from tests.site.laptop import Laptop
 from tests.site.programs import main as install_programs
 
@@ -30,13 +32,15 @@ if TYPE_CHECKING:
 BUILD = Path("build")
 SESSION = "dev"
 PROFILE = "triton-xpu"
+OTHER_PROFILE = "base"
+"""For a clone on another profile, in the tutorial."""
 
 
 READ = "python3 -m slurm.lab exec login -- cat"
 CONTROLLER_LOG = f"{READ} /var/log/berth/broker.log"
 GATEWAY_LOG = f"{READ} /var/log/berth/gateway.log"
 LAB_LOGS = "python3 -m slurm.lab logs"
-LOOK = "`make shell`, there `berth doctor`; `make demo` goes on from here, `make lab-down` begins anew"
+LOOK = "`make shell`, there `berth doctor`; `make demo` continues from here, `make lab-down` removes the cluster"
 
 
 class DemoError(Exception):
@@ -52,27 +56,40 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--port", type=int, default=2222, help="loopback port of this machine that leads to the gateway"
     )
+    parser.add_argument("--offline", action="store_true", help="sessions reach no package registries")
     options = parser.parse_args(argv)
     try:
         with step("begin", remedy="run it as root"):
             check_root()
-        run(options.port, ProgressLog())
+        run(options.port, ProgressLog(), offline=options.offline)
     except DemoError as error:
         print(f"\ndemo: {error}\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ndemo: interrupted; `make demo` goes on from here, `make lab-down` takes all away", file=sys.stderr)
+        print(
+            "\ndemo: interrupted; `make demo` continues from here, `make lab-down` removes the cluster", file=sys.stderr
+        )
         return 130
     return 0
 
 
-def run(port: int, progress: ProgressLog) -> None:
+def run(port: int, progress: ProgressLog, *, offline: bool = False) -> None:
+    with step("read the machine's client settings of package registries"):  # before anything changes
+        settings = None if offline else read_client_settings(os.environ)
     if install_programs(["openssh-client"]) != 0:
         raise DemoError("begin", "ssh is missing", remedy="apt-get install openssh-client")
     with step("bring up the cluster with Berth on it", log=f"{LAB_LOGS}; {CONTROLLER_LOG}"):
         site = deploy.up("lab", publish_port=_checked(port), progress=progress)
-    with step(f"build the profile {PROFILE}", remedy="mend what it says; `make demo` goes on from here"):
-        deploy.build_profile(site, PROFILE, progress)
+    for profile in (PROFILE, OTHER_PROFILE):
+        with step(
+            f"build the profile {profile}", remedy="correct the reported problem; `make demo` continues from here"
+        ):
+            deploy.build_profile(site, profile, progress)
+    with step("lead sessions to the package registries"):
+        if settings is None:
+            disconnect_sessions(site.lab)
+        else:
+            connect_sessions(site.lab, settings)
     with step("let the laptop's key in", log=CONTROLLER_LOG):
         laptop = Laptop.of(site, "alice", BUILD, port)
     show(site, f"berth start {SESSION} --profile {PROFILE} --gres=gpu:intel:1")
@@ -150,10 +167,11 @@ clinfo -l
 """
 
 _NEXT = """
-It runs on. From here:
+The cluster keeps running. Next steps:
 
   ssh -F build/ssh_config dev.berth      the session, through the gateway (this machine is the laptop)
   make shell                             alice's shell on the login node: berth --help, sinfo, squeue
+  docs/tutorial/first-session.md         a day's work in this session, step by step
   make lab-down                          take it all away
 """
 

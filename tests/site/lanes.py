@@ -41,6 +41,9 @@ CORES = os.cpu_count() or 1
 LANE_LIMIT_S = 4500
 """A lane that takes longer hangs. pytest's faulthandler_timeout shows where."""
 STOP_LIMIT_S = 60
+ENDS_WHAT_HANGS = ("-o", "faulthandler_exit_on_timeout=true")
+"""After pytest's faulthandler_timeout the worker of a test that hangs ends, which fails the test; another one goes on.
+Tests of `make soak` may take longer."""
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Lane:
 
     def start(self, pytest: str) -> None:
         """Start pytest; return at once."""
-        options = ["-m", self.marks, "-n", str(self.workers), "--dist", self.spread]
+        options = ["-m", self.marks, "-n", str(self.workers), "--dist", self.spread, *ENDS_WHAT_HANGS]
         options += ["--no-loadscope-reorder"] if self.spread == "loadfile" else []
         self._files = tempfile.mkdtemp(prefix="berth-")
         options += ["--basetemp", f"{self._files}/files"]

@@ -30,6 +30,7 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "squashfs-tools": lambda: shutil.which("mksquashfs"),
     "sshfs": lambda: shutil.which("sshfs"),
     "systemd": lambda: shutil.which("systemd-analyze"),
+    "tmux": lambda: shutil.which("tmux"),
     "xauth": lambda: shutil.which("xauth"),
     "xfsprogs": lambda: shutil.which("mkfs.xfs"),
 }

@@ -112,7 +112,7 @@ def _run(options: argparse.Namespace) -> int:
                 worst = max(worst, abs(subprocess.run(options.command, env=environment, check=False).returncode))
                 print(f"{site}: up after {up - began:.0f} s, tests {time.monotonic() - up:.0f} s", flush=True)
             finally:
-                if not os.environ.get("KEEP_VM"):
+                if site != sites[-1] or not os.environ.get("KEEP_VM"):
                     guest(options.state).end()
     return worst
 

@@ -14,7 +14,7 @@ from broker.controller.reconcile.operation_steps import OperationExecutor
 from broker.controller.registry.manifest import Unfinished
 from broker.controller.registry.operation import Operation
 from broker.schema.operations import OPERATIONS, permission_for
-from broker.status_text import describe_operation
+from broker.text.status import describe_operation
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {file: file.read_text(encoding="utf-8") for file in sorted((ROOT / "broker").rglob("*.py"))}

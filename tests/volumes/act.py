@@ -4,7 +4,6 @@ die at a labelled point and be asked again at once.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pwd
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.launcher.request import RequestContext, VerbError
@@ -21,9 +19,11 @@ from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes, make_volu
 from broker.names import new_id
 from broker.volumes import live_snapshot, record
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
+from tests.processes import process_state, process_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from broker.volumes.record import Record, Volume
 
@@ -97,7 +97,7 @@ class Actor:
         os._exit(0)
 
     def _do(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
-        vars(live_snapshot)["_signal_job"] = self._job  # there is no Slurm here
+        vars(live_snapshot)["signal_job"] = self._job  # there is no Slurm here
         place = RequestContext(pwd.getpwuid(os.getuid()), str(self.root), "sbatch", "session.sh")
         if verb != "make":
             return change_volumes(place, VOLUME_VERBS[verb].parse(request))
@@ -125,7 +125,7 @@ class Actor:
         text = f"RESULT={result}\nPAUSE=0.001\nMESSAGE={message}\nID={asked['ID']}\n"
         with (run / "copy.outcome").open("r+b", buffering=0) as outcome:
             outcome.write(text.encode())
-        vars(live_snapshot)["_job_is_gone"] = lambda _: False
+        vars(live_snapshot)["job_is_gone"] = lambda _: False
 
     def session(self, session: str) -> Path:
         return self.root / "sessions" / session
@@ -163,17 +163,8 @@ def _stopped(process: int) -> int:
     """Wait for this process, or one that it has started, to stand still; which one."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        for each in _descendants(process):
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[0] == "T":
-                    return each
+        for each in process_tree(process):
+            if process_state(each) == "T":
+                return each
         time.sleep(0.005)
     raise AssertionError("it came to no point at which it stops")
-
-
-def _descendants(process: int) -> list[int]:
-    found = [process]
-    for each in found:
-        with contextlib.suppress(OSError):
-            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
-    return found

@@ -4,13 +4,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument, no_wait_option, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import ProfileName, ProfileReference, SessionName, SnapshotReference
-from broker.cli.prompts import announce_restart, yes_option
+from broker.cli.params import ProfileName, SessionName, SnapshotReference
+from broker.cli.prompts import announce_restart, check_request, yes_option
+from broker.text.question import describe_switch_plan
+
+if TYPE_CHECKING:
+    from broker.user_input import ProfileReference
 
 
 @click.command()
@@ -48,7 +54,7 @@ def clone(
 
     \b
       berth clone dev trial --start
-      berth clone dev newer --profile triton-xpu@2
+      berth clone dev newer --profile triton-xpu@3
       berth clone dev yesterday --at 12
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     request = {
@@ -58,16 +64,24 @@ def clone(
         "version": profile.version if profile else None,
         "start": start,
     }
-    asked = invocation.post(f"/v1/sessions/{name}/clone", request)
-    from broker.cli.wait import asking, until_made
-    from broker.client.answers import parse_answer
-    from broker.schema.sessions import SessionView
+    try:
+        asked = invocation.post(f"/v1/sessions/{name}/clone", request)
+        from broker.cli.wait import asking, until_made
+        from broker.client.answers import parse_answer
+        from broker.schema.sessions import SessionView
+    except KeyboardInterrupt:
+        from broker.cli.errors import InterruptedWaitError
 
-    with asking(invocation, new, "clone"):
+        raise InterruptedWaitError(
+            f"interrupted; {new} may still be created", hint="`berth list` shows your sessions"
+        ) from None
+
+    with asking(invocation, new, "clone", source=name):
         view = parse_answer(SessionView, asked.answer())
         domain = invocation.client.site().domain if start else ""  # now, while Slurm is busy, rather than at the end
     if not no_wait:
-        view = until_made(invocation, view, timeout=timeout, ready=start)
+        source = invocation.client.read_session(name).id
+        view = until_made(invocation, view, timeout=timeout, ready=start, source=source)
     if start:
         from broker.cli.commands.start import announce
 
@@ -111,15 +125,15 @@ def switch(
     from broker.cli.wait import asking, finish_operation
     from broker.schema.volumes import SwitchRequest
 
-    view = invocation.client.session(name)
+    request = SwitchRequest(profile=profile.name, version=profile.version, fresh=fresh)
+    report = check_request(invocation, name, yes=yes, switch=request)
     announce_restart(
         invocation,
-        view,
-        f"switches from {view.profile}@{view.version} to {profile}; keeps its home and a snapshot of its present state",
+        report,
+        describe_switch_plan(report.session, profile),
         undone=f"{name} was not switched",
         yes=yes,
     )
-    request = SwitchRequest(profile=profile.name, version=profile.version, fresh=fresh)
     with asking(invocation, name, "switch"):
         view = invocation.client.switch(name, request)
     finish_operation(invocation, view, f"switched {name} to {profile}", no_wait=no_wait, timeout=timeout)

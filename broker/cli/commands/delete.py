@@ -12,12 +12,12 @@ from broker.cli import output
 from broker.cli.commands.sessions import names_argument, no_wait_option, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import DeletedName, SessionName
-from broker.cli.prompts import confirm, yes_option
+from broker.cli.prompts import check_request, confirm, yes_option
 from broker.cli.several import all_option, apply_to_each, raise_failures, selected_names
-from broker.errors import BerthError, ConflictError
+from broker.text.question import ask_delete, describe_deletion
 
 if TYPE_CHECKING:
-    from broker.schema.sessions import SessionView
+    from broker.errors import BerthError
 
 
 @click.command()
@@ -44,15 +44,14 @@ def delete(
     `berth restore NAME` can restore it with its snapshots for a time that the site sets; the command prints until
     when. The name is free at once.
     """
-    from broker.cli.session_text import ENDED
+    from broker.text.session import ENDED
 
     chosen = selected_names(invocation, names, ENDED, every=every)
     failed: list[BerthError] = []
-    stopped = apply_to_each(chosen, lambda name: _require_stopped(invocation, name), failed)
-    if stopped:
-        what = f"{', '.join(stopped)} and all {'its' if len(stopped) == 1 else 'their'} files"
+    reports = apply_to_each(chosen, lambda name: check_request(invocation, name, yes=yes, delete=True), failed)
+    if stopped := [report.session.name for report in reports]:
         undone = f"{', '.join(stopped)} {'was' if len(stopped) == 1 else 'were'} not deleted"
-        confirm(f"Delete {what}{' permanently' if purge else ''}?", undone=undone, yes=yes)
+        confirm(ask_delete(stopped, purge=purge), undone=undone, yes=yes)
     deleted = apply_to_each(stopped, lambda name: invocation.client.delete(name, purge=purge), failed)
     if not no_wait:
         from broker.cli.wait import until_gone
@@ -67,29 +66,8 @@ def delete(
         output.print_json(results[0] if len(chosen) == 1 else {"sessions": results})
     else:
         for view in deleted:
-            output.print_note(_describe_deletion(view, complete=not no_wait))
+            output.print_note(describe_deletion(view, complete=not no_wait))
     raise_failures(failed, len(chosen))
-
-
-def _require_stopped(invocation: Invocation, name: str) -> str:
-    """Return the name; ConflictError while the session has a job."""
-    from broker.cli.session_text import ENDED
-
-    view = invocation.client.session(name)
-    if view.state not in ENDED:
-        raise ConflictError(
-            f"{name} cannot be deleted while it is {view.state}", hint=f"`berth stop {name}` ends its job first"
-        )
-    return name
-
-
-def _describe_deletion(view: SessionView, *, complete: bool) -> str:
-    from broker.format import format_time
-
-    kept = " permanently"
-    if view.kept_until is not None:
-        kept = f"; `berth restore {view.name}` restores it until {format_time(view.kept_until)}"
-    return f"{view.name} is {'deleted' if complete else 'being deleted'}{kept}"
 
 
 @click.command()

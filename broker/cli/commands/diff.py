@@ -1,4 +1,4 @@
-"""`berth diff`: list what has changed in a session since its profile's image, or since a snapshot."""
+"""`berth diff`: list what has changed in a session since its profile's image or a snapshot."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
@@ -12,6 +12,7 @@ from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import SnapshotReference
+from broker.format import escape_controls
 
 if TYPE_CHECKING:
     from broker.schema.volumes import DiffReport, PackageChange
@@ -24,10 +25,13 @@ NOT_READ = "compared: type, mode, size, time, link target, attributes; `--conten
 @click.option(
     "--from", "since", type=SnapshotReference(), metavar="SNAPSHOT", help="Compare with this; default: the profile."
 )
+@click.option(
+    "--to", "until", type=SnapshotReference(), metavar="SNAPSHOT", help="Compare this; default: the present state."
+)
 @click.option("--content", is_flag=True, help="Also compare the content of files that look the same; slower.")
 @json_option
 @pass_invocation
-def diff(invocation: Invocation, name: str, *, since: str | None, content: bool) -> None:
+def diff(invocation: Invocation, name: str, *, since: str | None, until: str | None, content: bool) -> None:
     """Show changed packages and files.
 
     Packages come first, then files. Each line has A for added, M for modified or D for deleted, a tab, and the name,
@@ -35,13 +39,15 @@ def diff(invocation: Invocation, name: str, *, since: str | None, content: bool)
 
     A file is modified if its type, mode, size, modification time, link target, extended attributes or access lists
     differ. Only --content finds a change that kept the size and restored the modification time.
-    """
-    from broker.cli.progress import ProgressLine
 
-    with ProgressLine(quiet=invocation.json) as progress:
-        if progress.changes:
-            progress.show(f"{name}: {'comparing, reading the files' if content else 'comparing'}")
-        report = invocation.client.diff(name, since, content=content)
+    \b
+      berth diff dev --from 3 --to before-upgrade
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.cli.amounts import WorkAmounts
+    from broker.cli.wait import working
+
+    with working(invocation, f"comparing {name}", WorkAmounts(invocation, name)):
+        report = invocation.client.diff(name, since, until, content=content)
     if invocation.json:
         output.print_json(report)
     else:
@@ -49,10 +55,10 @@ def diff(invocation: Invocation, name: str, *, since: str | None, content: bool)
 
 
 def _print(name: str, report: DiffReport) -> None:
-    from broker import status_text
+    from broker.text import status
 
     if report.system_as_of is not None:
-        output.print_note(status_text.describe_save_time(report.system_as_of))
+        output.print_note(status.describe_save_time(report.system_as_of))
     if not report.packages and not report.files:
         output.print_note(f"{name}: no changes since {report.base}")
         if not report.content:
@@ -76,4 +82,4 @@ def _package(package: PackageChange) -> tuple[str, str]:
 
 
 def _line(change: str, what: str) -> None:
-    output.write(f"{change}\t{output.escape_controls(what)}\n")
+    output.write(f"{change}\t{escape_controls(what)}\n")

@@ -18,6 +18,7 @@ from broker.cli.params import SessionName, known
 from broker.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
+    from broker.cli.fetch_tree import Fetched
     from broker.schema.environments import BatchJob, EnvironmentView
 
 SHOWN_CHARS = 200
@@ -71,39 +72,62 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
     wrote in its working directory to the directory of its submission. Existing files that differ are listed and not
     replaced, unless --force is given. The JOBID of a job array selects all its tasks; `42_7` selects one.
     """
-    from broker.cli.fetch_tree import Clash, fetch_tree
-
     found = _begun(invocation, job)
-    copied: list[str] = []
-    clashes: list[Clash] = []
-    too_long: list[str] = []
-    for environment, begun in found:
-        below = Path() if everything else _below_home(begun)
-        if below is None:
-            continue
-        base = Path(environment.base) / below if environment.base else None
-        done = fetch_tree(Path(begun.top) / below, to or Path(begun.work or found[0][1].work), base=base, force=force)
-        copied += done.copied
-        clashes += done.clashes
-        too_long += done.too_long
+    done = _fetch_all(invocation, found, job, to=to, everything=everything, force=force)
     if invocation.json:
-        output.print_json({"copied": copied, "left": [*(clash.path for clash in clashes), *too_long]})
+        left = [*(clash.path for clash in done.clashes), *done.too_long]
+        output.print_json({"copied": done.copied, "left": left})
     else:
-        for path in copied:
+        for path in done.copied:
             output.print_line(path)
-    if clashes:
+    if done.clashes:
         raise ConflictError(
-            f"{output.pluralize(len(clashes), 'file')} not copied, because another version exists: "
-            + ", ".join(clash.path for clash in clashes[:5]),
+            f"{output.pluralize(len(done.clashes), 'file')} not copied, because another version exists: "
+            + ", ".join(clash.path for clash in done.clashes[:5]),
             hint="all other files were copied; --force replaces these, --to DIRECTORY copies to another directory",
         )
-    if too_long:
+    if done.too_long:
         raise ConflictError(
-            f"{output.pluralize(len(too_long), 'path')} too long to copy, such as {too_long[0][:SHOWN_CHARS]}…",
+            f"{output.pluralize(len(done.too_long), 'path')} too long to copy, such as "
+            f"{done.too_long[0][:SHOWN_CHARS]}…",
             hint="all other files were copied; use --to DIRECTORY with a shorter path",
         )
     if not invocation.json:
-        output.print_note(f"{output.pluralize(len(copied), 'file')} of job {job}")
+        output.print_note(f"{output.pluralize(len(done.copied), 'file')} of job {job}")
+
+
+def _fetch_all(
+    invocation: Invocation,
+    found: list[tuple[EnvironmentView, BatchJob]],
+    job: str,
+    *,
+    to: Path | None,
+    everything: bool,
+    force: bool,
+) -> Fetched:
+    """Copy the output of all tasks, with progress. InterruptedWaitError after Ctrl-C; what is copied stays."""
+    from broker.cli.amounts import OwnAmounts
+    from broker.cli.errors import InterruptedWaitError
+    from broker.cli.fetch_tree import Fetched, fetch_tree
+    from broker.cli.progress import ProgressLine
+
+    done, amounts = Fetched(), OwnAmounts()
+    try:
+        with ProgressLine(f"copying the files of job {job}", quiet=invocation.json, amounts=amounts):
+            for environment, begun in found:
+                below = Path() if everything else _below_home(begun)
+                if below is None:
+                    continue
+                base = Path(environment.base) / below if environment.base else None
+                target = to or Path(begun.work or found[0][1].work)
+                part = fetch_tree(Path(begun.top) / below, target, base=base, force=force, count=amounts.add)
+                done.add(part)
+    except KeyboardInterrupt:
+        raise InterruptedWaitError(
+            f"interrupted; {output.pluralize(amounts.files, 'file')} of job {job} copied",
+            hint="the same command copies the others",
+        ) from None
+    return done
 
 
 @click.command()
@@ -129,7 +153,7 @@ def promote(invocation: Invocation, job: str, name: str, *, no_wait: bool, timeo
     with asking(invocation, name, "promote"):
         view = invocation.client.promote(environment.id, PromoteRequest(name=name, job=job))
     if not no_wait:
-        view = until_made(invocation, view, timeout=timeout, ready=False)
+        view = until_made(invocation, view, timeout=timeout, ready=False, source=environment.id)
     if invocation.json:
         output.print_json(view)
     else:

@@ -12,24 +12,23 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING, NoReturn
 
+from broker.cli.connection_end import explain_end
 from broker.cli.errors import InterruptedWaitError
 from broker.cli.output import print_note
-from broker.cli.prompts import announce_restart
-from broker.cli.session_text import ENDED, has_job
+from broker.cli.prompts import announce_restart, check_request
 from broker.cli.ssh_process import cannot_run, ssh_command
+from broker.cli.ssh_watcher import SSH_FAILED, SUSPECT_CODES
 from broker.cli.wait import asking, until_done, until_ended, until_ready
 from broker.errors import BerthError, ConflictError
 from broker.schema.sessions import SessionState, StartRequest
-from broker.status_text import pending_operation
+from broker.text.session import ENDED, has_job
+from broker.text.status import pending_operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from broker.cli.context import Invocation
     from broker.schema.sessions import OperationView, SessionView
-
-LOST = 255
-"""Exit code of ssh(1) for its own failure. A command that ends with it counts as lost, too."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
@@ -44,9 +43,11 @@ def run_as_root(
     """
     view = invocation.client.session(name)
     _check_free(view)
+    if has_job(view):  # it is started again in normal mode afterwards, which limits could forbid
+        check_request(invocation, name, yes=True, restart=True)
     announce_restart(
         invocation,
-        view,
+        check_request(invocation, name, yes=yes, root=True),
         "will start in root mode for this command",
         undone=f"nothing was run in {name}",
         yes=yes,
@@ -55,7 +56,7 @@ def run_as_root(
     _check_free(view)
     with _on_signals(_interrupt), _root_mode(invocation, name, had_job=has_job(view)):
         code = _run(invocation, name, before, command)
-        if code == 0 or (keep and code != LOST):
+        if code == 0 or (keep and code != SSH_FAILED):
             _commit(invocation, name)
         else:
             _say(invocation, f"{_why_not_kept(code)}; its changes are discarded")
@@ -111,14 +112,17 @@ def _until_in_root_mode(invocation: Invocation, view: SessionView) -> None:
 
 def _run(invocation: Invocation, name: str, before: Sequence[str], command: str) -> int:
     """Run ssh(1) and wait for its end, also after Ctrl-C; then InterruptedWaitError."""
-    argv = ssh_command(invocation, name, before=before, after=["--", command], root=True)
+    argv, connection = ssh_command(invocation, name, before=before, after=["--", command], root=True)
     process, signals = None, list[int]()
     try:
         with _on_signals(signals.append):  # until it has started, there is no process to end
             process = subprocess.Popen(argv)
         if signals:
             raise KeyboardInterrupt
-        return process.wait()
+        code = process.wait()
+        if code in SUSPECT_CODES and not invocation.json:
+            explain_end(invocation, connection)
+        return code
     except OSError as error:
         raise cannot_run(error) from error
     except KeyboardInterrupt:
@@ -169,7 +173,10 @@ def _leave_root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Non
     client = invocation.client
     try:
         view = client.session(name)
-        if _in_root_mode(view):
+        restarted = _restarted(invocation, view) if had_job else None
+        if restarted is not None:
+            view = restarted
+        elif _in_root_mode(view):
             view = until_ended(invocation, client.stop(name))
         if had_job and view.state in ENDED:
             view = client.start(name, StartRequest())
@@ -177,6 +184,10 @@ def _leave_root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Non
             until_ready(invocation, view)
     except InterruptedWaitError:
         raise
+    except KeyboardInterrupt:
+        raise InterruptedWaitError(
+            f"interrupted; {name} may still be in root mode", hint=f"`berth stop {name}` ends root mode"
+        ) from None
     except BerthError as error:
         raise type(error)(
             f"{name} could not leave root mode: {error.message}",
@@ -185,8 +196,18 @@ def _leave_root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Non
     _say(invocation, f"{name} is {'ready again' if had_job else 'stopped again'}")
 
 
+def _restarted(invocation: Invocation, view: SessionView) -> SessionView | None:
+    """Restart a session that is ready in root mode; None if it is not, or if a restart is refused."""
+    if not view.root or view.state is not SessionState.READY:
+        return None
+    try:
+        return invocation.client.restart(view.name)
+    except BerthError:  # as if the disk is full: the session must leave root mode all the same
+        return None
+
+
 def _why_not_kept(code: int) -> str:
-    if code == LOST:
+    if code == SSH_FAILED:
         return "the connection was lost, or the command ended with 255"
     return f"the command ended with {code}"
 

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import SessionName
+from broker.cli.params import SessionName, watch_option
 from broker.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -58,10 +58,17 @@ class States(click.ParamType[frozenset[str]]):
     help="wide: all columns, nothing shortened; name: only the names; json: as --json.",
 )
 @click.option("--deleted", is_flag=True, help="List deleted sessions that `berth restore` can restore.")
+@watch_option
 @json_option
 @pass_invocation
 def list_sessions(
-    invocation: Invocation, names: tuple[str, ...], *, states: frozenset[str] | None, form: str | None, deleted: bool
+    invocation: Invocation,
+    names: tuple[str, ...],
+    *,
+    states: frozenset[str] | None,
+    form: str | None,
+    deleted: bool,
+    watch: bool,
 ) -> None:
     """List your sessions.
 
@@ -69,7 +76,11 @@ def list_sessions(
     ended. A question mark after the state means that Slurm does not answer and the state may be out of date. STOPS is
     there if a session will be stopped: `at` a time, or `until` which it continues in new jobs.
 
-    On a terminal, long reasons are shortened to its width.
+    On a terminal, long reasons are shortened to its width. The wide form shows whose profile it is, too: the site's or
+    your own.
+
+    With --watch, the list follows every change until Ctrl-C: in place on a terminal, elsewhere with one line for each
+    change, and with --json as one object for each change, `{"changed": [SESSION...], "removed": [ID...]}`.
 
     \b
       berth list --state ready,queued
@@ -79,7 +90,14 @@ def list_sessions(
     if deleted:
         if names or states:
             raise InvalidInputError("--deleted cannot be combined with NAME or --state")
+        if watch:
+            raise InvalidInputError("--deleted cannot be combined with --watch")
         _list_deleted(invocation, only_names=form == "name")
+        return
+    if watch:
+        if form == "name":
+            raise InvalidInputError("--output name cannot be combined with --watch")
+        _watch(invocation, names, states, form)
         return
     views = _selected(invocation.client.sessions(), names, states)
     if invocation.json:
@@ -88,11 +106,15 @@ def list_sessions(
         for view in views:
             output.print_line(view.name)
     elif views:
-        _print_sessions(views, wide=form == "wide")
-    elif states:
-        output.print_note("You have no sessions in these states.")
+        _print_sessions(views, wide=form == "wide", stores=_profile_stores(invocation, form))
     else:
-        output.print_note("You have no sessions. `berth start NAME --profile PROFILE` starts one.")
+        output.print_note(_describe_none(states))
+
+
+def _describe_none(states: frozenset[str] | None) -> str:
+    if states:
+        return "You have no sessions in these states."
+    return "You have no sessions. `berth start NAME --profile PROFILE` starts one."
 
 
 def _selected(views: Sequence[SessionView], names: Sequence[str], states: frozenset[str] | None) -> list[SessionView]:
@@ -102,11 +124,37 @@ def _selected(views: Sequence[SessionView], names: Sequence[str], states: frozen
     return [view for view in views if (not names or view.name in names) and (states is None or view.state in states)]
 
 
-def _print_sessions(views: Sequence[SessionView], *, wide: bool) -> None:
-    from broker.cli.session_text import SHRINKING_COLUMN, session_table, stale_note
+def _profile_stores(invocation: Invocation, form: str | None) -> Sequence[str]:
+    """Return the site's stores of profiles for the wide form, which tells them from the user's own."""
+    return invocation.client.read_site().profile_stores if form == "wide" else ()
+
+
+def _watch(invocation: Invocation, names: Sequence[str], states: frozenset[str] | None, form: str | None) -> None:
+    from broker.cli.watch_output import show_list
+    from broker.text.session import SHRINKING_COLUMN, session_table
+
+    if names:
+        _selected(invocation.client.sessions(), names, None)  # its error for a name without a session
+    wide, stores = form == "wide", _profile_stores(invocation, form)
+
+    def lines(views: Sequence[SessionView]) -> list[str]:
+        if not views:
+            return [_describe_none(states)]
+        headings, rows = session_table(views, time.time(), wide=wide, stores=stores)
+        return output.table_lines(headings, rows, shrink=None if wide else SHRINKING_COLUMN)
+
+    show_list(
+        invocation,
+        lambda view: (not names or view.name in names) and (states is None or view.state in states),
+        lines,
+    )
+
+
+def _print_sessions(views: Sequence[SessionView], *, wide: bool, stores: Sequence[str]) -> None:
+    from broker.text.session import SHRINKING_COLUMN, session_table, stale_note
 
     now = time.time()
-    headings, rows = session_table(views, now, wide=wide)
+    headings, rows = session_table(views, now, wide=wide, stores=stores)
     output.print_table(headings, rows, shrink=None if wide else SHRINKING_COLUMN)
     outdated = [view for view in views if view.stale_since is not None]
     if outdated:
@@ -114,7 +162,7 @@ def _print_sessions(views: Sequence[SessionView], *, wide: bool) -> None:
 
 
 def _list_deleted(invocation: Invocation, *, only_names: bool) -> None:
-    from broker.cli.session_text import DELETED_HEADINGS, deleted_row
+    from broker.text.session import DELETED_HEADINGS, deleted_row
 
     views = invocation.client.deleted()
     if invocation.json:

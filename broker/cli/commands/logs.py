@@ -13,6 +13,8 @@ from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import SessionName
+from broker.format import escape_controls
+from broker.text.log import added
 
 if TYPE_CHECKING:
     from broker.schema.connections import ConnectionView
@@ -22,9 +24,6 @@ TAIL_BYTES = 1 << 20
 
 FOLLOW_INTERVAL_S = 1.0
 """Time between two reads of a followed log; each read is a small one on the shared file system."""
-
-_OVERLAP_CHARS = 1024
-"""Characters that must match to find the end of the last read."""
 
 
 @click.command()
@@ -49,7 +48,7 @@ def logs(invocation: Invocation, name: str, *, lines: int | None, follow: bool) 
 
 
 def _follow(invocation: Invocation, name: str, seen: str) -> None:
-    from broker.cli.session_text import ENDED
+    from broker.text.session import ENDED
 
     client = invocation.client
     while True:
@@ -62,17 +61,8 @@ def _follow(invocation: Invocation, name: str, seen: str) -> None:
         time.sleep(FOLLOW_INTERVAL_S)
 
 
-def added(seen: str, text: str) -> str:
-    """Return the text that a later tail `text` of a log has after `seen`; all of it if the log was replaced."""
-    if text.startswith(seen):
-        return text[len(seen) :]
-    last = seen[-_OVERLAP_CHARS:]
-    position = text.rfind(last)
-    return text if position < 0 else text[position + len(last) :]
-
-
 def _write(text: str) -> None:
-    output.write(output.escape_controls(text, keep="\n\t"))
+    output.write(escape_controls(text, keep="\n\t"))
 
 
 @click.command()
@@ -109,12 +99,17 @@ def who(invocation: Invocation, name: str, *, ended: bool) -> None:
     """Show the connections to a session.
 
     With user, client address, key, start, and bytes sent to and received from the session, at most a minute old. Of
-    `berth ssh`, which connects directly, only the start is known; see --all.
+    `berth ssh`, which connects directly, only the start is known; see --all. The number of open terminals, which the
+    session's job reports, includes those of `berth ssh`.
     """
-    found = invocation.client.connections(name, ended=ended)
+    presence = None if ended else invocation.client.presence(name)
+    found = invocation.client.connections(name, ended=True) if presence is None else presence.connections
     if invocation.json:
-        output.print_json({"connections": [each.model_dump(mode="json") for each in found]})
+        result: dict[str, object] = {"connections": [each.model_dump(mode="json") for each in found]}
+        output.print_json(result if presence is None else result | {"terminals": presence.terminals})
         return
+    if presence is not None and presence.terminals:
+        output.print_note(f"{name} has {output.pluralize(presence.terminals, 'open terminal')}.")
     if not found:
         output.print_note(f"Berth knows of no {'' if ended else 'open '}connections to {name}.")
         return

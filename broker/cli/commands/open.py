@@ -1,83 +1,166 @@
-"""`berth open`: open a session in an IDE on the user's own machine, or print the link for it."""
+"""`berth open`: open a session in an IDE on the user's own machine, or one of its services in the browser."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import threading
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import click
+from click.shell_completion import CompletionItem
 
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.client.ide_links import LINKS
 from broker.errors import BerthError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from broker.schema.site import SiteView
 
 
-def _vs_code(scheme: str) -> Callable[[str, str, str], str]:
-    """Return a function for links `SCHEME://vscode-remote/ssh-remote+HOST/PATH` of the Remote - SSH extension."""
+class OpenTarget(click.ParamType[str]):
+    """An IDE, or the name of a service."""
 
-    def link(host: str, _user: str, path: str) -> str:
-        return f"{scheme}://vscode-remote/ssh-remote+{host}{quote(path)}"
+    name = "target"
 
-    return link
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in LINKS:
+            from profiles.recipe.service import parse_service_name
 
+            try:
+                parse_service_name(value)
+            except ValueError as error:
+                shown = ascii(value[:60])
+                ides = ", ".join(LINKS)
+                self.fail(f"{shown} is neither an IDE ({ides}) nor a valid name of a service: it {error}", param, ctx)
+        return value
 
-def _jetbrains(host: str, user: str, path: str) -> str:
-    """Return a link of JetBrains Gateway, which asks for the IDE and installs it in the session's home."""
-    fields = {"type": "ssh", "deploy": "true", "host": host, "port": "22", "user": user, "projectPath": path}
-    return "jetbrains-gateway://connect#" + "&".join(
-        f"{name}={quote(value, safe='')}" for name, value in fields.items()
-    )
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        del param, ctx
+        return f"Choose from: {', '.join(LINKS)}, or a service of the session"
 
-
-def _zed(host: str, _user: str, path: str) -> str:
-    """Return a link that opens the same as `zed ssh://HOST/PATH`."""
-    return f"zed://ssh/{host}{quote(path)}"
-
-
-LINKS: dict[str, Callable[[str, str, str], str]] = {
-    "vscode": _vs_code("vscode"),
-    "cursor": _vs_code("cursor"),
-    "jetbrains": _jetbrains,
-    "zed": _zed,
-}
-"""IDE → what makes its link of the session's host name, the user there, and an absolute path."""
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, param
+        return [CompletionItem(ide) for ide in LINKS if ide.startswith(incomplete)]
 
 
 @click.command("open")
 @name_argument
-@click.argument("ide", type=click.Choice(list(LINKS)))
+@click.argument("target", type=OpenTarget(), metavar="IDE|SERVICE")
+@click.option("--local", is_flag=True, help="Open a service here: listen on this machine until Ctrl-C.")
 @click.option("--path", metavar="PATH", help="The folder to open, absolute; default: your home in the session.")
-@click.option("--print", "only_print", is_flag=True, help="Print the link, and open nothing.")
+@click.option("--print", "only_print", is_flag=True, help="Print the link or address, and open nothing.")
 @json_option
 @pass_invocation
-def open_session(invocation: Invocation, name: str, ide: str, *, path: str | None, only_print: bool) -> None:
-    """Open a session in an IDE, or print its link.
+def open_session(
+    invocation: Invocation, name: str, target: str, *, local: bool, path: str | None, only_print: bool
+) -> None:
+    """Open a session in an IDE, or a service of it.
 
-    The IDE uses the machine's own ssh, so `berth ssh-config` must have been set up there; connecting starts the
-    session if need be. Where there is no display, as on a login node, the link is printed: open it where the IDE is.
+    An IDE (vscode, cursor, jetbrains or zed) uses the machine's own ssh, so `berth ssh-config` must have been set up
+    there; connecting starts the session if need be. Where there is no display, as on a login node, the link is
+    printed: open it where the IDE is.
+
+    SERVICE is a web application in the session, as `berth services NAME` lists them. With --local, the service is
+    started, and the command prints an address for the browser on this machine, where only you can use it. For the
+    browser on your laptop it also prints the ssh command. The service keeps running when the command ends.
     """
+    if target in LINKS:
+        _open_ide(invocation, name, target, local=local, path=path, only_print=only_print)
+        return
+    _check_service_options(name, target, local=local, path=path)
+    from broker.cli.local_service import open_local
+
+    open_local(invocation, name, target, lambda url, port: _service_opened(invocation, target, url, port, only_print))
+
+
+def _open_ide(invocation: Invocation, name: str, ide: str, *, local: bool, path: str | None, only_print: bool) -> None:
+    """Open the IDE's link, or print it."""
+    if local:
+        raise InvalidInputError(
+            f"--local is for services, and {ide} is an IDE", hint=f"`berth open {name} {ide}` opens it"
+        )
     if path is not None and not (path.startswith("/") and path.isprintable()):
         raise InvalidInputError(f"--path {path!r} is not an absolute path in the session")
     view = invocation.client.session(name)
     link = LINKS[ide](f"{view.name}.{invocation.client.site().domain}", view.owner, path or f"/home/{view.owner}")
     if invocation.json:
         output.print_json({"link": link})
-        return
-    opener = shutil.which("xdg-open") if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else None
-    if only_print or opener is None:
+    elif only_print or not _can_open():
         output.print_line(link)
+    else:
+        _open_link(link, ide, instead=f"berth open {name} {ide} --print")
+        output.print_note(f"{ide} is opening {view.name}")
+
+
+def _check_service_options(name: str, service: str, *, local: bool, path: str | None) -> None:
+    """Raise InvalidInputError for options that a service does not take."""
+    if not local:
+        raise InvalidInputError(
+            f"{service} is no IDE ({', '.join(LINKS)}), and a service needs --local",
+            hint=f"`berth open {name} {service} --local`; `berth services {name}` lists the services",
+        )
+    if path is not None:
+        raise InvalidInputError(
+            f"--path is for IDEs, and {service} is a service", hint=f"`berth open {name} {service} --local` opens it"
+        )
+
+
+def _service_opened(invocation: Invocation, service: str, url: str, port: int, only_print: bool) -> None:
+    """Print the service's address and how a laptop reaches it, and open it where there is a display."""
+    site = invocation.client.site()
+    command = _laptop_command(site, port)
+    if invocation.json:
+        output.print_json({"service": service, "url": url, "laptop": command})
         return
+    output.print_line(url)
+    output.print_note(f"on your laptop, run this first: {command}")
+    output.print_note("Ctrl-C closes it; the service keeps running")
+    if not only_print and _can_open():
+        threading.Thread(target=_open_browser, args=[url], daemon=True).start()
+
+
+def _open_browser(url: str) -> None:
+    """Hand the address to the desktop; print a failure. Return when the browser has ended, if the desktop waits for it.
+
+    The browser is in a session of its own: Ctrl-C closes the address, and not the browser.
+    """
+    opener, nothing = shutil.which("xdg-open") or "xdg-open", subprocess.DEVNULL
+    try:
+        done = subprocess.run(
+            [opener, url], stdin=nothing, stdout=nothing, stderr=nothing, check=False, start_new_session=True
+        )
+        failure = f"xdg-open ended with {done.returncode}" if done.returncode else ""
+    except OSError as error:
+        failure = str(error.strerror)
+    if failure:
+        output.print_note(f"the browser could not be opened: {failure}")
+
+
+def _laptop_command(site: SiteView, port: int) -> str:
+    """Return the ssh command that makes the port of this machine one of the laptop."""
+    import socket
+
+    here = socket.gethostname()
+    host = site.login_host if site.login_host.partition(".")[0] == here.partition(".")[0] else here
+    return f"ssh -N -L {port}:127.0.0.1:{port} {site.user}@{host}"
+
+
+def _can_open() -> bool:
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and shutil.which("xdg-open") is not None
+
+
+def _open_link(link: str, ide: str, *, instead: str) -> None:
+    """Hand the IDE's link to the desktop. Raises BerthError with the desktop's message."""
+    opener = shutil.which("xdg-open") or "xdg-open"
     done = subprocess.run([opener, link], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BerthError(
             f"{ide} could not be opened: {done.stderr.strip()[-200:] or f'xdg-open ended with {done.returncode}'}",
-            hint=f"is it installed here? `berth open {name} {ide} --print` gives the link",
+            hint=f"is it installed here? `{instead}` gives the link",
         )
-    output.print_note(f"{ide} is opening {view.name}")

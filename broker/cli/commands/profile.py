@@ -13,8 +13,20 @@ import click
 from broker.cli import output
 from broker.cli.commands.profile_commit import commit
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import ProfileName, ProfileReference
-from broker.cli.stores import image_json, image_line, profile_errors, show_steps_on, store_of, store_option, stores_of
+from broker.cli.params import ProfileName
+from broker.cli.stores import (
+    bases_of,
+    catalog_of,
+    image_json,
+    note_target,
+    print_published,
+    profile_errors,
+    show_steps_on,
+    store_of,
+    store_option,
+    target_of,
+    target_option,
+)
 from broker.errors import (
     BerthError,
     ConflictError,
@@ -22,9 +34,12 @@ from broker.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from broker.format import escape_controls
 
 if TYPE_CHECKING:
-    from profiles.image.store import Image, Store
+    from broker.user_input import ProfileReference
+    from profiles.image.catalog import Catalog
+    from profiles.image.store import Image
 
 profile_argument = click.argument("wanted", type=ProfileName(), metavar="PROFILE[@VERSION]")
 
@@ -39,28 +54,59 @@ profile.add_command(commit)
 
 @profile.command()
 @click.argument("recipe", metavar="FILE|NAME")
-@store_option
+@target_option
 @json_option
 @pass_invocation
 def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
     """Build an image and publish it.
 
     From the profile in FILE, or from the one of that NAME that comes with Berth. It runs here and as you, and
-    takes minutes. A version that is published already is never overwritten. Without
-    --store the image goes to the first of profiles.stores.
+    takes minutes. All faults of the profile are reported before the build begins. A version that is published already
+    is never overwritten.
+
+    Everybody can start the images of the site's stores, and only you those of your own. Bases are searched in all of
+    them, wherever the image is published.
     """
     with profile_errors():
         from broker.cli.progress import ProgressLine
+        from broker.profile_options import check_profile_option
         from profiles.build import builder
 
-        stores = stores_of(invocation, store)
-        target: Store = stores.stores[0]
+        target = target_of(invocation, store)
+        bases = bases_of(invocation, target)
+        note_target(invocation, store, target)
         with ProgressLine(quiet=invocation.json) as line:
-            image = builder.build(_recipe(recipe), store=target, bases=stores, progress=show_steps_on(line))
+            image = builder.build(
+                _recipe(recipe),
+                store=target,
+                bases=bases,
+                progress=show_steps_on(line),
+                check_option=check_profile_option,
+            )
+    print_published(invocation, image)
+
+
+@profile.command()
+@click.argument("recipe", metavar="FILE|NAME")
+@json_option
+@pass_invocation
+def check(invocation: Invocation, recipe: str) -> None:
+    """Check a profile without building it.
+
+    Reports all faults of the profile in FILE, or of the one of that NAME that comes with Berth, and whether its base
+    image exists. Exit code 2 if the profile is invalid, 3 without its base.
+    """
+    with profile_errors():
+        from broker.profile_options import check_profile_option
+        from profiles.build.builder import find_base
+        from profiles.recipe.spec import load_profile
+
+        checked = load_profile(_recipe(recipe), check_profile_option)
+        find_base(checked, catalog_of(invocation))
     if invocation.json:
-        output.print_json(image_json(image))
+        output.print_json({"ok": True, "name": checked.name, "version": checked.version})
     else:
-        output.print_line(image_line(image))
+        output.print_note(f"the profile {checked.name}@{checked.version} is valid")
 
 
 @profile.command("list")
@@ -70,36 +116,41 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
 def list_profiles(invocation: Invocation, store: Path | None) -> None:
     """List the images for sessions.
 
-    `newest` marks the default version of a name.
+    OWNER is `site`, or `own` for your own images, which only you can start. `newest` marks the default version of a
+    name. If the site and you have the same name, start `site/NAME` or `own/NAME`.
     """
     from broker.format import format_size, format_time
 
     with profile_errors():
         from profiles.recipe.shipped import shipped_profiles
 
-        contents = stores_of(invocation, store).contents()
-        newest = {image.name: image for image in contents.images}
-        if invocation.json:
-            listed = [image_json(image) | {"newest": newest[image.name] is image} for image in contents.images]
-            output.print_json({"profiles": listed, "damaged": [error.message for error in contents.damaged]})
-            return
+        contents = catalog_of(invocation, store).contents()
+    images = [(owner, image) for owner, each in contents.items() for image in each.images]
+    images.sort(key=lambda each: each[1].name)  # the versions of an owner are in their order
+    damaged = [error.message for each in contents.values() for error in each.damaged]
+    newest = {(owner, image.name): image for owner, image in images}
+    if invocation.json:
+        listed = [image_json(image, owner) | {"newest": newest[owner, image.name] is image} for owner, image in images]
+        output.print_json({"profiles": listed, "damaged": damaged})
+        return
     output.print_table(
-        ("NAME", "VERSION", "", "SIZE", "BUILT", "DESCRIPTION"),
+        ("NAME", "VERSION", "OWNER", "", "SIZE", "BUILT", "DESCRIPTION"),
         [
             (
                 image.name,
                 image.version,
-                "newest" if newest[image.name] is image else "",
+                owner,
+                "newest" if newest[owner, image.name] is image else "",
                 format_size(image.size),
                 format_time(image.created),
                 image.profile.description,
             )
-            for image in contents.images
+            for owner, image in images
         ],
     )
-    for error in contents.damaged:
-        output.print_note(f"damaged: {error.message}")
-    if unbuilt := sorted(shipped_profiles().keys() - newest.keys()):
+    for message in damaged:
+        output.print_note(f"damaged: {message}")
+    if unbuilt := sorted(shipped_profiles().keys() - {name for _, name in newest}):
         output.print_note(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
 
 
@@ -111,16 +162,21 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
     """Show the recipe of an image.
 
-    With all defaults, and the image's digest, labels and path.
+    With all defaults, and the image's owner, digest, labels and path.
     """
     with profile_errors():
-        image = stores_of(invocation, store).find(wanted.name, wanted.version)
+        catalog = catalog_of(invocation, store)
+        image = catalog.find(wanted.name, wanted.version)
+        shown = image_json(image, catalog.owner_of(image))
     if invocation.json:
-        output.print_json(image_json(image))
+        output.print_json(shown)
         return
     import yaml
 
-    output.write(yaml.safe_dump(image_json(image), sort_keys=False, allow_unicode=False))
+    from broker.format import format_date
+
+    described = shown | {"created": format_date(image.created)}
+    output.write(yaml.safe_dump(described, sort_keys=False, allow_unicode=False))
 
 
 @profile.command()
@@ -134,8 +190,7 @@ def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None)
     Reads the whole image. Exit code 1 if they differ.
     """
     with profile_errors():
-        stores = stores_of(invocation, store)
-        image = stores.find(wanted.name, wanted.version)
+        image = catalog_of(invocation, store).find(wanted.name, wanted.version)
         store_of(image).verify(image)
     if invocation.json:
         output.print_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
@@ -162,16 +217,44 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
             f"the version of {wanted.name} is missing", hint="use NAME@VERSION; `berth profile list` shows the versions"
         )
     with profile_errors():
-        image = stores_of(invocation, store).find(wanted.name, wanted.version)
-        if not force:
+        from profiles.image.store import Image, Store
+
+        catalog = catalog_of(invocation, store)
+        image = _image_to_delete(catalog, wanted, wanted.version)
+        place = image.directory if isinstance(image, Image) else image
+        digest = image.digest if isinstance(image, Image) else ""
+        holder = Store(place.parent.parent)
+        holder.check_writable(place.parent.name)
+        if isinstance(image, Image) and not force:
             _require_unused(invocation, image)
-        if not yes and not _confirmed(image):
+        if not yes and not _confirmed(wanted, place):
             raise BerthError(f"{wanted} was not deleted")
-        store_of(image).delete(image.name, image.version)
+        holder.delete(place.parent.name, place.name)
     if invocation.json:
-        output.print_json({"deleted": str(wanted), "digest": image.digest})
+        output.print_json({"deleted": str(wanted), "digest": digest})
     else:
         output.print_note(f"deleted {wanted}")
+
+
+def _image_to_delete(catalog: Catalog, wanted: ProfileReference, version: str) -> Image | Path:
+    """Return the image, or the directory of one that is damaged: nothing tells which sessions use it.
+
+    InvalidInputError if the site and the user have it, also if both are the same image.
+    """
+    from profiles.errors import DamagedImageError
+    from profiles.image.catalog import split_owner
+
+    holders = catalog.holders(wanted.name, version)
+    if len({owner for owner, _ in holders}) > 1:
+        raise InvalidInputError(
+            f"the site and you each have {wanted}", hint=f"say which to delete: site/{wanted} or own/{wanted}"
+        )
+    try:
+        return catalog.find(wanted.name, version)
+    except DamagedImageError:
+        if len(holders) != 1:
+            raise
+        return holders[0][1].path / split_owner(wanted.name)[1] / version
 
 
 def _require_unused(invocation: Invocation, image: Image) -> None:
@@ -192,14 +275,14 @@ def _require_unused(invocation: Invocation, image: Image) -> None:
         )
 
 
-def _confirmed(image: Image) -> bool:
+def _confirmed(wanted: ProfileReference, place: Path) -> bool:
     if not output.is_terminal(sys.stdin):
         raise InvalidInputError(
-            f"{image.name}@{image.version} was not deleted: there is no terminal to ask at",
+            f"{wanted} was not deleted: there is no terminal to ask at",
             hint="--yes deletes without a question",
         )
-    question = f"Delete {image.path.parent}? Running sessions that use it may break, and none can be started again."
-    return click.confirm(output.escape_controls(question), err=True)
+    question = f"Delete {place}? Running sessions that use it may break, and none can be started again."
+    return click.confirm(escape_controls(question), err=True)
 
 
 def _recipe(word: str) -> Path:

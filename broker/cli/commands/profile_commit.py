@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +14,24 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import ProfileName, ProfileReference, SnapshotReference
+from broker.cli.params import ProfileName, SnapshotReference
 from broker.cli.prompts import confirm, yes_option
-from broker.cli.stores import image_json, image_line, profile_errors, show_steps_on, stores_of
+from broker.cli.stores import (
+    catalog_of,
+    note_target,
+    print_published,
+    profile_errors,
+    show_steps_on,
+    target_of,
+    target_option,
+)
 from broker.errors import BerthError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.schema.volumes import SnapshotView
+    from broker.user_input import ProfileReference
     from profiles.commit.findings import Findings
     from profiles.image.store import Image
 
@@ -39,12 +47,7 @@ MAX_SHOWN_LINES = 100
 )
 @click.option("--include", multiple=True, metavar="PATH", help="Include this although it is excluded by default.")
 @click.option("--exclude", multiple=True, metavar="PATH", help="Exclude this.")
-@click.option(
-    "--store",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Publish in this store instead of the first of profiles.stores.",
-)
+@target_option
 @yes_option
 @json_option
 @pass_invocation
@@ -65,8 +68,8 @@ def commit(
     files that may contain secrets. The command shows both lists before it asks; --include and --exclude change them,
     with patterns of absolute paths, and may be repeated.
 
-    The image is published as PROFILE@VERSION, with a recipe, profile.yaml, that builds the same. The build runs on this
-    machine as your user and takes some minutes; the session keeps running.
+    The image is published as PROFILE@VERSION, or own/PROFILE@VERSION for your own store, with a recipe, profile.yaml,
+    that builds the same. The build runs on this machine as your user and takes some minutes; the session keeps running.
     """
     if wanted.version is None:
         raise InvalidInputError(f"the version of {wanted.name} is missing", hint="use a new one: NAME@VERSION")
@@ -74,20 +77,28 @@ def commit(
         raise InvalidInputError("--json requires --yes, since it shows no list before the question", hint="add --yes")
     with profile_errors():
         from broker.cli.progress import ProgressLine
+        from broker.config.file import Mode
         from broker.images import require_image
+        from broker.profile_options import job_options
         from profiles.commit.commit import Source
         from profiles.commit.commit import commit_session as publish
         from profiles.commit.filters import PathFilter
+        from profiles.image.catalog import OWN, split_owner
 
-        stores = stores_of(invocation, store)
-        target = stores.stores[0]
-        target.check_free(wanted.name, wanted.version)
+        owner, profile = split_owner(wanted.name)
+        store = _chosen(store, owner)
+        target = target_of(invocation, store)
+        target.check_free(profile, wanted.version)
+        target.check_writable(profile)
+        note_target(invocation, store, target)
         path_filter = PathFilter(include, exclude)
         path_filter.check()
         found: list[Findings] = []
         with _snapshot(invocation, name, at) as snapshot, ProgressLine(quiet=invocation.json) as line:
-            where = stores_of(invocation, None) if store else stores
-            base = require_image(where, snapshot.profile, snapshot.version, snapshot.digest)
+            catalog = catalog_of(invocation)
+            base = require_image(catalog, snapshot.profile, snapshot.version, snapshot.digest)
+            job_options([], base.profile, [])  # the new image gets the options of its base
+            own_base = "own/" if invocation.config.mode is Mode.SITE and catalog.owner_of(base) == OWN else ""
 
             def approve(findings: Findings) -> None:
                 found.append(findings)
@@ -97,18 +108,22 @@ def commit(
                 confirm(f"Publish {wanted}?", undone=f"{wanted} was not published", yes=yes)
 
             image = publish(
-                Source(name, base, _layers(invocation, snapshot)),
-                name=wanted.name,
+                Source(name, base, _layers(invocation, snapshot), own_base),
+                name=profile,
                 version=wanted.version,
                 store=target,
                 approve=approve,
                 path_filter=path_filter,
                 progress=show_steps_on(line),
             )
-    if invocation.json:
-        output.print_json({**image_json(image), "committed": asdict(found[0])})
-    else:
-        output.print_line(image_line(image))
+    print_published(invocation, image, {"committed": asdict(found[0])})
+
+
+def _chosen(store: Path | None, owner: str) -> Path | None:
+    """Return the store that --store or the profile's owner names. InvalidInputError if they contradict each other."""
+    if owner and store is not None and str(store) != owner:
+        raise InvalidInputError(f"{owner}/ and --store {store} name two stores", hint="leave one of them out")
+    return Path(owner) if owner else store
 
 
 @contextlib.contextmanager
@@ -141,28 +156,29 @@ def _find(snapshots: list[SnapshotView], name: str, reference: str) -> SnapshotV
 
 
 def _layers(invocation: Invocation, snapshot: SnapshotView) -> list[Path]:
-    import pwd
-
-    root = invocation.config.storage.root
-    user = pwd.getpwuid(os.getuid())
-    own = Path(user.pw_dir) / root[2:] if root.startswith("~/") else Path(root.replace("{user}", user.pw_name))
-    return [own / "layers" / layer for layer in snapshot.system]
+    return [invocation.storage / "layers" / layer for layer in snapshot.system]
 
 
 def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
-    """Print the included and the excluded changes on stderr."""
+    """Print the included and the excluded changes on stderr; of caches only the number."""
     from broker.format import format_size
+    from profiles.commit.filters import CACHE
 
     output.print_note(f"Included in {wanted}, on top of {base.name}@{base.version}:")
-    for title, lines in (
-        ("packages added", [f"{name} {version}" for name, version in findings.added]),
-        ("packages changed", [f"{name} {before} -> {now}" for name, before, now in findings.changed]),
-        ("packages removed", [f"{name} {version}" for name, version in findings.removed]),
-        ("Python packages", [f"{name} {version}" for name, version in findings.pip]),
-        ("accounts", findings.accounts),
+    for one, several, lines in (
+        ("package added", "packages added", [f"{name} {version}" for name, version in findings.added]),
+        (
+            "package changed",
+            "packages changed",
+            [f"{name} {before} -> {now}" for name, before, now in findings.changed],
+        ),
+        ("package removed", "packages removed", [f"{name} {version}" for name, version in findings.removed]),
+        ("Python package", "Python packages", [f"{name} {version}" for name, version in findings.pip]),
+        ("account", "accounts", findings.accounts),
     ):
-        _list(title, lines)
+        _list(one, several, lines)
     _list(
+        "file of no package",
         "files of no package",
         [f"{each.change} {each.path}{f'  {format_size(each.size)}' if each.size else ''}" for each in findings.files],
     )
@@ -170,13 +186,17 @@ def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
         output.print_note(f"  and {output.pluralize(findings.of_packages, 'path')} of packages and package managers")
     if findings.left_out:
         output.print_note("Excluded:")
-        _list("paths", [f"{each.path}  ({each.why})" for each in findings.left_out])
+        shown = [each for each in findings.left_out if each.why != CACHE]
+        _list("path", "paths", [f"{each.path}  ({each.why})" for each in shown])
+        if caches := len(findings.left_out) - len(shown):
+            output.print_note(f"  {'and ' if shown else ''}{output.pluralize(caches, 'path')} of caches")
 
 
-def _list(title: str, lines: list[str]) -> None:
+def _list(one: str, several: str, lines: list[str]) -> None:
+    """Print the lines with their number and a title: `one` for a single line."""
     if not lines:
         return
-    output.print_note(f"  {len(lines)} {title}:")
+    output.print_note(f"  {len(lines)} {one if len(lines) == 1 else several}:")
     for line in lines[:MAX_SHOWN_LINES]:
         output.print_note(f"    {line}")
     if len(lines) > MAX_SHOWN_LINES:

@@ -22,12 +22,16 @@ import click
 from click.shell_completion import CompletionItem
 
 from broker.cli import output
+from broker.cli.amounts import WorkAmounts
 from broker.cli.context import Invocation, pass_invocation
+from broker.cli.errors import InterruptedWaitError
 from broker.cli.exported import ExportedEnvironment
 from broker.cli.params import EnvironmentName
+from broker.cli.progress import ProgressLine
 from broker.cli.sbatch_program import SbatchProgram, is_called_by_sbatch_script
 from broker.cli.working_directory import WorkingDirectory
 from broker.errors import BerthError, InvalidInputError
+from broker.format import format_duration, format_size
 from profiles.userfile import is_file
 
 if TYPE_CHECKING:
@@ -84,8 +88,8 @@ def sbatch(ctx: click.Context, invocation: Invocation, words: tuple[str, ...]) -
     `alias sbatch='berth sbatch'` breaks no script. One option is added:
 
     \b
-      berth sbatch --env dev job.sh          the session dev as it is now
-      berth sbatch --env triton-xpu@1 job.sh a profile, with an empty home
+      berth sbatch --env dev job.sh           the session dev as it is now
+      berth sbatch --env triton-xpu@3 job.sh  a profile, with an empty home
 
     The script runs with the session's image and packages, in its own copy of the session's home; the session keeps
     running. `#BERTH --env dev` in the script and the variable BERTH_ENV have the same effect; --env= selects none.
@@ -93,9 +97,10 @@ def sbatch(ctx: click.Context, invocation: Invocation, words: tuple[str, ...]) -
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     if is_called_by_sbatch_script(os.environ):
         _become(words)  # the first call created the environment, and the wrapper script has the options
-    if words[:1] in {("-h",), ("--help",)}:
-        output.write(f"{ctx.get_help()}\n\n")  # sbatch's own help follows
     submission = Submission.read(words)
+    if submission.prints_help:
+        output.write(f"{ctx.get_help()}\n\n")  # sbatch's own help follows
+        submission.become_sbatch()
     if submission.environment:
         sys.exit(submission.submit_into(invocation, submission.environment))
     submission.become_sbatch()
@@ -131,6 +136,11 @@ class Submission:
             text = sys.stdin.buffer.read()
         return cls(line, script, text, _environment(line, text or b""))
 
+    @property
+    def prints_help(self) -> bool:
+        """Whether sbatch would print its help, and submit nothing."""
+        return self._line.has("help")
+
     def become_sbatch(self) -> NoReturn:
         """Replace this process by sbatch. A script from standard input is made available to it again."""
         if self._text is not None and self._script is None and self._line.value("wrap") is None:
@@ -145,7 +155,8 @@ class Submission:
         text = self._text
         if text is None or not text.startswith(b"#!"):
             self.become_sbatch()  # sbatch reports the error
-        environment = invocation.client.make_environment(_request(name))
+        SbatchProgram.find(os.environ)  # before the copy, which may take long: is there an sbatch?
+        environment = _make_environment(invocation, name)
         kept = False
         try:
             exported = ExportedEnvironment.of(self._line, text, os.environ)
@@ -158,8 +169,10 @@ class Submission:
                     output.print_note(f"berth: {remark}")
             kept = job_id is not None or self._may_have_submitted(code)
         except KeyboardInterrupt:
-            kept = True  # there may be a job; if not, the next gc removes the environment
-            raise
+            kept = True  # there may be a job; if not, Berth removes the environment after its grace time
+            raise InterruptedWaitError(
+                "interrupted; sbatch may have submitted the job already", hint="`squeue --me` lists your jobs"
+            ) from None
         finally:
             if not kept:
                 with contextlib.suppress(BerthError):
@@ -185,6 +198,22 @@ class Submission:
             (directory / self._script.name).write_bytes(text)  # the file's name is the job's default name
             directory.with_name("command").write_bytes(os.fsencode(self._script.absolute()))  # for scripts that read it
         return [*words, str(directory / self._script.name), *self._line.script[1:]], None
+
+
+def _make_environment(invocation: Invocation, name: str) -> EnvironmentView:
+    """Create the environment, with progress on stderr. InterruptedWaitError after Ctrl-C: the controller removes it."""
+    request, amounts = _request(name), WorkAmounts(invocation, name)
+    try:
+        with ProgressLine(f"berth: making the environment of {name}", amounts=amounts) as progress:
+            environment = invocation.client.make_environment(request)
+    except KeyboardInterrupt:
+        raise InterruptedWaitError(
+            f"interrupted; no job was submitted, and Berth removes the environment of {name}"
+        ) from None
+    if progress.lasted is not None:
+        size = f" from {format_size(amounts.total_bytes)} of changed files" if amounts.total_bytes else ""
+        output.print_note(f"berth: made the environment of {name}{size} in {format_duration(progress.lasted)}")
+    return environment
 
 
 def carrier(script: bytes, environment: EnvironmentView, explicit: Sequence[str]) -> bytes:
@@ -256,7 +285,8 @@ def _request(name: str) -> EnvironmentRequest:
         return EnvironmentRequest(of=name)
     except ValidationError as error:
         raise InvalidInputError(
-            f"{name!r} can be neither a session nor a profile", hint="--env takes SESSION, PROFILE or PROFILE@VERSION"
+            f"{name!r} can be neither a session nor a profile",
+            hint="--env takes SESSION, PROFILE or PROFILE@VERSION; a profile may begin with own/ or site/",
         ) from error
 
 

@@ -59,7 +59,7 @@ def gateway(invocation: Invocation, check: bool, worker: bool) -> None:
 
 
 def _numbers(config: Config, settings: GatewaySettings) -> MetricsTarget | None:
-    from broker.config.settings import parse_host_and_port
+    from broker.config.setting_types import parse_host_and_port
     from broker.gateway.master import Address, MetricsTarget
 
     if config.gateway.metrics_listen is None or settings.metrics_directory is None:

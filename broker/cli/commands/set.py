@@ -11,9 +11,10 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.time_params import DEFAULT, Duration, PolicyTime
+from broker.cli.time_params import Duration, PolicyTime
 from broker.errors import InvalidInputError
 from broker.names import MAX_CONNECT_WAIT_S
+from broker.user_input import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,8 +105,8 @@ def set_options(
 
 
 def _describe_changes(view: SessionView, changed: set[str]) -> Iterator[str]:
-    from broker.cli.session_text import describe_connect_policy
-    from broker.status_text import describe_continuation, describe_idle_policy
+    from broker.text.session import describe_connect_policy
+    from broker.text.status import describe_continuation, describe_idle_policy
 
     if changed & {"start", "wait"}:
         yield f"{view.name}: {describe_connect_policy(view)}"

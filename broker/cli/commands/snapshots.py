@@ -13,8 +13,9 @@ from broker.cli import output
 from broker.cli.commands.sessions import name_argument, no_wait_option, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import SnapshotLabel, SnapshotReference
-from broker.cli.prompts import announce_restart, confirm, yes_option
+from broker.cli.prompts import announce_restart, check_request, confirm, yes_option
 from broker.errors import NotFoundError
+from broker.text.question import ask_delete_snapshot, describe_rollback_plan
 
 if TYPE_CHECKING:
     from broker.schema.volumes import SnapshotView
@@ -38,10 +39,10 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
       berth snapshot dev before-upgrade
       berth rollback dev before-upgrade
     """  # noqa: D301 - \b is click's mark for lines to leave alone
-    from broker.cli.session_text import state_line
-    from broker.cli.volume_text import describe_consistency, snapshot_name
     from broker.cli.wait import asking, until_done
     from broker.schema.volumes import SnapshotRequest
+    from broker.text.session import state_line
+    from broker.text.volume import describe_consistency, snapshot_name
 
     with asking(invocation, name, "snapshot"):
         view = invocation.client.snapshot(name, SnapshotRequest(label=label))
@@ -84,7 +85,7 @@ def snapshots(invocation: Invocation, name: str, *, unwanted: str | None, yes: b
     `stopped` if no job ran, `frozen` if all processes were frozen during the copy, with the length of the pause, and
     `crash-consistent` if they could not be frozen.
     """
-    from broker.cli.volume_text import SNAPSHOT_HEADINGS, snapshot_row
+    from broker.text.volume import SNAPSHOT_HEADINGS, snapshot_row
 
     if unwanted is not None:
         _delete(invocation, name, unwanted, yes=yes)
@@ -100,11 +101,10 @@ def snapshots(invocation: Invocation, name: str, *, unwanted: str | None, yes: b
 
 
 def _delete(invocation: Invocation, name: str, reference: str, *, yes: bool) -> None:
-    from broker.cli.volume_text import snapshot_name
+    from broker.text.volume import snapshot_name
 
-    confirm(
-        f"Delete snapshot {reference} of {name} permanently?", undone=f"snapshot {reference} was not deleted", yes=yes
-    )
+    check_request(invocation, name, yes=yes, delete_snapshot=reference)
+    confirm(ask_delete_snapshot(name, reference), undone=f"snapshot {reference} was not deleted", yes=yes)
     gone = invocation.client.delete_snapshot(name, reference)
     if invocation.json:
         output.print_json(gone)
@@ -136,8 +136,8 @@ def rollback(
 
     announce_restart(
         invocation,
-        invocation.client.session(name),
-        f"rolls back to snapshot {snapshot}; its present state becomes a snapshot",
+        check_request(invocation, name, yes=yes, rollback=RollbackRequest(snapshot=snapshot)),
+        describe_rollback_plan(snapshot),
         undone=f"{name} was not rolled back",
         yes=yes,
     )

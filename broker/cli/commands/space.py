@@ -21,13 +21,12 @@ def size(invocation: Invocation, name: str) -> None:
 
     OWN is the space that a deletion would free. TOTAL includes data that is shared with others.
     """
-    from broker.cli.progress import ProgressLine
+    from broker.cli.amounts import WorkAmounts
+    from broker.cli.wait import working
     from broker.format import format_size
-    from broker.status_text import describe_save_time
+    from broker.text.status import describe_save_time
 
-    with ProgressLine(quiet=invocation.json) as progress:
-        if progress.changes:
-            progress.show(f"{name}: counting")
+    with working(invocation, f"counting the files of {name}", WorkAmounts(invocation, name)):
         report = invocation.client.size(name)
     if invocation.json:
         output.print_json(report)
@@ -53,11 +52,10 @@ def verify(invocation: Invocation, name: str) -> None:
     Reads all layers of the session and its snapshots. For layers without checksums, it records them. Changes since the
     last snapshot are not in a layer, so they are not compared. Exit code 1 if a layer differs.
     """
-    from broker.cli.progress import ProgressLine
+    from broker.cli.amounts import WorkAmounts
+    from broker.cli.wait import working
 
-    with ProgressLine(quiet=invocation.json) as progress:
-        if progress.changes:
-            progress.show(f"{name}: reading every layer")
+    with working(invocation, f"reading every layer of {name}", WorkAmounts(invocation, name)):
         report = invocation.client.verify(name)
     if invocation.json:
         output.print_json(report)
@@ -81,7 +79,7 @@ def flatten(invocation: Invocation, name: str) -> None:
     Berth does this automatically when many layers would slow the session down. The content of the session and its
     snapshots does not change. The work is done in the background.
     """
-    from broker.cli.volume_text import describe_layers
+    from broker.text.volume import describe_layers
 
     view = invocation.client.flatten(name)
     if invocation.json:
@@ -101,13 +99,13 @@ def gc(invocation: Invocation, *, dry_run: bool) -> None:
 
     Removes layers that no session and no snapshot uses, and deleted sessions that can no longer be restored.
     """
-    from broker.cli.progress import ProgressLine
+    from broker.cli.amounts import WorkAmounts
+    from broker.cli.wait import working
     from broker.format import format_size
     from broker.schema.volumes import GcRequest
 
-    with ProgressLine(quiet=invocation.json) as progress:
-        if progress.changes:
-            progress.show("looking for unused layers")
+    text = f"{'looking for' if dry_run else 'removing'} unused layers"
+    with working(invocation, text, WorkAmounts(invocation, "", "gc")):
         report = invocation.client.gc(GcRequest(dry_run=dry_run))
     if invocation.json:
         output.print_json(report)

@@ -1,13 +1,14 @@
 """`berth ssh`, `exec` and `connect`: connect to a session from a login node.
 
-`ssh` and `exec` replace themselves by ssh(1), which connects directly to the session's sshd and verifies its host
-certificate for the session's name. No process of Berth stays in between (ADR 0073).
+`ssh` and `exec` run ssh(1), which connects directly to the session's sshd and verifies its host certificate for the
+session's name. A small process of Berth waits for ssh, and explains the session's end (ADR 0073).
 """
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from typing import TYPE_CHECKING, NoReturn
@@ -23,29 +24,53 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.argument("name", type=SessionName(), metavar="NAME")
+@click.argument("name", type=SessionName(), required=False, metavar="[NAME]")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[SSH OPTIONS AND COMMAND]...")
 @pass_invocation
-def ssh(invocation: Invocation, name: str, words: tuple[str, ...]) -> NoReturn:
+def ssh(invocation: Invocation, name: str | None, words: tuple[str, ...]) -> NoReturn:
     """Log in to a session from a login node, with ssh.
 
     Starts a stopped session, and waits until it is ready; Ctrl-C ends only the wait. Arguments after NAME are passed to
-    ssh, as in `berth ssh dev -L 8888:localhost:8888`. The exit code is ssh's.
+    ssh, as in `berth ssh dev -L 8888:localhost:8888`. The exit code is ssh's. If the session ends, the command
+    says why.
+
+    Without NAME, it takes your only session, or your only one with a job. If there are several, it asks.
     """
+    if name is None:
+        from broker.cli.default_session import default_session
+
+        name = default_session(invocation)
     _become_ssh(invocation, name, before=[], after=words)
 
 
-@click.command("exec", context_settings={"allow_interspersed_args": False})
+class ExecCommand(click.Command):
+    """A command whose name may be missing before `--`: click would take the first word after it for the name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = [*itertools.dropwhile(lambda word: word.startswith("-") and word != "--", args)]
+        if words[:1] == ["--"]:
+            ctx.meta[_WITHOUT_NAME] = tuple(words[1:])
+            args = args[: len(args) - len(words)]
+        return super().parse_args(ctx, args)
+
+
+_WITHOUT_NAME = "berth.exec.words"
+"""The key of the command's words in the context, if no session is named."""
+
+
+@click.command("exec", cls=ExecCommand, context_settings={"allow_interspersed_args": False})
 @click.option("-t", "terminal", is_flag=True, help="Give the command a terminal.")
 @click.option("--root", is_flag=True, help="Run the command as root, to install software; see above.")
 @click.option("--keep", is_flag=True, help="With --root: keep the changes even if the command fails.")
 @click.option("--yes", is_flag=True, help="With --root: end running programs without a question.")
-@click.argument("name", type=SessionName(), metavar="NAME")
+@click.argument("name", type=SessionName(), required=False, metavar="[NAME]")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]...")
 @pass_invocation
+@click.pass_context
 def execute(
+    ctx: click.Context,
     invocation: Invocation,
-    name: str,
+    name: str | None,
     words: tuple[str, ...],
     *,
     terminal: bool,
@@ -55,8 +80,9 @@ def execute(
 ) -> NoReturn:
     """Run a command in a session.
 
-    Arguments, stdin and stdout are passed unchanged. The exit code is the command's, or 255 if ssh failed. Put options
-    before NAME.
+    Arguments, stdin and stdout are passed unchanged. The exit code is the command's, or 255 if ssh failed. If the
+    session ends meanwhile, as by its memory limit, the command says why. Put options before NAME.
+    `berth exec -- COMMAND` takes the session that `berth ssh` takes.
 
     With --root, the session is stopped, after a question, and started in root mode for this command. There, root may
     become any user and own files of any user. If the command ends with 0, its changes outside the home are kept, and
@@ -67,16 +93,13 @@ def execute(
       berth exec --root dev -- apt-get install -y postgresql
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     if (keep or yes) and not root:
-        raise InvalidInputError("--keep and --yes require --root", hint=f"`berth exec --root {name} -- COMMAND`")
-    command = words[1:] if words[:1] == ("--",) else words
-    if not command:
-        raise InvalidInputError(
-            "the command is missing", hint=f"`berth exec {name} -- COMMAND`; `berth ssh {name}` logs in"
-        )
-    if command[0].startswith("-"):
-        raise InvalidInputError(
-            f"{command[0]!r} is not a command", hint=f"put options before the name: `berth exec -t {name} -- COMMAND`"
-        )
+        shown = name or "NAME"
+        raise InvalidInputError("--keep and --yes require --root", hint=f"`berth exec --root {shown} -- COMMAND`")
+    command = _checked_command(name, ctx.meta.get(_WITHOUT_NAME, words))
+    if name is None:
+        from broker.cli.default_session import default_session
+
+        name = default_session(invocation)
     before = ["-t" if terminal else "-T"]
     if not root:
         _become_ssh(invocation, name, before=before, after=["--", shlex.join(command)])
@@ -84,6 +107,21 @@ def execute(
 
     code = run_as_root(invocation, name, before, shlex.join(command), keep=keep, yes=yes)
     raise click.exceptions.Exit(code)
+
+
+def _checked_command(name: str | None, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command and its arguments; InvalidInputError if there is none, or an option in its place."""
+    command = words[1:] if words[:1] == ("--",) else words
+    shown = name or "NAME"
+    if not command:
+        raise InvalidInputError(
+            "the command is missing", hint=f"`berth exec {shown} -- COMMAND`; `berth ssh {shown}` logs in"
+        )
+    if command[0].startswith("-"):
+        raise InvalidInputError(
+            f"{command[0]!r} is not a command", hint=f"put options before the name: `berth exec -t {shown} -- COMMAND`"
+        )
+    return command
 
 
 @click.command()
@@ -116,14 +154,18 @@ def _tell(how_far: str) -> None:
 
 
 def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str]) -> NoReturn:
-    """Replace this process by ssh(1). Raises the error with which the controller refuses, before ssh starts."""
-    from broker.cli.ssh_process import cannot_run, ssh_command
+    """Become the program that runs ssh(1). Raises the error with which the controller refuses, before ssh starts."""
+    import sys
 
-    argv = ssh_command(invocation, name, before=before, after=after)
-    try:
-        os.execvp(argv[0], argv)  # noqa: S606 - becoming ssh, without a shell, is what this is for
-    except OSError as error:
-        raise cannot_run(error) from error
+    from broker.cli import ssh_watcher
+    from broker.cli.connection_end import explain_command
+    from broker.cli.ssh_process import find_ssh, ssh_command
+
+    find_ssh()
+    argv, connection = ssh_command(invocation, name, before=before, after=after)
+    explain = explain_command(connection)
+    program = [sys.executable, "-I", "-S", ssh_watcher.__file__, str(len(explain)), *explain, *argv]
+    os.execvp(program[0], program)  # noqa: S606 - without a shell
 
 
 def _user() -> str:

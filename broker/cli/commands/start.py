@@ -13,18 +13,23 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import no_wait_option, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import Kept, ProfileName, ProfileReference, persistence_of
+from broker.cli.params import Kept, ProfileName, persistence_of
 from broker.cli.resources import NameOrResource, ResourceCommand, parse_resources, split_names
 from broker.cli.several import all_option, apply_to_each, print_views, raise_failures, selected_names
 from broker.errors import BerthError, InvalidInputError
+from broker.user_input import default_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from broker.schema.sessions import SessionView
+    from broker.user_input import ProfileReference
 
 
-_OPTIONS_HINT = "`berth start NAME --profile PROFILE [SBATCH OPTIONS]`; sbatch(1) explains them"
+MAX_SCRIPT_BYTES = 4 * 2**20
+"""Slurm's default limit, max_script_size (slurm.conf(5)); /dev/zero would have no end."""
+
+_OPTIONS_HINT = "`berth start NAME --profile PROFILE --mem=16G --time=8:00:00`; sbatch(1) explains the options"
 
 
 @click.command(cls=ResourceCommand, context_settings={"ignore_unknown_options": True})
@@ -106,7 +111,7 @@ def start(
     Ctrl-C ends only the wait. A session that is starting or ready is not changed: another profile, other options, or
     other --keep and --fresh are a conflict then, exit code 5.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
-    from broker.cli.session_text import ENDED
+    from broker.text.session import ENDED
 
     names, resources = split_names(words, ctx)
     options, defaults = _options(resources, script)
@@ -156,14 +161,12 @@ def _options(words: Sequence[str], script: Path | None) -> tuple[list[str], list
 
     own = parse_resources(words, hint=_OPTIONS_HINT)
     try:
-        if script is None and not any(name.startswith("SBATCH_") for name in os.environ):
-            return own, []
-        from slurm.sources import options_from_environment, options_from_script
-
-        variables = options_from_environment(os.environ).options
+        variables = default_options(os.environ)
         if script is None:
             return own, variables
-        read = options_from_script(script.read_bytes())
+        from slurm.sources import options_from_script
+
+        read = options_from_script(_read_script(script))
         for name, reason in read.left_out.items():
             output.print_note(f"{script.name}: --{name} is left out: {reason}")
         return merge_options(merge_options(read.options, variables), own), []
@@ -171,11 +174,21 @@ def _options(words: Sequence[str], script: Path | None) -> tuple[list[str], list
         raise InvalidInputError(str(error), hint=_OPTIONS_HINT) from error
 
 
+def _read_script(script: Path) -> bytes:
+    with script.open("rb") as file:
+        text = file.read(MAX_SCRIPT_BYTES + 1)
+    if len(text) > MAX_SCRIPT_BYTES:
+        raise InvalidInputError(
+            f"{script} has more than 4 MiB", hint="sbatch takes no larger script; use a smaller one"
+        )
+    return text
+
+
 def announce(invocation: Invocation, view: SessionView, domain: str, *, already: bool = False) -> None:
     """Print the session's state and, if it is ready, the ssh command."""
-    from broker.cli.session_text import state_line
     from broker.format import format_time
     from broker.schema.sessions import SessionState
+    from broker.text.session import state_line
 
     if invocation.json:
         output.print_json(view)

@@ -19,6 +19,7 @@ from broker.controller.api.request_limits import RequestLimits
 from broker.controller.api.session_routes import add_session_routes
 from broker.controller.api.site_routes import add_site_routes
 from broker.controller.api.volume_routes import add_deleted_routes, add_root_routes, add_volume_routes
+from broker.controller.api.watch_routes import add_watch_routes
 from broker.schema.base import ErrorBody
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def application(services: Services) -> FastAPI:
     app.state.only_uid = services.own_uid if services.config.mode is Mode.PERSONAL else None
     add_error_handlers(app)
 
+    add_watch_routes(app, services)
     add_session_routes(app, services)
     add_volume_routes(app, services)
     add_root_routes(app, services)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from broker.config.settings import Config
+    from broker.controller.cluster.service import ClusterService
     from broker.controller.credentials.authorized_keys import AuthorizedKeys
     from broker.controller.credentials.login import LoginPolicy
     from broker.controller.sessions.connect import ConnectService
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from broker.controller.sessions.extend import ExtendService
     from broker.controller.sessions.lifecycle import Sessions
     from broker.controller.sessions.policies import Policies
+    from broker.controller.sessions.rename import RenameService
+    from broker.controller.sessions.request_checks import RequestChecks
     from broker.controller.sessions.resize import ResizeService
     from broker.controller.sessions.snapshots import Snapshots
+    from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
     from broker.schema.site import DoctorCheck, RebuildReport
 
@@ -52,16 +56,20 @@ class Services:
 
     config: Config
     sessions: Sessions
+    watches: SessionWatches
     connect: ConnectService
     policies: Policies
     extend: ExtendService
     resize: ResizeService
+    rename: RenameService
     connections: Connections
     snapshots: Snapshots
     deleted: DeletedSessions
     environments: Environments
+    request_checks: RequestChecks
     keys: AuthorizedKeys
     logins: LoginPolicy
+    cluster: ClusterService
     site: Site
     checks: Callable[[str], Awaitable[list[DoctorCheck]]]
     """Takes the caller's user name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from broker.controller.api.dependencies import EnvironmentId, Services, Who
 from broker.schema import environments
@@ -19,8 +19,13 @@ def add_environment_routes(app: FastAPI, services: Services) -> None:
         return environments.EnvironmentList(environments=await batch.all(who.user))
 
     @app.post("/v1/environments", status_code=201)
-    async def make_environment(who: Who, request: environments.EnvironmentRequest) -> environments.EnvironmentView:
-        return await batch.make(who.user, request)
+    async def make_environment(
+        who: Who, request: environments.EnvironmentRequest, connection: Request
+    ) -> environments.EnvironmentView:
+        made = await batch.make(who.user, request)
+        if await connection.is_disconnected():  # no job will be submitted for it
+            await batch.discard(who.user, made.id)
+        return made
 
     @app.delete("/v1/environments/{environment}")
     async def discard_environment(who: Who, environment: EnvironmentId) -> environments.EnvironmentList:

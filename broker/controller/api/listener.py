@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from broker.controller.api.peer_credentials import Peer, no_account, peer_uid
 from broker.controller.api.protocol import ApiProtocol
 from broker.controller.metrics import CONNECTIONS_REFUSED
-from broker.errors import ControllerUnavailableError, RefusedError
+from broker.errors import ControllerUnavailableError, RefusedError, TooManyError
 from broker.schema.base import ErrorBody
 
 if TYPE_CHECKING:
@@ -60,10 +60,6 @@ log = logging.getLogger(__name__)
 _BUSY, _AGAIN = "the controller has no free connection", "try again in a moment"
 
 
-class _TooManyError(RefusedError):
-    status = 429
-
-
 class ConnectionRoom:
     """The number of connections of each uid, and its limit."""
 
@@ -99,7 +95,7 @@ class ConnectionRoom:
                 return ControllerUnavailableError(_BUSY, hint=_AGAIN)
             most = CONNECTIONS
         if own >= most:
-            return _TooManyError(
+            return TooManyError(
                 f"limit of connections to the controller reached ({own} of {most})",
                 hint="stop some of your programs that use Berth, or wait for their answers",
             )

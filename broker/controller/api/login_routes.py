@@ -81,12 +81,21 @@ def add_certificate_routes(app: FastAPI, services: Services) -> None:
 def add_gateway_routes(app: FastAPI, services: Services) -> None:
     @app.get("/v1/gateway/keys/{user}", response_model_exclude_defaults=True)  # older gateways know no notices
     async def gateway_keys(
-        who: Who, user: Annotated[str, Path(max_length=64)], notices: bool = False, certificates: bool = False
+        who: Who,
+        user: Annotated[str, Path(max_length=64)],
+        notices: bool = False,
+        session_notices: bool = False,
+        certificates: bool = False,
     ) -> GatewayKeys:
         require_gateway(services, who)
-        lines = await services.connect.notices(user) if notices else []
+        by_session = await services.connect.notices(user) if notices or session_notices else {}
         login = await services.logins.of(user)
-        answer = GatewayKeys(user=user, keys=login.keys, notices=lines)
+        answer = GatewayKeys(
+            user=user,
+            keys=login.keys,
+            notices=[line for name, line in by_session.items() if name] if notices else [],
+            session_notices=by_session if session_notices else {},
+        )
         if certificates:
             answer = answer.model_copy(update={"authorities": login.authorities, "revoked": login.revoked})
         return answer

@@ -23,7 +23,10 @@ MAX_BODY_BYTES = 256 * 1024
 
 
 class RequestLimits:
-    """ASGI middleware that counts each request, and refuses a body that is too large before it reads any of it."""
+    """ASGI middleware that counts each request, and refuses a body that is too large before it reads any of it.
+
+    A request's duration ends where its response begins: a stream lasts as long as its client wants.
+    """
 
     def __init__(
         self, app: ASGIApp, in_use: Callable[[], AbstractContextManager[None]], methods: frozenset[str]
@@ -38,11 +41,12 @@ class RequestLimits:
             await self._app(scope, receive, send)
             return
         began, status = time.monotonic(), 0
+        took: float | None = None
 
         async def record_status(message: Message) -> None:
-            nonlocal status
+            nonlocal status, took
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, took = message["status"], time.monotonic() - began
             await send(message)
 
         try:
@@ -55,7 +59,7 @@ class RequestLimits:
             # The route's pattern, not the path of the request: labels must be few.
             path = getattr(scope.get("route"), "path", OTHER)
             method = scope["method"] if scope["method"] in self._methods else OTHER
-            observe_request(method, path, status, time.monotonic() - began)
+            observe_request(method, path, status, time.monotonic() - began if took is None else took)
 
     async def _serve_bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Query
 
 from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway
 from broker.errors import RefusedError
+from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.connections import (
     ConnectionList,
     ConnectionReport,
@@ -21,6 +22,7 @@ from broker.schema.sessions import (
     ExtendRequest,
     IdleChoice,
     JobList,
+    RenameRequest,
     ResizeRequest,
     SessionList,
     SessionView,
@@ -44,10 +46,12 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
         who: Who,
         name: SessionName,
         gone: Gone,
+        *,
         after: Annotated[int | None, Query(ge=0)] = None,
         wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
+        refresh: bool = False,
     ) -> SessionView:
-        return await sessions.show(who.user, name, after=after, wait=wait, gone=gone)
+        return await sessions.show(who.user, name, after=after, wait=wait, refresh=refresh, gone=gone)
 
     @app.post("/v1/sessions/{name}/start", status_code=202)
     async def start_session(who: Who, name: SessionName, request: StartRequest) -> SessionView:
@@ -71,7 +75,19 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.post("/v1/sessions/{name}/resize", status_code=202)
     async def resize_session(who: Who, name: SessionName, request: ResizeRequest) -> SessionView:
-        return await services.resize.resize(who.user, name, request.options)
+        return await services.resize.resize(who.user, name, request.options, request.present_job)
+
+    @app.delete("/v1/sessions/{name}/resize")
+    async def withdraw_resize(who: Who, name: SessionName) -> SessionView:
+        return await services.resize.withdraw(who.user, name)
+
+    @app.post("/v1/sessions/{name}/check")
+    async def check_request(who: Who, name: SessionName, request: CheckRequest) -> CheckReport:
+        return await services.request_checks.check(who.user, name, request)
+
+    @app.post("/v1/sessions/{name}/rename", status_code=202)
+    async def rename_session(who: Who, name: SessionName, request: RenameRequest) -> SessionView:
+        return await services.rename.rename(who.user, name, request.name)
 
     @app.get("/v1/sessions/{name}/jobs")
     async def list_jobs(who: Who, name: SessionName) -> JobList:
@@ -104,10 +120,13 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
         return EventList(events=await sessions.events(who.user, connections=connections))
 
     @app.get("/v1/sessions/{name}/connections")
-    async def session_connections(who: Who, name: SessionName, ended: bool = False) -> ConnectionList:
+    async def session_connections(
+        who: Who, name: SessionName, ended: bool = False, terminals: bool = False
+    ) -> ConnectionList:
         connections = services.connections
-        found = connections.all(who.user, name) if ended else connections.standing(who.user, name)
-        return ConnectionList(connections=await found)
+        found = await (connections.all(who.user, name) if ended else connections.standing(who.user, name))
+        count = await connections.terminals(who.user, name) if terminals else None
+        return ConnectionList(connections=found, terminals=count)
 
     @app.post("/v1/connections")
     async def note_connections(who: Who, report: ConnectionReport) -> ConnectionsNoted:

@@ -1,4 +1,4 @@
-"""Routes for the site: its settings, its health, and the requests of operators."""
+"""Routes for the site: its settings, its health, its cluster, and the requests of operators."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from broker import __version__
 from broker.controller.api.dependencies import Services, Who, require_operator
+from broker.schema.cluster import ClusterView
 from broker.schema.site import DoctorReport, RebuildReport, SiteView
 
 
@@ -17,6 +18,10 @@ def add_site_routes(app: FastAPI, services: Services) -> None:
     @app.get("/v1/site")
     async def site(who: Who) -> SiteView:
         return await services.site.view(who.user)
+
+    @app.get("/v1/cluster")
+    async def cluster(who: Who) -> ClusterView:
+        return await services.cluster.view(who.user)
 
     @app.get("/v1/doctor")
     async def doctor(who: Who) -> DoctorReport:

@@ -48,9 +48,10 @@ def add_volume_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 -
         who: Who,
         name: SessionName,
         reference: Annotated[volumes.SnapshotReference | None, Query(alias="from")] = None,
+        until: Annotated[volumes.SnapshotReference | None, Query(alias="to")] = None,
         content: Annotated[bool, Query()] = False,
     ) -> volumes.DiffReport:
-        return await snapshots.diff(who.user, name, reference, content=content)
+        return await snapshots.diff(who.user, name, reference, until, content=content)
 
     @app.get("/v1/sessions/{name}/size")
     async def session_size(who: Who, name: SessionName) -> volumes.SizeReport:
@@ -66,6 +67,10 @@ def add_volume_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 -
 
 
 def add_root_routes(app: FastAPI, services: Services) -> None:
+    @app.post("/v1/sessions/{name}/restart", status_code=202)
+    async def restart_session(who: Who, name: SessionName) -> SessionView:
+        return await services.snapshots.restart(who.user, name)
+
     @app.post("/v1/sessions/{name}/root", status_code=202)
     async def begin_root_mode(who: Who, name: SessionName) -> SessionView:
         return await services.snapshots.root(who.user, name)

@@ -8,8 +8,9 @@ import math
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.lasting_states import LastingStates
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.registry.models import Key
+from broker.controller.registry.credential_models import Key
 from broker.errors import RefusedError
 from broker.schema.login import KeyView
 from broker.single_flight import SingleFlight
@@ -47,6 +48,7 @@ class AuthorizedKeys:
         self._files: dict[str, tuple[float, list[keys.PublicKey]]] = {}
         self._unknown: set[str] = set()
         """Those of `_files` that do not exist."""
+        self._lasting = LastingStates(log)
         self._reading = SingleFlight[str, list[keys.PublicKey]]()
 
     async def lines(self, user: str) -> list[str]:
@@ -87,7 +89,8 @@ class AuthorizedKeys:
             raise RefusedError("this site accepts certificates, not keys", hint="`berth login` gives you a certificate")
         if len(await self._registry.keys_of(user)) >= MAX_ADDED:
             raise RefusedError(
-                f"you have added {MAX_ADDED} keys already", hint="`berth key remove` those of old machines"
+                f"you have added {MAX_ADDED} keys already",
+                hint="`berth key list` shows them, `berth key remove FINGERPRINT` removes one",
             )
         row = Key(
             owner=user,
@@ -114,10 +117,13 @@ class AuthorizedKeys:
         except LauncherError as error:
             missing = error.kind == "missing"
             if not missing:
-                log.warning("authorized_keys not read user=%s error=%s", user, error.message)
+                text = f"authorized_keys not read user={user} error={error.message}"
+                self._lasting.report(user, logging.WARNING, text)
             if error.kind in _NO_ANSWER and known is None:
                 raise  # a failed read does not prove that the file is empty
             found = known or [] if error.kind in {*_NO_ANSWER, "files"} else []
+        else:
+            self._lasting.end(user)
         if len(self._files) >= MAX_USERS:
             self._files.clear()
             self._unknown.clear()

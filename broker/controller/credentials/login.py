@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.registry.models import Certificate
+from broker.controller.registry.credential_models import Certificate
 from broker.errors import NotFoundError, RefusedError
 from broker.schema.login import UserCertificateAnswer, UserCertificateView
 from broker.ssh.keys import PublicKey

@@ -19,6 +19,7 @@ from broker.schema.environments import BatchJob, EnvironmentView, JobKey
 from broker.schema.sessions import Volumes
 from broker.schema.volumes import SnapshotView
 from broker.ssh.keys import PublicKey
+from profiles.image.store_reader import MAX_ENTRIES, MAX_OWN_DESCRIPTION_BYTES, MAX_PACKAGES_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,10 @@ def _printable(text: str) -> str:
     return text
 
 
+def _shown(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def _public_key(line: str) -> str:
     try:
         return PublicKey.parse(line).line
@@ -68,6 +73,20 @@ JobId = Annotated[int, Field(ge=1, lt=2**32)]
 """Slurm's, 32 bits."""
 Text = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS)]
 Manifests = Annotated[dict[Id, Text], Field(max_length=20_000)]
+
+
+Shown = Annotated[str, StringConstraints(max_length=500), AfterValidator(_shown)]
+"""A message for users; a character that cannot be printed becomes a question mark."""
+Submission = Annotated[int, Field(ge=0, lt=10**9)]
+
+
+class HoldAnswer(BaseModel):
+    """The state of a session's kept job: the submission that it gave up, or the one that it has begun since; else 0."""
+
+    model_config = ConfigDict(frozen=True)
+
+    released: Submission = 0
+    begun: Submission = 0
 
 
 class VolumesAnswer(Volumes):
@@ -105,6 +124,7 @@ class BatchJobAnswer(BatchJob):
 class EnvironmentAnswer(EnvironmentView):
     id: Id
     of: Words
+    digest: Digest = ""
     directory: Path
     driver: Driver | Literal[""] = ""
     base: Path = ""
@@ -112,6 +132,31 @@ class EnvironmentAnswer(EnvironmentView):
     used_at: Time
     job_id: JobId | None = None
     jobs: list[BatchJobAnswer] = Field(default_factory=list)  # type: ignore[assignment]
+
+
+class EstimateAnswer(BaseModel):
+    """The time at which Slurm would start a job now, or the reason why it would not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start_at: Time | None
+    refusal: Words
+
+
+class OwnImageAnswer(BaseModel):
+    """A profile in a user's own store: its versions, and one of them. The description is checked where it is used."""
+
+    model_config = ConfigDict(frozen=True)
+
+    store: Annotated[str, StringConstraints(max_length=4096, pattern="^/"), AfterValidator(_printable)]
+    names: Annotated[list[Name], Field(max_length=MAX_ENTRIES)]
+    versions: Annotated[list[Version], Field(max_length=MAX_ENTRIES)]
+    version: Version | Literal[""] = ""
+    description: Annotated[str, StringConstraints(max_length=MAX_OWN_DESCRIPTION_BYTES)] | None = None
+    size: Bytes = 0
+    offset: Bytes = 0
+    packages: Annotated[str, StringConstraints(max_length=MAX_PACKAGES_BYTES)] = ""
+    problem: Annotated[str, StringConstraints(max_length=MESSAGE_CHARACTERS), AfterValidator(_shown)] = ""
 
 
 class _Collected(BaseModel):
@@ -127,6 +172,7 @@ VOLUMES = TypeAdapter(VolumesAnswer)
 SNAPSHOT = TypeAdapter(SnapshotAnswer)
 SNAPSHOTS = TypeAdapter(Annotated[list[SnapshotAnswer], Field(max_length=100_000)])
 ENVIRONMENTS = TypeAdapter(list[EnvironmentAnswer])
+OWN_IMAGE = TypeAdapter(OwnImageAnswer)
 COLLECTED = TypeAdapter(_Collected)
 DRIVER: TypeAdapter[str] = TypeAdapter(Driver)
 WORDS: TypeAdapter[str] = TypeAdapter(Words)
@@ -134,8 +180,11 @@ SYSTEM: TypeAdapter[str] = TypeAdapter(Literal["kept", "fresh"])
 DIRECTORY: TypeAdapter[str] = TypeAdapter(Path)
 BYTES: TypeAdapter[int] = TypeAdapter(Bytes)
 JOB_ID: TypeAdapter[int] = TypeAdapter(JobId)
+ESTIMATE = TypeAdapter(EstimateAnswer)
 TEXT: TypeAdapter[str] = TypeAdapter(Text)
 MANIFESTS: TypeAdapter[dict[str, str]] = TypeAdapter(Manifests)
+SHOWN: TypeAdapter[str] = TypeAdapter(Shown)
+HOLDS = TypeAdapter(Annotated[dict[Id, HoldAnswer], Field(max_length=20_000)])
 
 
 def parse(kind: TypeAdapter[_Value], value: object, what: str) -> _Value:

@@ -19,12 +19,17 @@ from broker.controller.launcher_client.volumes import Prepared, VolumeClient, ho
 from broker.controller.metrics import observe_launcher
 from broker.launcher.argument_types import LONG_CALL_TIMEOUT_S
 from broker.launcher.arguments import (
+    BeginArguments,
+    EstimateArguments,
+    HoldArguments,
     InstallArguments,
     KeysArguments,
     LogArguments,
     ManifestsArguments,
     PrepareArguments,
+    RenewArguments,
     SubmitArguments,
+    TerminalsArguments,
 )
 from broker.launcher.shares import READY_VERB, Shares
 
@@ -32,7 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from types import TracebackType
 
+    from broker.controller.launcher_client.answers import OwnImageAnswer
     from broker.launcher.argument_types import Arguments
+    from broker.launcher.arguments import OwnImageArguments
 
 ANSWER_LIMIT = 64 * 2**20
 """Bytes of one answer: every manifest of one user."""
@@ -135,6 +142,10 @@ class LauncherClient(VolumeClient):
         answer = await self._call(user, PrepareArguments(session=session_id, driver=driver))
         return Prepared(host_key(answer), volumes(answer))
 
+    async def renew_host_key(self, user: str, session_id: str) -> str:
+        """Replace the host key of a session without a job, and return the new one. Repeating it is harmless."""
+        return host_key(await self._call(user, RenewArguments(session=session_id)))
+
     async def install(self, user: str, session_id: str, files: Mapping[str, str]) -> None:
         """Write some of session_verbs.FILES."""
         await self._call(user, InstallArguments(session=session_id, files=dict(files)))
@@ -148,19 +159,55 @@ class LauncherClient(VolumeClient):
         options: list[str],
         files: Mapping[str, str],
         limit: float,
+        shown_name: str = "",
+        beside: bool = False,
     ) -> int:
         """Write the files and submit the job within `limit` seconds; return its job id.
+
+        `shown_name` is the session's name if the job's comment shows it; `beside`: the job may start while the
+        session's present job runs.
 
         LauncherError `refused` carries Slurm's message. After an `unclear` one the job may be queued.
         """
         arguments = SubmitArguments(
-            session=session_id, submission=submission, options=options, files=dict(files), timeout=limit
+            session=session_id,
+            submission=submission,
+            options=options,
+            files=dict(files),
+            shown_name=shown_name,
+            beside=beside,
+            timeout=limit,
         )
         answer = await self._call(user, arguments)
         try:
             return answers.parse(answers.JOB_ID, answer.get("job_id"), "the job's id")
         except LauncherError as error:
             raise LauncherError("unclear", error.message) from error  # sbatch was run
+
+    async def estimate(self, user: str, session_id: str, options: list[str], *, limit: float) -> answers.EstimateAnswer:
+        """Ask Slurm, within `limit` seconds, when it would start a job of the session with these options now."""
+        answer = await self._call(user, EstimateArguments(session=session_id, options=options, timeout=limit))
+        return answers.parse(answers.ESTIMATE, answer, "the expected start")
+
+    async def hold(self, user: str, arguments: HoldArguments) -> str:
+        """Let the session's job give up the volumes and wait for `begin`.
+
+        Return why its last run did not become ready; empty if it did. LauncherError `ended` if the job has ended,
+        `conflict` if it cannot wait, `space` if the request could not be written: then the session runs as before.
+        """
+        answer = await self._call(user, arguments)
+        return answers.parse(answers.SHOWN, str(answer.get("message", ""))[:500], "the job's message")
+
+    async def begin(
+        self, user: str, session_id: str, submission: int, *, job_id: int, files: Mapping[str, str]
+    ) -> None:
+        """Write the files and let the held job begin the session's next run.
+
+        LauncherError `ended` if the job has ended; after an `unclear` one it may begin.
+        """
+        await self._call(
+            user, BeginArguments(session=session_id, submission=submission, job_id=job_id, files=dict(files))
+        )
 
     async def keys(self, user: str) -> str:
         """Return the text of the user's own authorized_keys file."""
@@ -171,14 +218,28 @@ class LauncherClient(VolumeClient):
         answer = await self._call(user, LogArguments(session=session_id, bytes=tail))
         return answers.parse(answers.TEXT, answer.get("text"), "the log")
 
+    async def terminals(self, user: str, session_id: str) -> str:
+        """Return the text of run/terminals; empty if there is none."""
+        answer = await self._call(user, TerminalsArguments(session=session_id))
+        return answers.parse(answers.TEXT, answer.get("text"), "run/terminals")
+
     async def manifests(self, user: str) -> dict[str, str]:
         answer = await self._call(user, ManifestsArguments())
         return answers.parse(answers.MANIFESTS, answer.get("manifests"), "a manifest")
+
+    async def holds(self, user: str) -> dict[str, answers.HoldAnswer]:
+        """Return the state of the kept jobs of the user's sessions, by session id."""
+        answer = await self._call(user, ManifestsArguments())
+        return answers.parse(answers.HOLDS, answer.get("holds"), "run/hold.outcome")
 
     async def trashed_manifests(self, user: str) -> dict[str, str]:
         """Return the manifests of the sessions that `trash` has set aside."""
         answer = await self._call(user, ManifestsArguments())
         return answers.parse(answers.MANIFESTS, answer.get("trash"), "a manifest")
+
+    async def own_image(self, user: str, arguments: OwnImageArguments) -> OwnImageAnswer:
+        """Return what the user's own store has of a profile."""
+        return answers.parse(answers.OWN_IMAGE, await self._call(user, arguments), "the user's own store")
 
     async def _call(self, user: str, arguments: Arguments) -> dict[str, Any]:
         verb = arguments.VERB

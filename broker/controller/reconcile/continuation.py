@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.lasting_states import LastingStates
 from broker.controller.reconcile.succession import CONTINUABLE_STATES, ask_successor, successor_due
 from broker.errors import BerthError
 
@@ -38,14 +39,16 @@ class Continuation:
         self._settings = settings
         self._registry = registry
         self._submitter = submitter
+        self._lasting = LastingStates(log)
 
     async def enforce(self, sessions: Iterable[Session], successors: Mapping[str, Job], now: float) -> None:
         """Request the successors that are due, and submit those again that Slurm does not have."""
         for session in sessions:
             try:
                 await self._enforce(session, successors.get(session.id), now)
-            except BerthError:  # the other sessions still get theirs
-                log.exception("successor not requested session=%s", session.id)
+            except BerthError as error:  # the other sessions still get theirs
+                text = f"successor not requested {session.log_name} error={error.message}"
+                self._lasting.report(session.id, logging.ERROR, text, cause=error)
 
     async def _enforce(self, session: Session, successor: Job | None, now: float) -> None:
         due = successor_due(session, now, self._settings.successor_lead)

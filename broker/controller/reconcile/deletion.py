@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.lasting_states import LastingStates
 from broker.controller.reconcile.retry import Backoff
 from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError
@@ -40,6 +41,7 @@ class DeletionRunner:
         self._launcher = launcher
         self._changes = changes
         self._running = SingleFlight[str, None](self._done)
+        self._lasting = LastingStates(log)
         self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
 
     @property
@@ -63,7 +65,7 @@ class DeletionRunner:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._backoff.failed(session_id)
             log.error("removal failed session=%s", session_id, exc_info=error)
-        self._changes.notify()
+        self._changes.notify(session_id)
 
     async def _remove(self, session: Session) -> None:
         """Set the data aside, or remove it if there is no grace time or it is over."""
@@ -75,13 +77,15 @@ class DeletionRunner:
                 await self._launcher.purge(session.owner, session.id)
         except BerthError as error:
             done = "set aside" if kept else "removed"
-            log.warning("data not %s yet session=%s error=%s", done, session.id, error.message)
+            text = f"data not {done} yet {session.log_name} error={error.message}"
+            self._lasting.report(session.id, logging.WARNING, text)
             self._backoff.failed(session.id)
             reason = f"its data could not be {done} yet; Berth tries again: {error.message}"
             await self._registry.update(session.id, lambda _: ({"reason": reason}, None))
             return
         failpoint("delete.removed")
         self._backoff.forget(session.id)
+        self._lasting.end(session.id)
         await self._registry.update(session.id, _gone(session))
 
 

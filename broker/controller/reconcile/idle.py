@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.lasting_states import LastingStates
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.stop import stop
 from broker.controller.reconcile.succession import seconds_of
@@ -43,6 +44,7 @@ class IdlePolicy:
         self._launcher = launcher
         self._knows_at = clock.now() + CONNECTION_TIMEOUT_S
         """The time from which every open connection has been reported."""
+        self._lasting = LastingStates(log)
         self._writing = SingleFlight[str, None]()
         """Writes of files for jobs, by session, in the background: a user's file system may be slow."""
 
@@ -62,8 +64,9 @@ class IdlePolicy:
             session = await self._registry.update(session.id, _idle(now))
             if session.job.idle_stop_at not in {None, before}:
                 self._writing.join(session.id, lambda: self._warn(session))
-        except BerthError:  # the other sessions are still processed
-            log.exception("idle policy not enforced session=%s", session.id)
+        except BerthError as error:  # the other sessions are still processed
+            text = f"idle policy not enforced {session.log_name} error={error.message}"
+            self._lasting.report(session.id, logging.ERROR, text, cause=error)
         return session
 
     async def _warn(self, session: Session) -> None:
@@ -71,7 +74,7 @@ class IdlePolicy:
         try:
             await self._launcher.install(session.owner, session.id, {"idle": idle_file(session)})
         except LauncherError as error:  # `berth list` shows the stop time nevertheless
-            log.warning("terminals not warned session=%s error=%s", session.id, error.message)
+            log.warning("terminals not warned %s error=%s", session.log_name, error.message)
 
 
 def idle_file(session: Session) -> str:

@@ -13,41 +13,50 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.lasting_states import LastingStates
 from broker.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS
+from broker.controller.reconcile.held_jobs import should_hold
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.observation import (
-    is_newer,
+    any_moves,
+    has_to_end,
     mark,
     match,
     observation,
     observe,
     record_canceller,
     record_end,
-    session_id,
+    record_of,
 )
+from broker.controller.reconcile.quiet_sessions import QuietSessions
 from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, ended_in_accounting, lost
-from broker.controller.reconcile.succession import END_EARLY_S
-from broker.controller.registry.registry import EventEntry, changes
+from broker.controller.reconcile.succession import END_EARLY_S, outlives_successor
+from broker.controller.registry.registry import changes
 from broker.errors import BerthError
-from broker.failpoints import failpoint
-from broker.schema.sessions import LIVE, MOVING, SessionState
+from broker.schema.sessions import LIVE, SessionState
 from slurm.scheduler import NoAnswer, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from broker.config.settings import SlurmSettings
+    from broker.controller.reconcile.cancellation import JobCanceller
     from broker.controller.reconcile.continuation import Continuation
     from broker.controller.reconcile.deletion import DeletionRunner
+    from broker.controller.reconcile.farewell import FarewellWriter
+    from broker.controller.reconcile.held_jobs import JobHolder
     from broker.controller.reconcile.idle import IdlePolicy
     from broker.controller.reconcile.maintenance import Maintenance
+    from broker.controller.reconcile.node_watch import NodeWatch
     from broker.controller.reconcile.observation import Matched
+    from broker.controller.reconcile.observed_slurm import ObservedSlurm
     from broker.controller.reconcile.operation_runner import OperationRunner
+    from broker.controller.reconcile.session_files import FileRestorer
     from broker.controller.reconcile.stop import ScheduledStopPolicy
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from broker.controller.wakeup import ChangeNotifier
+    from slurm.nodes import Node
     from slurm.scheduler import FinishedJob, Job, Scheduler
 
 log = logging.getLogger(__name__)
@@ -55,13 +64,12 @@ log = logging.getLogger(__name__)
 FIRST_QUERY_S, MOVING_QUERY_S, IDLE_QUERY_S = 0.05, 2.0, 15.0
 """Seconds between queries: after a change; at most while a session is moving; at most otherwise."""
 AGE_FACTOR = 0.1
-"""The share of the time since the last change after which the next query comes. Berth thus adds a tenth to a wait for
-Slurm, and a job that waits for 20 s costs 50 queries."""
+"""The share of the time since the last change after which the next query comes: a wait for 20 s costs 50 queries."""
 LOAD_FACTOR, MAX_PAUSE_S = 5.0, 15.0
 """The pause before the next query is at least this many times the duration of the last one, which spares a busy
 slurmctld; but at most so many seconds, so that Berth notices when slurmctld answers again."""
-CANCEL_RETRY_S = 15.0
-"""Seconds after which Berth cancels a job again that has not ended."""
+LEAST_REFRESH_S = 0.5
+"""Seconds between two queries for people who only look."""
 BEGIN_TIME = "BeginTime"
 """Slurm's reason for a job that may not start before its begin time."""
 ACCOUNTING_INTERVAL_S = 10.0
@@ -73,7 +81,7 @@ NO_ACCOUNTING_FACTOR = 10
 
 
 class Reconciler:
-    """Runs ticks until cancelled. `stale_since` is set while Slurm does not answer."""
+    """Runs ticks until cancelled."""
 
     def __init__(
         self,
@@ -82,38 +90,49 @@ class Reconciler:
         registry: AsyncRegistry,
         scheduler: Scheduler,
         submitter: Submitter,
+        canceller: JobCanceller,
         operations: OperationRunner,
         deletion: DeletionRunner,
         maintenance: Maintenance,
         continuation: Continuation,
         scheduled_stop: ScheduledStopPolicy,
         idle_policy: IdlePolicy,
-        changes: ChangeNotifier,
+        farewells: FarewellWriter,
+        node_watch: NodeWatch,
+        holder: JobHolder,
+        restorer: FileRestorer,
+        observed: ObservedSlurm,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._scheduler = scheduler
         self._submitter = submitter
+        self._canceller = canceller
         self._operations = operations
         self._deletion = deletion
         self._maintenance = maintenance
         self._continuation = continuation
         self._scheduled_stop = scheduled_stop
         self._idle_policy = idle_policy
-        self._changes = changes
+        self._farewells = farewells
+        self._node_watch = node_watch
+        self._holder = holder
+        self._restorer = restorer
+        self.observed = observed
+        self._quiet = QuietSessions(registry)
         self._woken = asyncio.Event()
         self._changed_at = clock.monotonic()
         self._query_took = 0.0
+        self._queried_at = self._refresh_at = -LEAST_REFRESH_S
+        """Times of the last query, and of the next one that was requested by `refresh`."""
         self._asked_accounting_at = 0.0
         self._cancelled: dict[str, Session] = {}
         """Sessions by id whose job was cancelled outside Berth, until accounting reports by whom."""
-        self._orphans: dict[int, float] = {}
-        """The time of the last cancel of each orphan job."""
         self._hastened: dict[int, int] = {}
         """The restart count at which each requeued job was last asked to start."""
+        self._lasting = LastingStates(log)
         self._ends: list[float] = []
         """Times at which jobs of ready sessions will end, and at which sessions will be stopped."""
-        self.stale_since: float | None = None
         self.moving = True
         """Whether a session is in a transitional state."""
 
@@ -121,6 +140,14 @@ class Reconciler:
         """Query Slurm at once and then often for a while, after a user's request."""
         self._changed_at = clock.monotonic()
         self._woken.set()
+
+    def refresh(self) -> None:
+        """Query Slurm for a user who only looks: at once, or a moment after the last query if that was just now."""
+        now = clock.monotonic()
+        at = self._queried_at + max(LEAST_REFRESH_S, min(LOAD_FACTOR * self._query_took, MAX_PAUSE_S))
+        if self._refresh_at <= now:  # else the next query is on its way
+            self._refresh_at = max(at, now)
+            asyncio.get_running_loop().call_later(self._refresh_at - now, self.wake)
 
     async def run(self) -> None:
         while True:
@@ -147,11 +174,14 @@ class Reconciler:
     async def _guarded_tick(self) -> bool:
         try:
             with RECONCILE_SECONDS.time():
-                return await self.tick()
-        except Exception:  # the loop must outlive any single failure; the next tick starts from what is recorded
-            log.exception("a reconcile tick failed")
+                changed = await self.tick()
+        except Exception as error:  # noqa: BLE001 - the loop must outlive any single failure
+            self._lasting.report("tick", logging.ERROR, f"a reconcile tick failed: {error!r}", cause=error)
             RECONCILE_FAILURES.inc()
-            return False
+            return False  # the next tick starts from what is recorded
+        if self._lasting.end("tick"):
+            log.info("reconcile ticks succeed again")
+        return changed
 
     async def tick(self) -> bool:
         """Query Slurm once and update every session. Return whether a session has changed."""
@@ -163,45 +193,46 @@ class Reconciler:
         try:
             jobs = await self._scheduler.jobs(JOB_PREFIX)
         except NoAnswer as error:
-            if self.stale_since is None:
-                self.stale_since = asked_at
-                log.warning("Slurm does not answer: %s", error)
+            self.observed.record_failure(asked_at, error)
             sessions = await self._registry.in_states(LIVE)
             self._operations.resume(sessions)
-            self.moving = self._any_moves([*sessions, *changing])
+            self.moving = self._deletion.under_way or any_moves([*sessions, *changing])
             return False
         finally:
-            self._query_took = clock.monotonic() - began
-        if self.stale_since is not None:
-            log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
-            self.stale_since = None
-        sessions = await self._scheduled_stop.enforce(await self._registry.in_states(LIVE), asked_at)
+            self._queried_at = clock.monotonic()
+            self._query_took = self._queried_at - began
+        self.observed.record(jobs, asked_at)
+        sessions, jobs = await self._quiet.read(jobs)
+        sessions = await self._scheduled_stop.enforce(sessions, asked_at)
         sessions = await self._idle_policy.enforce(sessions, asked_at)
         self._operations.resume(sessions)
-        self.moving = self._any_moves([*sessions, *changing])
+        self.moving = self._deletion.under_way or bool(self._quiet) or any_moves([*sessions, *changing])
         self._ends = [s.job.ends_at - END_EARLY_S for s in sessions if s.state is SessionState.READY and s.job.ends_at]
         self._ends += [at for s in sessions for at in (s.stop_at, s.job.idle_stop_at) if at is not None]
-        found = match(sessions, jobs)
+        found = match(sessions, jobs, changing)
         self._hastened = {job.id: self._hastened[job.id] for job in jobs if job.id in self._hastened}
-        changed = await self._observe_all(sessions, found, asked_at)
+        nodes = await self._node_watch.query(sessions, found.own, asked_at)
+        changed = await self._observe_all(sessions, found, asked_at, nodes)
         await self._observe_missing(sessions, found, asked_at)
-        await self._cancel_orphans(found.orphans)  # first, so that no successor starts when its session is stopped
-        await self._follow_up(sessions, found, asked_at)
+        # First, so that no successor starts when its session is stopped.
+        uncancelled = await self._canceller.cancel_orphans(found.orphans)
+        await self._follow_up(sessions, found, asked_at, uncancelled)
         await self._continuation.enforce(sessions, found.successors, asked_at)
-        if changed:
-            self._changes.notify()
+        self._quiet.remember(sessions, found.own)
         return changed
 
-    async def _observe_all(self, sessions: list[Session], found: Matched, asked_at: float) -> bool:
+    async def _observe_all(
+        self, sessions: list[Session], found: Matched, asked_at: float, nodes: Mapping[str, Node]
+    ) -> bool:
         changed = False
         for session in sessions:
             job, successor = found.own.get(session.id), found.successors.get(session.id)
             try:
-                while job is not None and changes(session, observation(session, job, successor, asked_at)):
+                while job is not None and changes(session, observation(session, job, successor, asked_at, nodes)):
                     observed = session
-                    decide = observe(observed, job, successor, asked_at)
+                    decide = observe(observed, job, successor, asked_at, nodes)
                     session = await self._registry.update(observed.id, decide)  # noqa: PLW2901 - the current row
-                    self._process(session)
+                    self._process(observed, session)
                     changed = True
                     # Once the successor is the session's job, observe that job too.
                     over = (
@@ -210,18 +241,23 @@ class Reconciler:
                         and session.job.job_id == successor.id
                     )
                     job, successor = successor if over else None, None
-            except BerthError:  # the other sessions are still observed
-                log.exception("observation failed session=%s", session.id)
+            except BerthError as error:  # the other sessions are still observed
+                self._quiet.exclude(session.id)
+                text = f"observation failed {session.log_name} error={error.message}"
+                self._lasting.report(f"observe {session.id}", logging.ERROR, text, cause=error)
         return changed
 
-    def _process(self, session: Session) -> None:
-        """Start the work that waited for this change of the session."""
+    def _process(self, observed: Session, session: Session) -> None:
+        """Start the work that waited for this change of the observed session."""
         if session.reason == CANCELLED_OUTSIDE:
             self._cancelled[session.id] = session
+        self._node_watch.update_remark(observed, session)
         self._operations.resume([session])
         self._maintenance.flatten_if_deep(session)
         if session.state is SessionState.SUBMITTING and session.job.attempted_at is None:
             self._submitter.submit(session)
+        if observed.successor and not session.successor and session.submission == observed.submission:
+            self._restorer.restore(session.id)
 
     async def _observe_missing(self, sessions: list[Session], found: Matched, asked_at: float) -> None:
         """Query accounting for the end of jobs that are missing from Slurm's answer. Give a job up as lost only after
@@ -239,8 +275,11 @@ class Reconciler:
         try:
             records = await self._scheduler.finished([s.job.job_id for s in asked_about if s.job.job_id is not None])
         except NoAnswer as error:
-            log.warning("Slurm's accounting does not answer: %s", error)
+            self._lasting.report("accounting", logging.WARNING, f"Slurm's accounting does not answer: {error}")
             records = None
+        else:
+            if self._lasting.end("accounting"):
+                log.info("Slurm's accounting answers again")
         for session in missing:
             outcome = self._end_of(session, records, asked_at)
             if outcome is not None:
@@ -252,23 +291,22 @@ class Reconciler:
         self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float
     ) -> None:
         """Record who cancelled the session's job, once accounting reports it."""
-        record = _record_of(session, records)
+        record = record_of(session, records)
         if record is not None or asked_at - (session.job.ended_at or 0) > CANCELLER_TIMEOUT_S:
             del self._cancelled[session.id]
         if record is not None and record.cancelled_by:
             await self._registry.update(session.id, record_canceller(session, record.cancelled_by))
-            self._changes.notify()
 
     async def _conclude(
         self, session: Session, outcome: Outcome, asked_at: float, successor: Job | None = None
     ) -> None:
-        self._process(await self._registry.update(session.id, record_end(session, outcome, successor, asked_at)))
-        self._changes.notify()
+        current = await self._registry.update(session.id, record_end(session, outcome, successor, asked_at))
+        self._process(session, current)
 
     def _end_of(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> Outcome | None:
-        record = _record_of(session, records)
+        record = record_of(session, records)
         if record is not None:
-            return ended_in_accounting(session.state, record)
+            return ended_in_accounting(session.state, record, session.job.node)
         grace = self._settings.lost_grace * (NO_ACCOUNTING_FACTOR if records is None else 1)
         if session.state is SessionState.STOPPING:
             grace = self._settings.submit_grace  # the next job waits for the lock of one that still runs
@@ -276,17 +314,25 @@ class Reconciler:
             return lost(session.state)
         return None
 
-    async def _follow_up(self, sessions: list[Session], found: Matched, asked_at: float) -> None:
+    async def _follow_up(self, sessions: list[Session], found: Matched, asked_at: float, uncancelled: set[str]) -> None:
         own = found.own
+        ending = {session.id: session for session in sessions if has_to_end(session, found)}
+        held = {session.id for session in ending.values() if should_hold(session, own[session.id])}
+        leaving = [session for session in ending.values() if session.id not in held]
+        await self._farewells.write(session for session in leaving if session.job.cancelled_at is None)
         for session in sessions:
-            successor = found.successors.get(session.id)
-            makes_way = session.resizing and successor is not None and not successor.state.ended
-            if (makes_way or session.state is SessionState.STOPPING) and (job := own.get(session.id)) is not None:
-                await self._cancel(session, job, asked_at)
+            if session.id in held:
+                self._holder.hold(session)
+            elif session.id in ending:
+                # A successor that could not be cancelled would start after the end of the present job.
+                if session.id not in uncancelled and await self._canceller.cancel(session, own[session.id], asked_at):
+                    self._changed_at = clock.monotonic()
             elif session.job.job_id is None and session.id not in own and not self._submitter.under_way(session.id):
                 await self._resume(session, asked_at)
             elif (job := own.get(session.id)) is not None and job.state.waits:
                 await self._hasten(job)
+            if outlives_successor(session) and not self._submitter.under_way(session.id):
+                self._restorer.ensure(session)
 
     async def _hasten(self, job: Job) -> None:
         """Let a requeued job start now: Slurm delays such a job by two minutes."""
@@ -307,62 +353,7 @@ class Reconciler:
         if attempted_at is not None and asked_at - attempted_at < self._settings.submit_grace:
             return
         if session.state is SessionState.SUBMITTING:
-            log.info("submitting %s again: Slurm has no job of it", session.id)
+            log.info("submitting again: Slurm has no job %s", session.log_name)
             self._submitter.submit(session)
         elif session.state is SessionState.STOPPING:
             await self._conclude(session, lost(session.state), asked_at)
-
-    async def _cancel(self, session: Session, job: Job, asked_at: float) -> None:
-        cancelled_at = session.job.cancelled_at
-        if job.state.ended or (cancelled_at is not None and asked_at - cancelled_at < CANCEL_RETRY_S):
-            return
-        try:
-            await self._scheduler.cancel(job.id)
-        except NoAnswer as error:
-            log.warning("cancel failed job=%d error=%s", job.id, error)
-            return
-        except Refused as error:
-            log.error("Slurm refused the cancel job=%d error=%s", job.id, error)
-            refusal = EventEntry("berth", "cancel-refused", f"{error}; `scancel {job.id}` ends the job")
-            marked = mark(session, {"cancelled_at": asked_at}, refusal)
-            await self._registry.update(session.id, marked)
-            return
-        failpoint("stop.cancelled")
-        self._changed_at = clock.monotonic()
-        await self._registry.update(session.id, mark(session, {"cancelled_at": asked_at}))
-
-    async def _cancel_orphans(self, orphans: list[Job]) -> None:
-        """Cancel jobs that have a session's name but are not its job: of a late submission or of a deleted session."""
-        self._orphans = {job.id: self._orphans[job.id] for job in orphans if job.id in self._orphans}
-        known = {s.id: s for s in await self._registry.by_ids({session_id(job) for job in orphans})}
-        for job in orphans:
-            session = known.get(session_id(job))
-            if session is None or session.owner != job.user or self._submitter.under_way(session.id):
-                continue
-            if job.id == session.job.job_id and session.state in LIVE:
-                continue  # it became the session's job after the query
-            if is_newer(job, session):
-                log.warning("job %d is newer than the registry: `berth registry rebuild` adopts it", job.id)
-                continue
-            if clock.monotonic() - self._orphans.get(job.id, -CANCEL_RETRY_S) < CANCEL_RETRY_S:
-                continue
-            log.warning("cancelling job %d: it has the name of session %s but is not its job", job.id, session.id)
-            self._orphans[job.id] = clock.monotonic()
-            with contextlib.suppress(NoAnswer, Refused):
-                await self._scheduler.cancel(job.id)
-
-    def _any_moves(self, sessions: Iterable[Session]) -> bool:
-        """Whether a session is in a transitional state or has a pending operation.
-
-        Data that could not be removed does not count: the next attempt is much later.
-        """
-        return self._deletion.under_way or any(
-            session.state in MOVING - {SessionState.DELETING} or session.pending is not None for session in sessions
-        )
-
-
-def _record_of(session: Session, records: Mapping[int, FinishedJob] | None) -> FinishedJob | None:
-    """Return the accounting record of the session's job. Name and user must match, because Slurm reuses job ids."""
-    record = (records or {}).get(session.job.job_id or 0)
-    matches = record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner
-    return record if matches else None

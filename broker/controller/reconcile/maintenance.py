@@ -5,28 +5,27 @@ No request waits for these tasks. An interrupted task is repeated later.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
 from broker.errors import BerthError
-from broker.images import require_image
 from broker.launcher.arguments import FlattenArguments
 from broker.names import new_id
 from broker.schema.sessions import STARTABLE, SessionState
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
+    import asyncio
+
     from broker.config.settings import StorageSettings
+    from broker.controller.images import ImageFinder
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.launcher_client.volumes import GcResult
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
-    from broker.controller.wakeup import ChangeNotifier
-    from profiles.image.store import Stores
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +38,13 @@ class Maintenance:
         *,
         settings: StorageSettings,
         registry: AsyncRegistry,
-        stores: Stores,
+        images: ImageFinder,
         launcher: LauncherClient,
-        changes: ChangeNotifier,
     ) -> None:
         self._settings = settings
-        self._stores = stores
+        self._images = images
         self._registry = registry
         self._launcher = launcher
-        self._changes = changes
         self._flattening = SingleFlight[str, "Session"](self._ended)
         self._collecting = SingleFlight[str, "GcResult"](self._ended)
 
@@ -80,7 +77,7 @@ class Maintenance:
         await self._collecting.close()
 
     async def _flatten(self, session: Session) -> Session:
-        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
+        image = await self._images.required(session.owner, *session.image.values())
         arguments = FlattenArguments(
             session=session.id,
             operation=new_id(),
@@ -94,7 +91,6 @@ class Maintenance:
             await self._note_failure(session)
             raise
         current = await self._registry.update(session.id, _flattened(session, volumes))
-        self._changes.notify()
         self.schedule_gc(session.owner)
         return current
 
@@ -103,7 +99,6 @@ class Maintenance:
         with contextlib.suppress(BerthError):  # the launcher has ended: the next operation reports it
             _, volumes = await self._launcher.snapshots(session.owner, session.id)
             await self._registry.update(session.id, _flattened(session, volumes))
-            self._changes.notify()
 
     @staticmethod
     def _ended(key: str, task: asyncio.Task[Session] | asyncio.Task[GcResult]) -> None:

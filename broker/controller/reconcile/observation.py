@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from broker.controller.reconcile.interruption import NO_NODE, interrupted_by, node_columns, requeue_columns
 from broker.controller.reconcile.job_comment import JOB_PREFIX, announced, other_host_key, read
+from broker.controller.reconcile.resizing import (
+    copied_by_clones,
+    describe_lost_successor,
+    has_lost_successor,
+    reason_of_end,
+    should_give_way,
+)
+from broker.controller.reconcile.reversal import after_failed_start, has_failed_to_start
 from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, cancelled_by, next_state
 from broker.controller.reconcile.succession import (
     CONTINUABLE_STATES,
     can_continue_after,
     continue_with_successor,
     ended_at_time_limit,
+    is_same_run,
     next_submission,
     should_continue,
 )
 from broker.controller.registry.manifest import CHANGING
 from broker.controller.registry.registry import EventEntry, JobChange
-from broker.schema.sessions import LIVE, OTHER_HOST_KEY, SessionState
+from broker.schema.sessions import LIVE, MOVING, OTHER_HOST_KEY, SessionState
 from broker.ssh.keys import PublicKey
+from broker.text.status import describe_node_condition
 from slurm.state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from broker.controller.reconcile.job_comment import Announcement
     from broker.controller.registry.models import Session
+    from broker.controller.registry.operation import Operation
     from broker.controller.registry.registry import RowChange, Transition
-    from slurm.scheduler import Job
+    from slurm.nodes import Node
+    from slurm.scheduler import FinishedJob, Job
 
 TIME_LIMIT_REACHED = "the job reached its time limit"
 
-FORGOTTEN_S = 360.0
-"""Time after the request for a successor from which a missing job counts as ended. Slurm forgets a job MinJobAge after
-its end, by default 300 s (slurm.conf(5))."""
+_UNKNOWN: Mapping[str, Node] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +59,19 @@ class Matched:
     """The successor of each session's job, by the session's id."""
     orphans: list[Job] = field(default_factory=list)
     """Live jobs that have a session's name and are neither its job nor its successor."""
+    copied: set[str] = field(default_factory=set)
+    """The ids of the sessions whose running jobs make copies for clones."""
 
 
-def match(sessions: Iterable[Session], jobs: Iterable[Job]) -> Matched:
+def match(sessions: Iterable[Session], jobs: Iterable[Job], changing: Iterable[Session] = ()) -> Matched:
     """Match jobs to sessions.
 
     A session's job has its name and owner, and the recorded id. While no id is recorded, the job's comment must have
     the session's present submission; the oldest such job counts, because a repeated sbatch only adds newer ones. The
-    same rules hold for the successor.
+    same rules hold for the successor. `changing`: the sessions without a job, some of which may be new clones.
     """
     by_id = {session.id: session for session in sessions}
-    matched = Matched()
+    matched = Matched(copied=copied_by_clones(changing))
     for job in sorted(jobs, key=lambda job: job.id):
         session = by_id.get(session_id(job))
         role = _role(session, job, matched) if session is not None and job.user == session.owner else None
@@ -98,28 +113,56 @@ def is_newer(job: Job, session: Session) -> bool:
     return announcement is not None and announcement.submission > session.submissions
 
 
-def observation(session: Session, job: Job, successor: Job | None, now: float) -> RowChange:
-    """Return the change of `session` when Slurm shows its job, and its successor if it has one, as these."""
+def observation(
+    session: Session, job: Job, successor: Job | None, now: float, nodes: Mapping[str, Node] = _UNKNOWN
+) -> RowChange:
+    """Return the change of `session` when Slurm shows its job, its successor if it has one, and nodes as these."""
     known = _known_keys(session)
-    announcement = announced(job, *known)
+    announcement = announced(job, session.submission, *known)
     outcome = next_state(session.state, job, None if announcement is None else announcement.endpoint)
-    if outcome.state is SessionState.STARTING and known and (other := other_host_key(job, *known)):
+    if outcome.state is SessionState.STARTING and known and (other := other_host_key(job, session.submission, *known)):
         outcome = replace(outcome, reason=f"{OTHER_HOST_KEY} ({other}): `berth stop {session.name}` and start it again")
-    values: dict[str, Any] = {"state": outcome.state, "reason": outcome.reason}
+    values: dict[str, Any] = {"state": outcome.state, "reason": outcome.reason, "held_job_id": None}
     columns: dict[str, Any] = {
         "job_id": job.id,
         "outcome": outcome.outcome,
         "missing_since": None,
         "submitted_at": session.job.submitted_at or job.submitted_at,
-        "expected_start_at": job.started_at if job.state.waits else None,
-        "ahead": job.ahead if job.state.waits else None,
     }
+    columns |= _of_run(session, job, announcement, now)
+    if outcome.endpoint is not None:
+        columns |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
+    columns |= node_columns(session, job, nodes) | requeue_columns(session, job, nodes, now)
+    if has_failed_to_start(session, job):
+        return after_failed_start(session, values, columns, now)
+    if job.state.ended:
+        columns |= {"ended_at": job.ends_at or now, "attempted_at": None}
+        return without_job(session, values, columns, successor, now)
+    if job.state.waits and successor is not None and not successor.state.ended and session.job.fingerprint:
+        # Requeued while a successor waits: the successor continues the session, and this job becomes an orphan.
+        reason = columns.get("interruption", session.job.interruption)
+        return _succession(session, {"outcome": "REQUEUED", "reason": reason, "ended_at": now}, successor)
+    entry = _entry(session, values, columns)
+    if has_lost_successor(session, job, successor, now):
+        values["successor"], columns["cancelled_at"] = 0, None
+        if session.resizing:  # the present job still gets a successor at its time limit
+            columns["successor_at"] = None
+        return JobChange(values, entry or describe_lost_successor(session, successor), job=columns)
+    waiting = {} if successor is None else {"job_id": successor.id}
+    return JobChange(values, entry, job=columns, next_job=waiting)
+
+
+def _of_run(session: Session, job: Job, announcement: Announcement | None, now: float) -> dict[str, Any]:
+    """Return the columns that depend on whether the job runs or waits."""
+    columns: dict[str, Any] = {}
     if job.state.runs:
-        columns |= {"node": job.node, "started_at": job.started_at}
+        columns |= {"node": job.node, "started_at": _start_of_run(session, job)}
     if job.state is not JobState.COMPLETING:  # in which a requeued job already has the count of its next run
         columns |= {"restarts": job.restarts}
     if job.state.runs and job.state is not JobState.COMPLETING:  # which has its end in `ends_at`, not its limit
         columns |= {"ends_at": job.ends_at}
+    if session.held_job_id == job.id:  # the answer of the request to begin in it was lost
+        columns |= {"began_at": now}
     if job.state.waits:  # a requeued job has left its node
         columns |= {"node": "", "started_at": None, "ends_at": None}
     if job.state.runs:
@@ -127,17 +170,13 @@ def observation(session: Session, job: Job, successor: Job | None, now: float) -
             "idle_since": announcement and announcement.idle_since,
             "gpu_idle_since": announcement and announcement.gpu_idle_since,
         }
-    if outcome.endpoint is not None:
-        columns |= {"port": outcome.endpoint.port, "fingerprint": outcome.endpoint.fingerprint}
-    if job.state.ended:
-        columns |= {"ended_at": job.ends_at or now, "attempted_at": None}
-        return without_job(session, values, columns, successor, now)
-    if job.state.waits and successor is not None and not successor.state.ended and session.job.fingerprint:
-        # Requeued while a successor waits: the successor continues the session, and this job becomes an orphan.
-        return _succession(session, {"outcome": "REQUEUED", "reason": "", "ended_at": now}, successor)
-    dropped = {"successor": 0} if _has_lost_successor(session, successor, now) else {}
-    waiting = {} if successor is None or dropped else {"job_id": successor.id}
-    return JobChange(values | dropped, _entry(session, values, columns), job=columns, next_job=waiting)
+    return columns
+
+
+def _start_of_run(session: Session, job: Job) -> float | None:
+    """Return the start of the session's run: later than the job's if an earlier run of the session was in it."""
+    began_at = session.job.began_at
+    return job.started_at if began_at is None or job.started_at is None else max(began_at, job.started_at)
 
 
 def _known_keys(session: Session) -> list[str]:
@@ -151,16 +190,6 @@ def _known_keys(session: Session) -> list[str]:
     return [*known, believed] if believed else known
 
 
-def _has_lost_successor(session: Session, successor: Job | None, now: float) -> bool:
-    """Whether a user or Slurm has cancelled the successor, or Slurm has forgotten it."""
-    if successor is not None:
-        return successor.state.ended
-    job = session.next_job
-    if job is None or job.job_id is None or session.state not in CONTINUABLE_STATES:
-        return False
-    return now - (job.submitted_at or job.attempted_at or job.asked_at) >= FORGOTTEN_S
-
-
 def ending(session: Session, end: Outcome, successor: Job | None, now: float) -> RowChange:
     """Return the change of a session whose job is missing from Slurm's answer and ended with the outcome `end`."""
     values = {"state": end.state, "reason": end.reason}
@@ -170,29 +199,38 @@ def ending(session: Session, end: Outcome, successor: Job | None, now: float) ->
         "missing_since": None,
         "attempted_at": None,
     }
+    columns |= NO_NODE
     return without_job(session, values, columns, successor, now)
 
 
 def without_job(
-    session: Session, values: dict[str, Any], columns: dict[str, Any], successor: Job | None, now: float
+    session: Session,
+    values: dict[str, Any],
+    columns: dict[str, Any],
+    successor: Job | None,
+    now: float,
+    *,
+    operation: Operation | None = None,
 ) -> RowChange:
     """Return the change of a session whose job has ended as in `columns`.
 
-    A pending operation begins, another job continues the session, or the session ends.
+    A pending operation begins, which may be a changed one, another job continues the session, or the session ends.
     """
     successor = None if successor is None or successor.state.ended else successor
     on = can_continue_after(session, columns["outcome"], columns["ended_at"], waits=successor is not None)
-    on = on and (successor is not None or should_continue(session, now))
+    on = on and (successor is not None or session.gives_way or should_continue(session, now))
     reason = values["reason"]
-    if on and session.resizing:
-        reason = "its resources were changed"
+    if on and session.gives_way:
+        reason = reason_of_end(session, successor)
+    elif on:  # without the remedy
+        reason = reason.partition(";")[0]
     if session.state is SessionState.STOPPING and session.stop_reason:
         reason = session.stop_reason
     if reason and ended_at_time_limit(session, columns["outcome"], columns["ended_at"]):
         reason = TIME_LIMIT_REACHED if on else f"{TIME_LIMIT_REACHED}; `berth start {session.name}` starts it again"
-    values |= {"reason": reason, "root": False}
+    values |= {"reason": reason, "root": False, "held_job_id": None}
     columns |= {"reason": reason}
-    operation = session.pending
+    operation = operation or session.pending
     if operation is not None:
         # The session gets its own state back if the operation fails.
         operation = operation.replace(state=values["state"], why=reason, start=operation.start or on)
@@ -211,6 +249,7 @@ def _succession(session: Session, former: Mapping[str, Any], successor: Job | No
             continue_with_successor(session, successor.id),
             f"job {successor.id} continues the session",
         )
+    job |= interrupted_by(former)
     entry = EventEntry("berth", "continue", f"job {session.job.job_id} has ended ({because}); {then}")
     return JobChange(values, entry, job=job, former=former)
 
@@ -220,13 +259,16 @@ def _fingerprint(host_key: str) -> str:
     return PublicKey.parse(host_key).fingerprint
 
 
-def observe(observed: Session, job: Job, successor: Job | None, asked_at: float) -> Transition:
-    """Record what Slurm's answer to the query of that time shows."""
+def observe(
+    observed: Session, job: Job, successor: Job | None, asked_at: float, nodes: Mapping[str, Node] = _UNKNOWN
+) -> Transition:
+    """Record what Slurm's answers to the queries of that time show."""
 
     def decide(current: Session) -> RowChange | None:
-        if not _same_run(observed, current) or current.job.job_id not in {None, job.id}:
+        if not is_same_run(observed, current) or current.job.job_id not in {None, job.id}:
             return None
-        return observation(current, job, successor if current.successor == observed.successor else None, asked_at)
+        same = successor if current.successor == observed.successor else None
+        return observation(current, job, same, asked_at, nodes)
 
     return decide
 
@@ -235,7 +277,7 @@ def record_end(observed: Session, outcome: Outcome, successor: Job | None, asked
     """Record the end of a job that is missing from Slurm's answer."""
 
     def decide(current: Session) -> RowChange | None:
-        if not _same_run(observed, current) or current.job.job_id != observed.job.job_id:
+        if not is_same_run(observed, current) or current.job.job_id != observed.job.job_id:
             return None
         return ending(current, outcome, successor if current.successor == observed.successor else None, asked_at)
 
@@ -244,7 +286,7 @@ def record_end(observed: Session, outcome: Outcome, successor: Job | None, asked
 
 def mark(observed: Session, values: Mapping[str, Any], entry: EventEntry | None = None) -> Transition:
     """Set columns of the job that the session had when it was observed."""
-    return lambda current: JobChange({}, entry, job=values) if _same_run(observed, current) else None
+    return lambda current: JobChange({}, entry, job=values) if is_same_run(observed, current) else None
 
 
 def record_canceller(observed: Session, user: str) -> Transition:
@@ -259,18 +301,45 @@ def record_canceller(observed: Session, user: str) -> Transition:
     return decide
 
 
-def _same_run(observed: Session, current: Session) -> bool:
-    """Whether `current` is still in the observed submission, without a stop since then."""
-    return (
-        current.submission == observed.submission
-        and current.state in LIVE
-        and (current.state is observed.state or current.state is not SessionState.STOPPING)
-    )
-
-
 def _entry(session: Session, values: Mapping[str, Any], columns: Mapping[str, Any]) -> EventEntry | None:
     state: SessionState = values["state"]
+    if "interruption" in columns and state in LIVE:
+        return EventEntry("berth", "requeued", f"job {columns['job_id']}: {columns['interruption']}")
+    node = _node_text(session, columns) if state in {SessionState.STARTING, SessionState.READY} else ""
     if state is session.state:
-        return None
-    detail = " ".join(part for part in (columns["outcome"], values["reason"]) if part)
-    return EventEntry("berth", state.value, detail)
+        return EventEntry("berth", "node", node) if node else None
+    text = " ".join(part for part in (columns["outcome"], values["reason"]) if part)
+    return EventEntry("berth", state.value, "; ".join(part for part in (text, node) if part))
+
+
+def _node_text(session: Session, columns: Mapping[str, Any]) -> str:
+    """Describe the condition of the running job's node if it has changed; else return an empty text."""
+    before, name = session.job.node_condition, columns.get("node", session.job.node)
+    condition = columns.get("node_condition", before)
+    if condition == before or (not condition and name != session.job.node):
+        return ""
+    ends_at = columns.get("ends_at", session.job.ends_at)
+    return describe_node_condition(name, condition, columns["node_reason"], ends_at)
+
+
+def has_to_end(session: Session, found: Matched) -> bool:
+    """Whether the session's job is to end, or its run: for a stop, or for a successor with other resources."""
+    successor = found.successors.get(session.id)
+    makes_way = successor is not None and should_give_way(session, successor, copied=session.id in found.copied)
+    return session.id in found.own and (makes_way or session.state is SessionState.STOPPING)
+
+
+def record_of(session: Session, records: Mapping[int, FinishedJob] | None) -> FinishedJob | None:
+    """Return the accounting record of the session's job. Name and user must match, because Slurm reuses job ids."""
+    record = (records or {}).get(session.job.job_id or 0)
+    matches = record is not None and record.name == JOB_PREFIX + session.id and record.user == session.owner
+    return record if matches else None
+
+
+def any_moves(sessions: Iterable[Session]) -> bool:
+    """Whether a session is in a transitional state, has a pending operation, or moves to a job with other resources.
+
+    Data that could not be removed does not count: the next attempt is much later.
+    """
+    moving = MOVING - {SessionState.DELETING}
+    return any(session.state in moving or session.pending is not None or session.resizing for session in sessions)

@@ -11,9 +11,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
+from broker.controller.lasting_states import LastingStates
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
-from broker.controller.reconcile.operation_steps import OperationExecutor, OperationResult
+from broker.controller.reconcile.operation_steps import OperationExecutor, OperationResult, former_name
 from broker.controller.reconcile.retry import Backoff
+from broker.controller.reconcile.reversal import as_irreversible, as_reversed, with_way_back
 from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import ConflictError
@@ -63,7 +65,10 @@ class OperationRunner:
         self._submitter = submitter
         self._maintenance = maintenance
         self._changes = changes
-        self._running = SingleFlight[str, "Session"](self._done)
+        self._running = SingleFlight[tuple[str, str], "Session"](self._done)
+        """By the ids of session and operation. A new operation does not wait for what an attempt at the one before it
+        does after its result is recorded; that needs no launcher."""
+        self._lasting = LastingStates(log)
         self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
         self._tries: dict[str, int] = {}
         """The number of crashed or timed-out processes of the launcher, by the operation's id."""
@@ -72,12 +77,12 @@ class OperationRunner:
 
     def under_way(self, session_id: str) -> bool:
         """Whether this process is running the session's operation."""
-        return session_id in self._running
+        return any(session == session_id for session, _ in self._running)
 
     def resume(self, sessions: Iterable[Session]) -> None:
         """Run the operations of sessions that need only the launcher now, unless their next attempt is later."""
         for session in sessions:
-            if can_run(session) and not self.under_way(session.id) and self._backoff.due(session.id):
+            if can_run(session) and _key(session) not in self._running and self._backoff.due(session.id):
                 self.run(session)
 
     def run(self, session: Session) -> asyncio.Task[Session]:
@@ -86,22 +91,23 @@ class OperationRunner:
         The task returns the current session; its operation may still be pending. It does nothing if the session has
         changed so that the operation cannot run.
         """
-        return self._running.join(session.id, lambda: self._attempt(session.id))
+        return self._running.join(_key(session), lambda: self._attempt(*_key(session)))
 
     async def close(self) -> None:
         """Cancel the running attempts; the next controller repeats them with the same ids."""
         await self._running.close()
 
-    def _done(self, session_id: str, task: asyncio.Task[Session]) -> None:
+    def _done(self, key: tuple[str, str], task: asyncio.Task[Session]) -> None:
+        session_id, _ = key
         if not task.cancelled() and (error := task.exception()) is not None:
             self._backoff.failed(session_id)
             log.error("operation interrupted session=%s", session_id, exc_info=error)
-        self._changes.notify()
+        self._changes.notify(session_id)
 
-    async def _attempt(self, session_id: str) -> Session:
+    async def _attempt(self, session_id: str, operation_id: str) -> Session:
         session = await self._registry.require(session_id)
         operation = session.pending
-        if operation is None or not can_run(session):
+        if operation is None or operation.id != operation_id or not can_run(session):
             return session
         if session.state in {SessionState.QUEUED, SessionState.STARTING}:
             error = ConflictError(
@@ -112,12 +118,14 @@ class OperationRunner:
             result = await self._executor.do(session, operation)
         except LauncherError as error:
             if self._may_become_clear(operation, error) or self._may_pass(session, operation, error):
-                log.info("%s of %s will be repeated: %s", operation.verb, session.id, error.message)
+                text = f"{operation.verb} will be repeated {session.log_name} error={error.message}"
+                self._lasting.report(operation.id, logging.INFO, text)
                 self._backoff.failed(session.id)
                 return session
             return await self._fail(session, operation, to_user_error(error, _name_of_data(session, operation)))
-        failpoint(f"{operation.verb}.done")
-        return await self._conclude(session, _succeeded(operation, result))
+        failpoint("reversal.done" if operation.reversing else f"{operation.verb}.done")
+        succeeded = _reversed if operation.reversing else _succeeded
+        return await self._conclude(session, succeeded(operation, result))
 
     def _may_become_clear(self, operation: Operation, error: LauncherError) -> bool:
         """Whether to repeat the request: always while the launcher or Slurm is away, MAX_TRIES times if the launcher's
@@ -139,16 +147,22 @@ class OperationRunner:
         return clock.monotonic() - self._busy_since.setdefault(operation.id, clock.monotonic()) < BUSY_TIMEOUT_S
 
     async def _fail(self, session: Session, operation: Operation, error: BerthError) -> Session:
-        log.info("%s of %s failed: %s", operation.verb, session.id, error.message)
+        log.info("%s failed %s error=%s", operation.verb, session.log_name, error.message)
         try:
             await self._executor.undo(session, operation)
         except LauncherError as trouble:
             if trouble.unclear:
                 self._backoff.failed(session.id)
                 return session
-            log.warning("manifest of %s still has the failed %s: %s", session.id, operation.verb, trouble.message)
+            log.warning(
+                "manifest still has the failed %s %s error=%s", operation.verb, session.log_name, trouble.message
+            )
         self._maintenance.schedule_gc(session.owner)  # removes what the operation had made
-        return await self._conclude(session, _failed(operation, session.state, error))
+        try:
+            return await self._conclude(session, _failed(operation, session.state, error, former_name(operation)))
+        except ConflictError:  # another session has the former name meanwhile
+            kept = type(error)(f"{error.message}; the session keeps the name {session.name}", hint=error.hint)
+            return await self._conclude(session, _failed(operation, session.state, kept, {}))
 
     async def _conclude(self, session: Session, decide: Transition) -> Session:
         current = await self._registry.update(session.id, decide)
@@ -184,6 +198,10 @@ def can_run(session: Session) -> bool:
     return session.state is SessionState.CHANGING or (session.state in runs and not operation.kind.needs_stopped)
 
 
+def _key(session: Session) -> tuple[str, str]:
+    return session.id, "" if session.pending is None else session.pending.id
+
+
 def _name_of_data(session: Session, operation: Operation) -> str:
     return str(operation.arguments["name"]) if operation.kind.has_source else session.name
 
@@ -193,34 +211,55 @@ def _succeeded(operation: Operation, result: OperationResult) -> Transition:
         pending = current.pending
         if pending is None or pending.id != operation.id:
             return None
-        record = pending.done(result.message, undo=result.undo, snapshot=result.snapshot).record()
-        values, job = result.values | {"operation": record}, dict[str, Any]()
+        done = pending.done(result.message, undo=result.undo, snapshot=result.snapshot)
+        values, job = result.values | {"operation": done.record()}, dict[str, Any]()
         if current.state is SessionState.CHANGING:
             kept = pending.replace(state=SessionState.STOPPED, why="") if operation.kind.resets_state else pending
             then, job = _afterwards(current, kept, root=operation.kind.enters_root_mode)
             values |= then
+            if current.held_job_id is not None and "submission" in then:
+                values["operation"] = with_way_back(done, current, then["submission"]).record()
         return JobChange(values, EventEntry("berth", f"{operation.verb}-done", result.message), job=job)
 
     return decide
 
 
-def _failed(operation: Operation, observed: SessionState, error: BerthError) -> Transition:
+def _reversed(operation: Operation, result: OperationResult) -> Transition:
+    """Record that the operation was undone: the session starts again as it was before, once."""
+
+    def decide(current: Session) -> RowChange | None:
+        pending = current.pending
+        if pending is None or pending.id != operation.id:
+            return None
+        record = as_reversed(pending, current)
+        then, job = _afterwards(current, pending)
+        entry = EventEntry("berth", f"{operation.verb}-undone", record.message)
+        return JobChange(result.values | {"operation": record.record()} | then, entry, job=job)
+
+    return decide
+
+
+def _failed(operation: Operation, observed: SessionState, error: BerthError, name: dict[str, Any]) -> Transition:
+    """Record the failure; `name`: the session's name after it."""
+
     def decide(current: Session) -> RowChange | None:
         pending = current.pending
         if pending is None or pending.id != operation.id:
             return None
         if observed is not SessionState.CHANGING and current.state is SessionState.CHANGING:
             return None  # its job has ended meanwhile: the operation runs without the job
-        values: dict[str, Any] = {"operation": pending.failed(error).record()}
+        if pending.reversing:
+            pending = as_irreversible(pending, current.name, error)
+        record = pending if pending.status == "failed" else pending.failed(error)
+        values: dict[str, Any] = {"operation": record.record()}
         job: dict[str, Any] = {}
         if current.state is SessionState.CHANGING and operation.kind.creates_session:
-            values |= {"state": SessionState.DELETED, "reason": ""}
-            values |= {"name": operation.arguments["was"]} if "was" in operation.arguments else {}  # its former name
+            values |= {"state": SessionState.DELETED, "reason": ""} | name
         elif current.state is SessionState.CHANGING:
             start = pending.start and (pending.ran or not pending.kind.enters_root_mode)
             then, job = _afterwards(current, pending.replace(start=start))
-            values |= then
-        return JobChange(values, EventEntry("berth", f"{operation.verb}-failed", error.message), job=job)
+            values |= then | name
+        return JobChange(values, EventEntry("berth", f"{operation.verb}-failed", record.message), job=job)
 
     return decide
 
@@ -232,4 +271,4 @@ def _afterwards(current: Session, operation: Operation, *, root: bool = False) -
         return values | {"root": root}, job | {
             name: operation.arguments[name] for name in ("gpus",) if name in operation.arguments
         }
-    return {"state": operation.state, "reason": operation.why, "root": False}, {}
+    return {"state": operation.state, "reason": operation.why, "root": False, "held_job_id": None}, {}

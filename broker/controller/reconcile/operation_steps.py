@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.manifest import Manifest, Target
 from broker.controller.registry.models import Session
@@ -65,19 +66,25 @@ class OperationExecutor:
             "switch": self._switch,
             "clone": self._clone,
             "promote": self._promote,
+            "restart": self._restart,
             "root": self._root,
             "commit-root": self._commit_root,
             "restore": self._restore,
+            "rename": self._rename,
         }
         """One function for each key of OPERATIONS."""
 
     async def do(self, session: Session, operation: Operation) -> OperationResult:
-        return await self.steps[operation.verb](session, operation)
+        """Execute the operation, or undo it if it is being reversed."""
+        step = self._reverse if operation.reversing else self.steps[operation.verb]
+        return await step(session, operation)
 
     async def undo(self, session: Session, operation: Operation) -> None:
         """Remove what a failed operation has recorded or copied."""
         if operation.kind.in_manifest:
             await self._write_manifest(session)
+        elif operation.kind.rewrites_manifest:
+            await self._write_manifest(Session(**session.model_dump() | former_name(operation)))
         elif operation.kind.has_source:
             await self._launcher.purge(session.owner, session.id)
 
@@ -172,6 +179,12 @@ class OperationExecutor:
             values, f"created {session.name} from {arguments['name']}", f"berth delete {session.name}"
         )
 
+    async def _restart(self, session: Session, operation: Operation) -> OperationResult:
+        """Change nothing: the session starts again after the operation."""
+        if not operation.start:
+            raise LauncherError("conflict", f"{session.name} was stopped before it was started again")
+        return OperationResult({}, f"restarted {session.name}")
+
     async def _root(self, session: Session, operation: Operation) -> OperationResult:
         """Take a snapshot; the changes of root mode become a layer on top of it."""
         if not operation.start:
@@ -194,14 +207,39 @@ class OperationExecutor:
     async def _restore(self, session: Session, operation: Operation) -> OperationResult:
         del operation
         restored = await self._launcher.restore(session.owner, session.id)
-        values = {"volumes": restored.volumes, "kept_until": None, "host_key": restored.host_key}
+        values = {"volumes": restored.volumes, "kept_until": None} | replaced_host_key(session, restored.host_key)
         await self._write_manifest(Session(**session.model_dump() | values))  # its name may have changed, too
         return OperationResult(values, f"restored {session.name}", f"berth delete {session.name}")
+
+    async def _rename(self, session: Session, operation: Operation) -> OperationResult:
+        """Write the manifest with the new name, and replace the host key: its certificates have the former name."""
+        was = operation.arguments["was"]
+        await self._write_manifest(session)
+        failpoint("rename.written")
+        values: dict[str, Any] = {}
+        if session.host_key:
+            values = replaced_host_key(session, await self._launcher.renew_host_key(session.owner, session.id))
+        message = f"renamed {was} to {session.name}"
+        return await self._settled(session, OperationResult(values, message, f"berth rename {session.name} {was}"))
 
     async def _announce(self, session: Session, operation: Operation) -> None:
         """Write the operation to the manifest: a registry that is rebuilt now resumes it."""
         await self._write_manifest(session, operation)
         failpoint(f"{operation.verb}.announced")
+
+    async def _reverse(self, session: Session, operation: Operation) -> OperationResult:
+        """Restore the state before the operation, from the snapshot that a rollback or a switch has taken."""
+        if not operation.kind.in_manifest:
+            return OperationResult({}, "")
+        assert operation.snapshot is not None, "the operation was done"
+        await self._write_manifest(session, operation)
+        failpoint("reversal.announced")
+        number = operation.snapshot
+        taken = await self._launcher.rollback(
+            session.owner,
+            RollbackArguments(session=session.id, operation=operation.request_id, snapshot=number, **session.image),
+        )
+        return await self._settled(session, OperationResult({"volumes": taken.volumes} | operation.former, ""))
 
     async def _settled(self, session: Session, result: OperationResult) -> OperationResult:
         """Write the manifest of the session after the operation."""
@@ -212,12 +250,26 @@ class OperationExecutor:
                 raise
             # The volumes have changed, so this is no failure. A registry rebuilt before the next start repeats the
             # operation, and the launcher answers that it is complete.
-            log.warning("manifest of %s is behind its volumes: %s", session.id, error.message)
+            log.warning("manifest is behind its volumes %s error=%s", session.log_name, error.message)
         return result
 
     async def _write_manifest(self, session: Session, unfinished: Operation | None = None) -> None:
         files = {"manifest.json": Manifest.of(session, unfinished).text}
         await self._launcher.install(session.owner, session.id, files)
+
+
+def former_name(operation: Operation) -> dict[str, Any]:
+    """Return the name of the session before the operation, as columns of its row; none if that stays."""
+    return {"name": operation.arguments["was"]} if "was" in operation.arguments else {}
+
+
+def replaced_host_key(session: Session, line: str) -> dict[str, Any]:
+    """Return the columns of a session with a new host key; the former one is revoked if it may have a certificate."""
+    former, job = session.former_host_keys, session.job
+    replaced_at = max((entry["replaced_at"] for entry in former), default=0.0)
+    if session.host_key and session.submissions and job.asked_at >= replaced_at and line != session.host_key:
+        former = [*former, {"key": session.host_key, "replaced_at": clock.now()}]
+    return {"host_key": line, "former_host_keys": former}
 
 
 def _with_undo(session: Session, taken: SnapshotResult, message: str, to: Target | None = None) -> OperationResult:

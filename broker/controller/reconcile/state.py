@@ -32,7 +32,7 @@ def next_state(state: SessionState, job: Job, endpoint: Endpoint | None) -> Outc
     version does not know leaves the session unchanged.
     """
     if job.state.ended:
-        return ended(state, job.state, job.reason)
+        return ended(state, job.state, job.reason, node=job.node)
     if state is SessionState.STOPPING:
         return Outcome(state, "waiting for the job to end")
     if job.state in _NO_NEWS:
@@ -53,8 +53,13 @@ def cancelled_by(user: str) -> str:
     return f"the job was cancelled outside Berth, by {user}"
 
 
-def ended(state: SessionState, word: JobState, reason: str = "", *, canceller: str = "") -> Outcome:
-    """Return the next state of a session in `state` whose job has ended in the state `word`.
+def node_failed(node: str) -> str:
+    """Return the reason of a job that ended with its node; `node` is empty if it is not known."""
+    return f"node {node} failed" if node else "the node failed"
+
+
+def ended(state: SessionState, word: JobState, reason: str = "", *, canceller: str = "", node: str = "") -> Outcome:
+    """Return the next state of a session in `state` whose job has ended in the state `word`, on `node` if it is known.
 
     After `berth stop` any end is a stop. A job that was cancelled outside Berth or has completed leaves a stopped
     session with that reason. Any other end is a failure.
@@ -66,17 +71,16 @@ def ended(state: SessionState, word: JobState, reason: str = "", *, canceller: s
         return Outcome(SessionState.STOPPED, because, outcome=word.value)
     if word is JobState.COMPLETED:
         return Outcome(SessionState.STOPPED, "the job ended by itself", outcome=word.value)
-    return Outcome(
-        SessionState.FAILED,
-        _WORDS.get(word, f"the job ended as {word.value}") + _because(word, reason),
-        outcome=word.value,
-    )
+    text = _WORDS.get(word, f"the job ended as {word.value}")
+    if word is JobState.NODE_FAIL:
+        text = f"{node_failed(node)}; start the session again"
+    return Outcome(SessionState.FAILED, text + _because(word, reason), outcome=word.value)
 
 
-def ended_in_accounting(state: SessionState, job: FinishedJob) -> Outcome:
-    """Return the next state by slurmdbd's record of a job that slurmctld has forgotten."""
+def ended_in_accounting(state: SessionState, job: FinishedJob, node: str = "") -> Outcome:
+    """Return the next state by slurmdbd's record of a job that slurmctld has forgotten, and that ran on `node`."""
     reason = f"exit code {job.exit_code}" if job.exit_code else ""
-    outcome = ended(state, job.state, reason, canceller=job.cancelled_by)
+    outcome = ended(state, job.state, reason, canceller=job.cancelled_by, node=node)
     return replace(outcome, at=job.ended_at)
 
 
@@ -100,9 +104,8 @@ _NO_NEWS = {
 _WORDS: dict[JobState, str] = {
     JobState.OUT_OF_MEMORY: "out of memory: the session used more than its job requested; start it with a larger --mem",
     JobState.TIMEOUT: "the job reached its time limit; start it again, or with a longer --time",
-    JobState.NODE_FAIL: "the node failed; start the session again",
     JobState.PREEMPTED: "a job of higher priority preempted the session; start the session again",
-    JobState.FAILED: "the job failed; `berth logs` has the end of its log",
+    JobState.FAILED: "the job failed; `berth logs NAME` has the end of its log",
     JobState.BOOT_FAIL: "the node did not boot; start the session again",
     JobState.DEADLINE: "the job's deadline passed",
 }

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 NO_TIME = {"stop_at": None, "stays": False}
 """Columns of a session without a stop time."""
+STOPPING = "waiting for the job to end"
 
 
 class ScheduledStopPolicy:
@@ -36,7 +37,10 @@ class ScheduledStopPolicy:
 
 
 def stop(user: str, detail: str = "", *, because: str = "") -> Transition:
-    """Request the session's stop; one without a job stays stopped. `because`: the reason that is shown afterwards."""
+    """Request the session's stop; one without a job stays stopped.
+
+    `because`: the reason that is shown afterwards.
+    """
 
     def decide(current: Session) -> RowChange | None:
         entry = EventEntry(user, "stop", detail)
@@ -48,10 +52,10 @@ def stop(user: str, detail: str = "", *, because: str = "") -> Transition:
             and operation is not None
             and operation.start
         ):
-            return {"operation": operation.replace(start=False).record(), **NO_TIME}, entry
+            return {"operation": operation.replace(start=False, in_job=False).record(), **NO_TIME}, entry
         if current.state not in LIVE or current.state is SessionState.STOPPING:
             return None
-        values = {"state": SessionState.STOPPING, "reason": "waiting for the job to end", "stop_reason": because}
+        values = {"state": SessionState.STOPPING, "reason": STOPPING, "stop_reason": because}
         return values | NO_TIME, entry
 
     return decide

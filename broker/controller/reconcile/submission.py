@@ -8,35 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
-from broker.controller.reconcile.idle import idle_file
-from broker.controller.reconcile.succession import CONTINUABLE_STATES
-from broker.controller.registry.manifest import Manifest
+from broker.controller.reconcile.binds import allowed_binds
+from broker.controller.reconcile.job_files import before
+from broker.controller.reconcile.reversal import after_refusal, can_be_undone
+from broker.controller.reconcile.session_files import SHOWS_NAME
+from broker.controller.reconcile.succession import CONTINUABLE_STATES, outlives_successor, without_successor
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import BerthError, NoSpaceError, RefusedError
 from broker.failpoints import failpoint
-from broker.format import format_time
-from broker.images import require_image
 from broker.launcher.arguments import HandOverArguments
+from broker.profile_options import job_options
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
-from broker.ssh.host_names import SessionHost
 from broker.ssh.keys import PublicKey
 from slurm.gres import count_gpus
-from slurm.sbatch import merge_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.config.settings import Config
     from broker.controller.credentials.login import LoginPolicy, SshCredentials
+    from broker.controller.images import ImageFinder
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.session_files import FileRestorer, SessionFiles
+    from broker.controller.reconcile.shown_names import NamePolicy
     from broker.controller.registry.async_registry import AsyncRegistry
-    from broker.controller.registry.models import JobRow, Session
+    from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.wakeup import ChangeNotifier
-    from broker.ssh.certificates import CertificateAuthority
-    from profiles.image.store import Image, Stores
+    from profiles.image.store import Image
     from profiles.recipe.spec import Profile
 
 log = logging.getLogger(__name__)
@@ -46,11 +47,6 @@ REFUSED = "REFUSED"
 """The outcome of a refused submission; it is no state of Slurm's."""
 DRAIN_MARGIN_S = 10.0
 """Seconds that `drain` waits beyond sbatch's time limit: the launcher kills its child 5 s after its limit."""
-
-
-LOCK_WAIT_S = 300
-"""Seconds that a job waits for its predecessor to release the volumes. If the predecessor's node is unreachable, slurmd
-must return there and end it, or the file server must revoke its lock (NFS: after a lease of 90 s)."""
 
 
 class _OvertakenError(Exception):
@@ -66,17 +62,21 @@ class Submitter:
         config: Config,
         registry: AsyncRegistry,
         launcher: LauncherClient,
-        stores: Stores,
-        authority: CertificateAuthority,
+        images: ImageFinder,
+        files: SessionFiles,
         logins: LoginPolicy,
+        names: NamePolicy,
+        restorer: FileRestorer,
         changes: ChangeNotifier,
     ) -> None:
         self._config = config
         self._registry = registry
         self._launcher = launcher
-        self._stores = stores
-        self._authority = authority
+        self._images = images
+        self._files = files
         self._logins = logins
+        self._names = names
+        self._restorer = restorer
         self._changes = changes
         self._running = SingleFlight[tuple[str, int], "Session"](self._done)
 
@@ -91,17 +91,17 @@ class Submitter:
         left for its files. Both undo the start, and remove a new session. Without a clear answer the session stays
         SUBMITTING. Nothing is submitted if the session has changed meanwhile, so several callers may submit it.
         """
-        return self._begin(session, session.submission)
+        key = (session.id, session.submission)
+        return self._running.join(key, lambda: self._attempt(session, session.submission))
 
     def submit_successor(self, session: Session) -> asyncio.Task[Session]:
         """Start to submit the successor of the session's job, or join the running attempt.
 
-        As `submit`, but a refusal leaves the session unchanged, without a successor.
+        As `submit`, but a refusal leaves the session unchanged, without a successor. After it, and if the attempt is
+        obsolete, the files of the present job are restored.
         """
-        return self._begin(session, session.successor)
-
-    def _begin(self, session: Session, number: int) -> asyncio.Task[Session]:
-        return self._running.join((session.id, number), lambda: self._attempt(session, number))
+        key = (session.id, session.successor)
+        return self._running.join(key, lambda: self._attempt_successor(session))
 
     async def drain(self) -> None:
         """Wait for the running attempts, so that a controller that stops leaves no unclear submission.
@@ -118,7 +118,7 @@ class Submitter:
             and not isinstance(error, (RefusedError, NoSpaceError))
         ):
             log.error("submission %d of %s failed", key[1], key[0], exc_info=error)
-        self._changes.notify()
+        self._changes.notify(key[0])
 
     async def _attempt(self, session: Session, number: int) -> Session:
         try:
@@ -126,9 +126,19 @@ class Submitter:
         except _OvertakenError:
             return await self._registry.require(session.id)
 
+    async def _attempt_successor(self, session: Session) -> Session:
+        try:
+            current = await self._attempt(session, session.successor)
+        except BerthError:
+            self._restorer.restore(session.id)
+            raise
+        if outlives_successor(current):
+            self._restorer.restore(session.id)
+        return current
+
     async def _submit(self, session: Session, number: int) -> Session:
         try:
-            image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
+            image = await self._images.required(session.owner, *session.image.values())
             session, login = await asyncio.gather(self._prepare(session, number), self._logins.of(session.owner))
             options = self.options(image.profile, session.options_of(number))
             job: dict[str, Any] = {
@@ -160,7 +170,7 @@ class Submitter:
     ) -> int:
         """Run sbatch. If the session's owner has replaced or lost its host key, run it with a new certificate."""
         try:
-            return await self._ask(session, number, options, self._files(session, number, image, login, before))
+            return await self._ask(session, number, options, self._files.of(session, number, image, login, before))
         except LauncherError as error:
             if error.kind != "host-key":
                 raise
@@ -168,11 +178,39 @@ class Submitter:
         fingerprint = PublicKey.parse(prepared.host_key).fingerprint
         entry = EventEntry("berth", "host-key", f"the host key has changed to {fingerprint}")
         session = await self._change(session, number, entry, host_key=prepared.host_key)
-        return await self._ask(session, number, options, self._files(session, number, image, login, before))
+        return await self._ask(session, number, options, self._files.of(session, number, image, login, before))
 
     async def _ask(self, session: Session, number: int, options: list[str], files: dict[str, str]) -> int:
+        shown = session.name if await self._names.are_shown() else ""
+        files |= {"job.env": files["job.env"] + (SHOWS_NAME if shown else "")}
+        held = session.held_job_id if number == session.submission else None
+        if held is not None and await self._begin_in(session, number, held, files):
+            return held
         limit = self._config.slurm.submit_timeout
-        return await self._launcher.submit(session.owner, session.id, number, options=options, files=files, limit=limit)
+        return await self._launcher.submit(
+            session.owner,
+            session.id,
+            number,
+            options=options,
+            files=files,
+            limit=limit,
+            shown_name=shown,
+            beside=_is_beside(session, number),
+        )
+
+    async def _begin_in(self, session: Session, number: int, held: int, files: dict[str, str]) -> bool:
+        """Let the held job begin this submission. Return False if the job has ended: a new one is needed."""
+        limit = f"BERTH_READY_LIMIT={self._config.slurm.ready_timeout:.0f}\n" if can_be_undone(session) else ""
+        files = files | {"job.env": f"{files['job.env']}BERTH_JOB={held}\n{limit}"}
+        try:
+            await self._launcher.begin(session.owner, session.id, number, job_id=held, files=files)
+        except LauncherError as error:
+            if error.kind != "ended":
+                raise
+            entry = EventEntry("berth", "not-held", f"{error.message}; another job is requested")
+            await self._change(session, number, entry, held_job_id=None)
+            return False
+        return True
 
     async def _hand_over(self, session: Session, number: int) -> Session:
         """Let the successor start from a snapshot if possible; it continues the session in any case."""
@@ -181,7 +219,7 @@ class Submitter:
             arguments = HandOverArguments(session=session.id, submission=number, most=most, **session.image)
             volumes = await self._launcher.prepare_handover(session.owner, arguments)
         except LauncherError as error:
-            log.warning("successor of %s starts without a snapshot: %s", session.id, error.message)
+            log.warning("successor starts without a snapshot %s error=%s", session.log_name, error.message)
             return session
         return await self._change(session, number, volumes=volumes)
 
@@ -193,31 +231,21 @@ class Submitter:
         return await self._change(session, number, host_key=prepared.host_key, volumes=prepared.volumes)
 
     def options(self, profile: Profile, own: list[str]) -> list[str]:
-        """Return the options of sbatch: the user's override the profile's, which override the site's."""
-        return merge_options(merge_options(self._config.slurm.options, profile.resources_as_options()), own)
+        """Return the options of sbatch: the user's override the profile's, which override the site's. RefusedError."""
+        return job_options(self._config.slurm.options, profile, own)
 
-    def _files(self, session: Session, number: int, image: Image, login: SshCredentials, before: str) -> dict[str, str]:
-        binds = allowed_binds(image.profile, self._config.storage.binds)
-        certificate = self._authority.sign_host(
-            session.host_key,
-            SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
-            valid_seconds=self._config.ssh.host_certificate_days * 86400,
-            serial=int(clock.now() * 1e6),
-            key_id=f"berth session {session.id}",
-        )
-        return {
-            "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
-            "job.env": job_env(session, number, binds, image.offset, before)
-            + f"BERTH_SAVE_EVERY={self._config.storage.save_every}\n",
-            "continuation": session.continuation_in_force + "\n",
-            "idle": idle_file(session),
-            "host_certificate": certificate + "\n",
-            **login.files,
-        }
+    def check(self, profile: Profile, own: list[str]) -> float:
+        """Return the number of GPUs of a job with these options; RefusedError if its submission would be refused here.
+
+        Slurm is not asked.
+        """
+        options = self.options(profile, own)
+        allowed_binds(profile, self._config.storage.binds)
+        return count_gpus(options)
 
     async def _unclear(self, session: Session, number: int, message: str) -> Session:
         """Record an attempt without a clear answer: from now on the job has `submit_grace` to show up."""
-        log.warning("submission %d of %s is unclear: %s", number, session.id, message)
+        log.warning("submission unclear %s submission=%d error=%s", session.log_name, number, message)
         attempted = {"attempted_at": clock.now()}
         if number != session.submission:
             return await self._change(session, number, job=attempted)
@@ -234,24 +262,29 @@ class Submitter:
             if not _waits_for(current, number):
                 return None
             if number != current.submission:
-                return {"successor": 0}, EventEntry("berth", "refused", f"the successor: {message}")
+                return without_successor(current, EventEntry("berth", "refused", f"the successor: {message}"))
+            if current.state is SessionState.SUBMITTING and current.held_job_id and can_be_undone(current):
+                return after_refusal(current, message, clock.now())
             never_was = current.first_start and current.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED
-            values = {"state": state, "reason": message, "root": False}
+            values = {"state": state, "reason": message, "root": False, "held_job_id": None}
             job = {"outcome": REFUSED, "reason": message, "attempted_at": None}
             return JobChange(values, EventEntry("berth", "refused", message), job=job)
 
         current = await self._registry.update(session.id, decide)
         if current.state is SessionState.DELETING:
             await self._remove(current)
-        return type(error)(message, hint=error.hint or "nothing was changed; change the options and start it again")
+        hint = "nothing was changed; change the options and start it again"
+        if number != session.submission:
+            hint = f"{session.name} continues in its present job; change the options and resize it again"
+        return type(error)(message, hint=error.hint or hint)
 
     async def _remove(self, session: Session) -> None:
         """Remove the data of a session that never ran, so that its name is free for the next attempt."""
         try:
             await self._launcher.purge(session.owner, session.id)
         except LauncherError as error:
-            log.warning("data not removed yet session=%s error=%s", session.id, error.message)
+            log.warning("data not removed yet %s error=%s", session.log_name, error.message)
             return
         gone = {"state": SessionState.DELETED, "reason": ""}
         await self._registry.update(session.id, lambda _: (gone, EventEntry("berth", "deleted")))
@@ -284,6 +317,12 @@ def _waits_for(current: Session, number: int) -> bool:
         and current.job.job_id is None
         and current.state in {SessionState.SUBMITTING, SessionState.STOPPING}
     )
+
+
+def _is_beside(session: Session, number: int) -> bool:
+    """Whether that submission may run beside the present job."""
+    job = session.job_of(number)
+    return number != session.submission and job is not None and job.beside
 
 
 def _of_submission(
@@ -321,74 +360,12 @@ def _submitted(number: int, job_id: int) -> Transition:
         job = {"job_id": job_id, "submitted_at": clock.now()}
         if number != current.submission:
             return JobChange({}, EventEntry("berth", "submitted", f"job {job_id}, as the successor"), next_job=job)
-        values: dict[str, Any] = {"reason": ""}
+        values: dict[str, Any] = {"reason": "", "held_job_id": None}
         if current.state is SessionState.SUBMITTING:
             values["state"] = SessionState.QUEUED
-        return JobChange(values, EventEntry("berth", "submitted", f"job {job_id}"), job=job)
+        if current.held_job_id != job_id:
+            return JobChange(values, EventEntry("berth", "submitted", f"job {job_id}"), job=job)
+        entry = EventEntry("berth", "continued", f"job {job_id} begins the next run of the session")
+        return JobChange(values, entry, job=job | {"began_at": clock.now()})
 
     return decide
-
-
-def allowed_binds(profile: Profile, site: list[str]) -> list[str]:
-    """Return the profile's binds as `SRC:DEST` or `SRC:DEST:ro`; RefusedError names one that the site forbids."""
-    binds = []
-    for bind in profile.binds:
-        rule = _rule_for(bind.source, site)
-        if rule is None:
-            raise RefusedError(
-                f"the profile binds {bind.source} of the shared file system, which this site does not allow",
-                hint="ask the operators to add it to storage.binds",
-            )
-        readonly = bind.readonly or rule.endswith(":ro")
-        binds.append(f"{bind.source}:{bind.destination}" + (":ro" if readonly else ""))
-    return binds
-
-
-def _rule_for(source: str, site: list[str]) -> str | None:
-    """Return the first rule whose path is `source` or an ancestor of it, component by component."""
-    parts = source.strip("/").split("/")
-    for rule in site:
-        allowed = rule.removesuffix(":ro").strip("/").split("/")
-        if ".." not in parts and parts[: len(allowed)] == allowed:
-            return rule
-    return None
-
-
-def before(jobs: list[JobRow]) -> str:
-    """Return the login notice about the end of the session's last job; empty if that end needs no explanation."""
-    ended = [job for job in jobs if job.job_id is not None and job.ended_at is not None]
-    last = max(ended, key=lambda job: job.submission, default=None)
-    if last is None or last.ended_at is None or not last.reason:
-        return ""
-    what = "".join(char for char in last.reason.partition(";")[0] if char.isprintable())
-    return f"job {last.job_id} ended {format_time(last.ended_at, 0)}: {what}"
-
-
-def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "") -> str:
-    """Return the content of run/job.env for the job with that number: see docs/reference/session-job.md."""
-    policy = session.policy
-    values = {
-        "BERTH_SESSION_ID": session.id,
-        "BERTH_SESSION_NAME": session.name,
-        "BERTH_OWNER": session.owner,
-        "BERTH_SUBMISSION": str(number),
-        "BERTH_IMAGE": session.image_path,
-        "BERTH_IMAGE_SIZE": str(session.image_size),
-        "BERTH_IMAGE_OFFSET": str(offset),
-        "BERTH_BINDS": ",".join(binds),
-        "BERTH_PROFILE": session.profile,
-        "BERTH_PROFILE_VERSION": session.version,
-        "BERTH_HOME": policy.home,
-        "BERTH_SYSTEM": policy.system,
-        "BERTH_KEEP": ",".join(_absolute(path, session.owner) for path in policy.keep),
-        "BERTH_FRESH": ",".join(_absolute(path, session.owner) for path in policy.fresh),
-        "BERTH_LOCK_WAIT": str(LOCK_WAIT_S),
-        "BERTH_BEFORE": before,
-    }
-    if session.root:
-        values["BERTH_ROOT"] = "yes"
-    return "".join(f"{name}={value}\n" for name, value in values.items())
-
-
-def _absolute(path: str, owner: str) -> str:
-    return f"/home/{owner}/{path[2:]}" if path.startswith("~/") else path

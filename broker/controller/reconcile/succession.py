@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from broker.controller.registry.registry import JobChange
-from broker.schema.sessions import SessionState
+from broker.schema.sessions import LIVE, SessionState
 
 if TYPE_CHECKING:
     from broker.controller.registry.models import Session
@@ -67,6 +67,22 @@ def ask_successor(
     )
 
 
+def without_successor(session: Session, entry: EventEntry) -> JobChange:
+    """Return the change of a session whose successor is given up.
+
+    A resize was requested by the user; at its time limit, the present job still gets a successor that continues it.
+    """
+    return JobChange({"successor": 0}, entry, job={"successor_at": None} if session.resizing else {})
+
+
+def outlives_successor(session: Session) -> bool:
+    """Whether the session has its present job still, and the submission of a successor was requested in vain: its
+    files may be in the session's directory.
+    """
+    lost = not session.successor and session.submissions > session.submission
+    return lost and session.state in CONTINUABLE_STATES
+
+
 def continue_with_successor(session: Session, job_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the columns of a session whose successor becomes its job, and the columns of that job."""
     values = _OF_THE_STATE | {"state": SessionState.QUEUED, "submission": session.successor}
@@ -105,6 +121,15 @@ def ended_at_time_limit(session: Session, outcome: str, ended_at: float) -> bool
     return outcome == "COMPLETED" and near
 
 
+def is_same_run(observed: Session, current: Session) -> bool:
+    """Whether `current` is still in the observed submission, without a stop since then."""
+    return (
+        current.submission == observed.submission
+        and current.state in LIVE
+        and (current.state is observed.state or current.state is not SessionState.STOPPING)
+    )
+
+
 def can_continue_after(session: Session, outcome: str, ended_at: float, *, waits: bool) -> bool:
     """Whether another job may continue the session after this outcome. The session must have been ready before.
 
@@ -113,8 +138,8 @@ def can_continue_after(session: Session, outcome: str, ended_at: float, *, waits
     """
     if session.state is SessionState.STOPPING or session.root or not session.job.fingerprint:
         return False
-    if session.resizing:
-        return waits  # Berth has cancelled the job for the resize
+    if session.resizing and (waits or session.gives_way):
+        return True  # without the successor for which Berth has cancelled the job, another job has the former resources
     if outcome == "LOST":
         return waits
     return outcome in UNPLANNED_OUTCOMES or ended_at_time_limit(session, outcome, ended_at)

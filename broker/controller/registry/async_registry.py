@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -10,6 +11,8 @@ from broker.controller.registry.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from broker.controller.registry.models import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,6 +25,7 @@ def _in_thread(
 
     @functools.wraps(method)
     async def call(self: AsyncRegistry, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._loop = asyncio.get_running_loop()
         return await asyncio.to_thread(getattr(self.blocking, method.__name__), *args, **kwargs)
 
     return call
@@ -30,9 +34,19 @@ def _in_thread(
 class AsyncRegistry:
     """The calls of `Registry` as coroutines, with the same arguments, results and errors."""
 
-    def __init__(self, blocking: Registry) -> None:
+    def __init__(self, blocking: Registry, on_change: Callable[[str, str], None] = lambda *_: None) -> None:
+        """`on_change` is called on the event loop with the id and the owner of each session that has changed."""
         self.blocking = blocking
         """For code that makes several calls in one thread of its own."""
+        self._on_change = on_change
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the last call."""
+        blocking.on_change = self._report
+
+    def _report(self, session: Session) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so that no task waits
+                self._loop.call_soon_threadsafe(self._on_change, session.id, session.owner)
 
     create = _in_thread(Registry.create)
     find = _in_thread(Registry.find)
@@ -44,8 +58,9 @@ class AsyncRegistry:
     sessions_of = _in_thread(Registry.sessions_of)
     in_states = _in_thread(Registry.in_states)
     by_ids = _in_thread(Registry.by_ids)
+    revisions_in = _in_thread(Registry.revisions_in)
     revisions = _in_thread(Registry.revisions)
-    host_keys_of_deleted = _in_thread(Registry.host_keys_of_deleted)
+    revoked_host_keys = _in_thread(Registry.revoked_host_keys)
 
     jobs_of = _in_thread(Registry.jobs_of)
     record = _in_thread(Registry.record)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 
-from broker.controller.registry.models import Connection
+from broker.controller.registry.connection_model import Connection
 from broker.controller.registry.transactions import Transactions, column
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from broker.controller.registry.models import Certificate, Key
+from broker.controller.registry.credential_models import Certificate, Key
 from broker.controller.registry.transactions import Transactions, column
 from broker.errors import ConflictError, NotFoundError
 

@@ -16,6 +16,7 @@ from broker.ssh.keys import PublicKey
 
 if TYPE_CHECKING:
     from profiles.image.store import Image
+    from profiles.recipe.spec import Profile
 
 
 def _public_key(line: str) -> str:
@@ -51,7 +52,7 @@ class Target(BaseModel):
             digest=image.digest,
             image_path=str(image.path),
             image_size=image.size,
-            persistence=policy_of(image) if chosen is None else chosen,
+            persistence=policy_of(image.profile) if chosen is None else chosen,
             persistence_chosen=chosen is not None,
         )
 
@@ -65,9 +66,9 @@ class Target(BaseModel):
         return self.model_dump(mode="json")
 
 
-def policy_of(image: Image) -> Persistence:
-    """Return the persistence policy of the image's profile."""
-    return Persistence.model_validate(image.profile.persistence.model_dump())
+def policy_of(profile: Profile) -> Persistence:
+    """Return the persistence policy of a profile."""
+    return Persistence.model_validate(profile.persistence.model_dump())
 
 
 class Unfinished(Operation):
@@ -77,6 +78,16 @@ class Unfinished(Operation):
     verb: str = Field(pattern=f"^({'|'.join(verb for verb, kind in OPERATIONS.items() if kind.in_manifest)})$")
     actor: UserName
     why: Line = ""
+
+
+class WaitingResize(BaseModel):
+    """A successor with other resources that may run beside the present job (ADR 144), in the manifest."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    submission: int = Field(ge=1, lt=10**9)
+    former: list[Line] = Field(max_length=200)
+    """The owner's options of the present job; the manifest has those of the successor."""
 
 
 class Manifest(BaseModel):
@@ -105,6 +116,7 @@ class Manifest(BaseModel):
     idle: IdleTime | Literal[""] = ""
     stop_at: float | None = Field(default=None, ge=0, lt=2**40, allow_inf_nan=False)
     stays: bool = False
+    resize: WaitingResize | None = None
     operation: Unfinished | None = None
     """Set before the volumes change, and removed afterwards. volumes.json shows whether they have changed; a repeated
     launcher call with the same id reports it."""
@@ -112,9 +124,12 @@ class Manifest(BaseModel):
     @classmethod
     def of(cls, session: Session, unfinished: Operation | None = None, *, options: list[str] | None = None) -> Manifest:
         """Return the manifest of the session, with the options of the job that is submitted."""
-        columns = {name: getattr(session, name) for name in cls.model_fields if name not in {"format", "operation"}}
-        counted = {"submission": session.submissions, "operation": unfinished and unfinished.record()}
-        return cls.model_validate(columns | counted | ({} if options is None else {"options": options}))
+        columns = {name: getattr(session, name) for name in cls.model_fields if name not in _NO_COLUMNS}
+        columns |= {"submission": session.submissions, "operation": unfinished and unfinished.record()}
+        if session.state is SessionState.READY and session.next_job is not None and session.next_job.beside:
+            options = session.next_job.options
+            columns["resize"] = {"submission": session.successor, "former": session.options}
+        return cls.model_validate(columns | ({} if options is None else {"options": options}))
 
     @property
     def text(self) -> str:
@@ -123,12 +138,17 @@ class Manifest(BaseModel):
 
     def session(self) -> Session:
         """Return the session as stopped, with its pending operation. A query to Slurm finds its job, if it has one."""
-        values = self.model_dump(mode="json", exclude={"format", "operation"}) | {"submissions": self.submission}
+        values = self.model_dump(mode="json", exclude=_NO_COLUMNS) | {"submissions": self.submission}
         if self.operation is not None:
             Target.model_validate(self.operation.arguments.get("to"))
+            if self.operation.reversing:
+                Target.model_validate(self.operation.former)
             operation = self.operation.replace(state=SessionState.STOPPED).record()
             return Session(**values, state=SessionState.CHANGING, reason=CHANGING, operation=operation)
         return Session(**values, state=SessionState.STOPPED, reason="restored from its manifest")
 
+
+_NO_COLUMNS = {"format", "resize", "operation"}
+"""Fields of a manifest that are not, or in another form, in the session's row."""
 
 CHANGING = "its volumes are being changed"

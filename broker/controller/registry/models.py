@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Enum, Index, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, Column, Enum, Index, text
 from sqlalchemy.orm import RelationshipProperty, relationship
 from sqlmodel import Field, Relationship, SQLModel
 
 from broker.controller.registry.operation import Operation
-from broker.schema.connections import ConnectionView
 from broker.schema.sessions import ConnectPolicy, Endpoint, JobView, Persistence, SessionState, SessionView, Volumes
 from broker.ssh.keys import PublicKey
 
@@ -45,7 +44,9 @@ class JobRow(SQLModel, table=True):
     gpus: float = 0.0
     """The number of requested GPUs."""
     resizes: bool = False
-    """Whether the job has other resources than its predecessor, which ends as soon as this job is in the queue."""
+    """Whether the job has other resources than its predecessor, and replaces it."""
+    beside: bool = False
+    """Whether the predecessor then ends only when this job can take over (ADR 144); else when it is in the queue."""
     continuation_default: str = ""
     """The continuation policy of the profile, or else of the site, at the request; the owner may choose another."""
     idle_default: str = ""
@@ -55,10 +56,9 @@ class JobRow(SQLModel, table=True):
     attempted_at: float | None = None
     """Time at which the last sbatch for the job began, or ended without a clear answer."""
     submitted_at: float | None = None
-    expected_start_at: float | None = None
-    ahead: int | None = None
-    """The number of jobs ahead in the queue."""
     started_at: float | None = None
+    began_at: float | None = None
+    """Time at which a held job began this run of the session: then it had another run before (ADR 136)."""
     ends_at: float | None = None
     """Time of the job's time limit."""
     ended_at: float | None = None
@@ -79,6 +79,14 @@ class JobRow(SQLModel, table=True):
     gpu_idle_since: float | None = None
     idle_stop_at: float | None = None
     """Time at which the session is stopped unless it is used."""
+
+    node_condition: str = ""
+    """A value of slurm.node_state.NodeCondition, as Slurm last reported it of the job's node."""
+    node_reason: str = ""
+    """The operators' explanation of the node's condition."""
+    interruption: str = ""
+    """The reason why the session's previous run ended, if that was the loss of its node, a requeue or preemption."""
+    interrupted_at: float | None = None
 
     outcome: str = ""
     reason: str = ""
@@ -135,6 +143,8 @@ class Session(SQLModel, table=True):
     """The owner's options of sbatch; the options of site and profile are added at each submission."""
     host_key: str = ""
     """The session's public host key, one line. The private key never leaves the user's directory."""
+    former_host_keys: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSON)
+    """Replaced host keys that may have certificates: `key`, one line, and `replaced_at`."""
     created_at: float
 
     submission: int = 0
@@ -144,6 +154,8 @@ class Session(SQLModel, table=True):
     successor: int = 0
     """The number of the successor, which waits for the end of the present job; 0 if there is none. It counts while the
     session is `queued`, `starting` or `ready`."""
+    held_job_id: int | None = Field(default=None, sa_type=BigInteger)
+    """The job that has given up the volumes, and waits for the session's next run (ADR 136)."""
     job_row: JobRow | None = Relationship(sa_relationship=_job_numbered("submission"))
     next_job: JobRow | None = Relationship(sa_relationship=_job_numbered("successor"))
     """The successor, which waits for the end of the present job."""
@@ -183,6 +195,11 @@ class Session(SQLModel, table=True):
     revision: int = 0
 
     @property
+    def log_name(self) -> str:
+        """Return the session's user, name and id as fields of a line in the log."""
+        return f"user={self.owner} session={self.name} id={self.id}"
+
+    @property
     def last_operation(self) -> Operation | None:
         """Return the pending or last operation on the volumes."""
         return None if self.operation is None else Operation.model_validate(self.operation)
@@ -208,8 +225,13 @@ class Session(SQLModel, table=True):
 
     @property
     def resizing(self) -> bool:
-        """Whether the successor has other resources, and ends the present job when it is in the queue."""
+        """Whether the successor has other resources, and so replaces the present job."""
         return self.next_job is not None and self.next_job.resizes
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether Berth has cancelled the present job for the successor: the resize cannot be withdrawn any more."""
+        return self.resizing and self.job.cancelled_at is not None
 
     @property
     def next_job_id(self) -> int | None:
@@ -264,8 +286,15 @@ class Session(SQLModel, table=True):
         job = self.job
         return Endpoint(node=job.node, port=job.port, fingerprint=job.fingerprint)
 
-    def view(self, stale_since: float | None = None) -> SessionView:
-        """Return the session as the API shows it to its owner."""
+    def view(
+        self,
+        stale_since: float | None = None,
+        *,
+        ahead: int | None = None,
+        expected_start_at: float | None = None,
+        next_job_reason: str = "",
+    ) -> SessionView:
+        """Return the session as the API shows it to its owner, with its job's place in the queue."""
         job = self.job
         return SessionView(
             id=self.id,
@@ -276,6 +305,7 @@ class Session(SQLModel, table=True):
             profile=self.profile,
             version=self.version,
             digest=self.digest,
+            image=self.image_path,
             options=self.options,
             job_id=job.job_id,
             generation=self.generation,
@@ -284,8 +314,8 @@ class Session(SQLModel, table=True):
             created_at=self.created_at,
             submitted_at=job.submitted_at,
             started_at=job.started_at,
-            expected_start_at=job.expected_start_at,
-            ahead=job.ahead,
+            expected_start_at=expected_start_at,
+            ahead=ahead,
             ends_at=job.ends_at,
             ended_at=job.ended_at,
             outcome=job.outcome,
@@ -296,11 +326,17 @@ class Session(SQLModel, table=True):
             connecting=self.connect_policy,
             continuation=self.continuation_in_force,
             next_job_id=self.next_job_id if self.endpoint else None,
-            resizing=self.resizing,
+            next_job_reason=next_job_reason if self.endpoint else "",
+            resizing=self.endpoint is not None and self.resizing,
+            beside=self.endpoint is not None and self.next_job is not None and self.next_job.beside,
             idle=self.idle_in_force,
             idle_since=self.unused_since,
             gpu_idle_since=job.gpu_idle_since if self.endpoint else None,
             idle_stop_at=job.idle_stop_at,
+            node_condition=job.node_condition,
+            node_reason=job.node_reason,
+            interruption=job.interruption,
+            interrupted_at=job.interrupted_at,
             used_at=self.used_at,
             stop_at=self.stop_at,
             stays=self.stays,
@@ -308,19 +344,6 @@ class Session(SQLModel, table=True):
             revision=self.revision,
             stale_since=stale_since,
         )
-
-
-class Key(SQLModel, table=True):
-    """A public key that a user added with `berth key add`."""
-
-    __table_args__ = (UniqueConstraint("owner", "fingerprint"),)
-
-    id: int | None = Field(default=None, primary_key=True)
-    owner: str = Field(max_length=32, index=True)
-    fingerprint: str = Field(max_length=64)
-    public_key: str
-    comment: str = ""
-    added_at: float
 
 
 class Event(SQLModel, table=True):
@@ -334,55 +357,3 @@ class Event(SQLModel, table=True):
     session: str = Field(max_length=39)
     action: str = Field(max_length=32)
     detail: str = ""
-
-
-_CONNECTION_IDENTITY = ("id", "owner", "user", "session_id", "generation", "gateway", "fingerprint", "peer")
-
-
-class Connection(SQLModel, table=True):
-    """A connection of a user to a session, as in schema.ConnectionRecord."""
-
-    __table_args__ = (
-        Index("connection_session", "session_id", "began_at"),
-        Index("connection_owner", "owner", "began_at"),
-    )
-
-    id: str = Field(primary_key=True, max_length=26)
-    session_id: str = Field(max_length=26)
-    session: str = Field(max_length=39)
-    """The session's name at that time."""
-    owner: str = Field(max_length=32)
-    user: str = Field(max_length=32)
-    fingerprint: str = Field(max_length=64)
-    peer: str = Field(max_length=80)
-    gateway: str = Field(max_length=253)
-    generation: str = Field(max_length=40)
-    began_at: float
-    seen_at: float = Field(index=True)
-    """Time of the last report, by the controller's clock."""
-    ended_at: float | None = None
-    sent: int = Field(sa_type=BigInteger)
-    received: int = Field(sa_type=BigInteger)
-    end: str = Field(max_length=40)
-
-    def is_same(self, other: Connection) -> bool:
-        """Whether both records are of one connection: from the same gateway or user, of the same user and job."""
-        return all(getattr(self, name) == getattr(other, name) for name in _CONNECTION_IDENTITY)
-
-    def view(self) -> ConnectionView:
-        """Return the connection as the API shows it to the session's owner."""
-        return ConnectionView(**self.model_dump(exclude={"session_id", "owner"}))
-
-
-class Certificate(SQLModel, table=True):
-    """The last certificate of a user's key."""
-
-    owner: str = Field(primary_key=True, max_length=32)
-    fingerprint: str = Field(primary_key=True, max_length=64)
-    """The fingerprint of the key."""
-    public_key: str
-    serial: int = Field(sa_type=BigInteger)
-    issued_at: float
-    valid_before: float
-    """The latest end of the key's certificates."""
-    revoked_at: float | None = None

@@ -29,6 +29,22 @@ class Operation(BaseModel):
     """Whether the session is started after the operation, also after a failed one."""
     ran: bool = False
     """Whether the session was stopped for the operation: then it is started again after a failure."""
+    in_job: bool = False
+    """Whether the job of the session, which is stopped for the operation, is held meanwhile (ADR 136)."""
+    trial: int = 0
+    """The submission that begins in the session's kept job after the operation: if it does not become ready, the
+    operation is undone (ADR 137). 0: the operation is not undone."""
+    former: dict[str, Any] = {}
+    """The session's image and persistence before, as columns of its row."""
+    reversal_id: str = ""
+    """The id under which the launcher's verbs undo the operation."""
+    reversing: bool = False
+    """Whether the pending operation is being undone."""
+    reversed_at: float = 0.0
+    because: str = ""
+    """Why it is undone."""
+    reversed: bool = False
+    """Whether it was undone."""
     state: SessionState = SessionState.STOPPED
     """The state of the session after a failed operation, unless it is started."""
     why: str = ""
@@ -47,6 +63,15 @@ class Operation(BaseModel):
     @property
     def kind(self) -> OperationKind:
         return OPERATIONS[self.verb]
+
+    @property
+    def request_id(self) -> str:
+        """Return the id of the present requests to the launcher."""
+        return self.reversal_id if self.reversing else self.id
+
+    @property
+    def waits_since(self) -> float:
+        return self.reversed_at if self.reversing else self.asked_at
 
     @property
     def pending(self) -> bool:

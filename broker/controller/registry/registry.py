@@ -69,6 +69,9 @@ def changes(session: Session, decision: RowChange) -> bool:
 class Registry(CredentialRows, ConnectionRows):
     """One open database. Make it with `open_registry`."""
 
+    on_change: Callable[[Session], None] = staticmethod(lambda _: None)
+    """Called with each new revision of a session after its commit, in the thread of the call."""
+
     # Sessions
 
     def create(self, session: Session, entry: EventEntry) -> Session:
@@ -81,6 +84,7 @@ class Registry(CredentialRows, ConnectionRows):
                 _add_jobs(db, session)
         except IntegrityError as error:
             raise ConflictError(f"you have a session named {session.name} already") from error
+        self.on_change(session)
         return session
 
     def restore(self, session: Session) -> bool:
@@ -97,6 +101,7 @@ class Registry(CredentialRows, ConnectionRows):
             if self.find(session.owner, session.name) is None:
                 raise
             raise ConflictError(f"{session.owner} has another session named {session.name}") from error
+        self.on_change(session)
         return True
 
     def find(self, owner: str, name: str) -> Session | None:
@@ -173,6 +178,12 @@ class Registry(CredentialRows, ConnectionRows):
         with self.transaction() as db:
             return {row[0]: row[1] for row in db.execute(query)}
 
+    def revisions_in(self, states: Iterable[SessionState]) -> dict[str, int]:
+        """Return the revisions of all sessions in these states, by id. This takes a fraction of reading the rows."""
+        query = select(column(Session.id), column(Session.revision)).where(column(Session.state).in_(list(states)))
+        with self.transaction() as db:
+            return {row[0]: row[1] for row in db.execute(query)}
+
     def by_ids(self, ids: Iterable[str]) -> list[Session]:
         known = list(ids)
         return self.all_rows(select(Session).where(column(Session.id).in_(known))) if known else []
@@ -185,11 +196,15 @@ class Registry(CredentialRows, ConnectionRows):
         are no change. ConflictError if another session has the new name.
         """
         try:
-            return self._update(session_id, decide)
+            session, has_changed = self._update(session_id, decide)
         except IntegrityError as error:
             raise ConflictError("its owner has another session of that name") from error
+        if has_changed:
+            self.on_change(session)
+        return session
 
-    def _update(self, session_id: str, decide: Transition) -> Session:
+    def _update(self, session_id: str, decide: Transition) -> tuple[Session, bool]:
+        """Return the current session, and whether it was changed."""
         while True:
             with self.transaction() as db:
                 session = db.get(Session, session_id)
@@ -197,13 +212,13 @@ class Registry(CredentialRows, ConnectionRows):
                     raise _no_session(session_id)
                 decision = decide(session)
                 if decision is None:
-                    return session
+                    return session, False
                 change = JobChange(*decision)
                 changed_jobs = _jobs_of_change(session, change)
                 jobs = [(job.submission, new) for job, columns in changed_jobs if (new := _changed(job, columns))]
                 values = _changed(session, change.values)
                 if not values and not jobs:
-                    return session
+                    return session, False
                 statement = (
                     update(Session)
                     .where(column(Session.id) == session_id, column(Session.revision) == session.revision)
@@ -218,10 +233,12 @@ class Registry(CredentialRows, ConnectionRows):
                 session = db.get_one(Session, session_id)
                 if change.entry is not None:
                     db.add(_event(session, change.entry))
-                return session
+                return session, True
 
-    def host_keys_of_deleted(self, owner: str, since: float) -> list[str]:
-        """Return the host keys of the user's deleted sessions that were started after that time."""
+    def revoked_host_keys(self, owner: str, since: float) -> list[str]:
+        """Return the host keys of the user's deleted sessions that were started after that time, and of all sessions
+        the keys that were replaced after it.
+        """
         started = select(column(JobRow.session_id)).where(column(JobRow.submitted_at) > since)
         query = select(column(Session.host_key)).where(
             column(Session.owner) == owner,
@@ -229,7 +246,9 @@ class Registry(CredentialRows, ConnectionRows):
             column(Session.id).in_(started),
             column(Session.host_key) != "",
         )
-        return self.all_rows(query)
+        replaced = select(column(Session.former_host_keys)).where(column(Session.owner) == owner)
+        former = [entry for entries in self.all_rows(replaced) for entry in entries]
+        return self.all_rows(query) + [entry["key"] for entry in former if entry["replaced_at"] > since]
 
     def note_use(self, connected: Collection[str], active: Collection[str], at: float) -> None:
         """Record that users are connected to the sessions `connected`, and active in the sessions `active`.

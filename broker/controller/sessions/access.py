@@ -29,7 +29,8 @@ async def resolve(registry: AsyncRegistry, user: str, owner: str, name: str, per
         return session
     if owner == user:
         raise NotFoundError(
-            f"you have no session named {name}", hint="`berth list` shows yours, `berth start` makes one"
+            f"you have no session named {name}",
+            hint="`berth list` shows yours, `berth start NAME --profile PROFILE` makes one",
         )
     raise NotFoundError(
         f"{owner} has no session named {name} that you may use", hint="`berth list` shows the sessions that are yours"

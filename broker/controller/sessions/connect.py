@@ -11,9 +11,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.lasting_states import LastingStates
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions import access
-from broker.controller.wakeup import ChangeNotifier
 from broker.errors import BerthError, ConflictError, WaitingError
 from broker.format import format_duration, format_time
 from broker.schema.connections import ResolveAnswer
@@ -21,7 +21,7 @@ from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, SessionState, StartRequest
 from broker.single_flight import SingleFlight
 from broker.ssh.host_names import SessionHost
-from broker.status_text import describe_deadline, describe_state
+from broker.text.status import describe_notices, describe_state
 
 if TYPE_CHECKING:
     from broker.config.settings import SshSettings
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.sessions.lifecycle import Sessions
+    from broker.controller.wakeup import ChangeNotifier
     from broker.schema.sessions import SessionView
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class ConnectService:
         self._settings = settings
         self._starts = SingleFlight[str, "SessionView"](self._start_ended)
         """The start that a connection has requested, by session, one for all clients. It continues when they leave."""
+        self._lasting = LastingStates(log)
         self._failures: dict[str, tuple[BerthError, float]] = {}
         """The reason and the time of the last failed start, by session."""
 
@@ -105,7 +107,7 @@ class ConnectService:
         began = loop.time()
         before = ""
         while True:
-            change = self._changes.next()
+            seen = self._changes.number
             session = await access.resolve(self._registry, user, host.owner, host.name, Permission.CONNECT)
             _check_login(session, root=root)
             if session.endpoint is not None:
@@ -130,7 +132,7 @@ class ConnectService:
             poll_left = (LATER_POLL_S if waited or patient else FIRST_POLL_S) - passed
             if poll_left <= 0 or (patient and status != shown) or (gone is not None and gone.is_set()):
                 raise WaitingError(status)
-            await ChangeNotifier.until(change, poll_left if patient else min(left, poll_left), gone)
+            await self._changes.wait([session.id], seen, poll_left if patient else min(left, poll_left), gone)
         await self._refresh_keys(session)
         return ResolveAnswer(
             session_id=session.id,
@@ -150,23 +152,28 @@ class ConnectService:
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
         while True:
-            change = self._changes.next()
+            seen = self._changes.number
             current = await self._registry.revisions(known)
             changed = [session_id for session_id, revision in known.items() if current.get(session_id) != revision]
             left = ends - loop.time()
             if changed or left <= 0 or (gone is not None and gone.is_set()):
                 return changed
-            await ChangeNotifier.until(change, left, gone)
+            await self._changes.wait(known, seen, left, gone)
 
-    async def notices(self, user: str) -> list[str]:
-        """Return one line for each session that is starting or changing, or will end or stop soon."""
+    async def notices(self, user: str) -> dict[str, str]:
+        """Return one line, by name, for each session that is starting or changing, will end or stop soon, or may lose
+        its node.
+
+        If the user has one session only, its line is also there by the empty name.
+        """
         sessions = await self._registry.sessions_of(user)
         now = clock.now()
-        return [
-            self._status_line(session)
+        lines = {
+            session.name: self._status_line(session)
             for session in sessions
-            if session.state in STARTING_STATES or describe_deadline(session.view(), now)
-        ]
+            if session.state in STARTING_STATES or describe_notices(session.view(), now)
+        }
+        return lines | {"": lines[sessions[0].name]} if lines and len(sessions) == 1 else lines
 
     async def _start_on_connect(self, session: Session, *, waited: float, hold: bool) -> tuple[Session, bool]:
         """Start the session if a connection may do so. Return whether the start still runs, or raise its error."""
@@ -205,10 +212,10 @@ class ConnectService:
             self._note_failure(session.id, error)
             raise
 
-    def _start_ended(self, _: str, task: asyncio.Task[SessionView]) -> None:
+    def _start_ended(self, session_id: str, task: asyncio.Task[SessionView]) -> None:
         if not task.cancelled():
             task.exception()  # the clients may have disconnected; `_failures` has the reason
-        self._changes.notify()
+        self._changes.notify(session_id)
 
     def _note_failure(self, session_id: str, error: BerthError) -> None:
         now = asyncio.get_running_loop().time()
@@ -231,9 +238,10 @@ class ConnectService:
         return self._settings.connect_wait if chosen is None else chosen
 
     def _status_line(self, session: Session) -> str:
-        stale = self._reconciler.stale_since
+        view = self._reconciler.observed.view(session)
+        stale = view.stale_since
         since = "" if stale is None else f" (as of {format_time(stale)}; Slurm does not answer)"
-        return f"{session.name} is {describe_state(session.view(stale), clock.now())}{since}"
+        return f"{session.name} is {describe_state(view, clock.now())}{since}"
 
     async def _refresh_keys(self, session: Session) -> None:
         login = await self._logins.of(session.owner)
@@ -241,8 +249,10 @@ class ConnectService:
             try:
                 await self._launcher.install(session.owner, session.id, login.files)
             except LauncherError as error:  # a full disk must not lock out the user who wants to free space
-                log.warning("keys not updated session=%s error=%s", session.id, error.message)
+                text = f"keys not updated {session.log_name} error={error.message}"
+                self._lasting.report(session.id, logging.WARNING, text)
                 return
+            self._lasting.end(session.id)
             await self._registry.update(session.id, lambda _: ({"keys_digest": digest}, None))
 
 
@@ -255,7 +265,7 @@ def _check_login(session: Session, *, root: bool) -> None:
     """Raise ConflictError if `root` differs from the session's mode: root mode accepts only `berth exec --root`."""
     if session.root and not root:
         raise ConflictError(
-            f"{session.name} is in root mode for `berth exec --root`; `berth stop {session.name}` ends it"
+            f"{session.name} is in root mode, for commands as root; `berth stop {session.name}` ends it"
         )
     if root and not session.root:
         raise ConflictError(f"{session.name} is not in root mode")

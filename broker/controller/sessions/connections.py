@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.registry.models import Connection
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.registry.connection_model import Connection
 from broker.controller.sessions import access
 from broker.errors import InvalidInputError, RefusedError
 from broker.schema.connections import CONNECTION_TIMEOUT_S
 from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
+    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.schema.connections import ConnectionRecord, ConnectionReport, ConnectionView
@@ -36,6 +39,10 @@ TRIM_AFTER = 500
 """New records of one owner after which the oldest are removed."""
 SWEEP_INTERVAL_S = 3600.0
 """Time between two removals of old records."""
+TERMINALS_TIMEOUT_S = 2.0
+"""Seconds that an answer waits for the user's file system."""
+TERMINALS = re.compile(r"(?P<run>[0-9]{1,9}\.[0-9]{1,9}) (?P<count>[0-9]{1,6})\n")
+"""The content of run/terminals, which the job writes (broker/job/node/idle.sh)."""
 LOST = "lost"
 """The end of a connection whose end was not reported: its gateway or its job has ended."""
 
@@ -45,11 +52,12 @@ log = logging.getLogger(__name__)
 class Connections:
     """Records of connections. Each call asks `access` first."""
 
-    def __init__(self, registry: AsyncRegistry, *, days: float, records: int) -> None:
+    def __init__(self, registry: AsyncRegistry, launcher: LauncherClient, *, days: float, records: int) -> None:
         """`days`: time for which a record is kept after the last report of its connection. `records`: number of
         gateways' records that are kept for each owner.
         """
         self._registry = registry
+        self._launcher = launcher
         self._blocking = registry.blocking
         self._kept = days * 86400
         self._records = records
@@ -70,6 +78,22 @@ class Connections:
         rows = await self._registry.connections_of(session.owner, session.id, standing=True)
         now = clock.now()
         return [row.view() for row in rows if _stands(row, session, now)]
+
+    async def terminals(self, user: str, name: str) -> int | None:
+        """Return the number of terminals that logins have open in the session, as its job reported it last.
+
+        None if the file that has it cannot be read in TERMINALS_TIMEOUT_S.
+        """
+        session = await access.resolve_own(self._registry, user, name, Permission.SEE)
+        if session.endpoint is None:
+            return 0
+        try:
+            async with asyncio.timeout(TERMINALS_TIMEOUT_S):
+                text = await self._launcher.terminals(session.owner, session.id)
+        except (LauncherError, TimeoutError):
+            return None
+        report = TERMINALS.fullmatch(text)
+        return int(report["count"]) if report is not None and report["run"] == session.generation else 0
 
     async def all(self, user: str, name: str | None = None) -> list[ConnectionView]:
         """Return all stored connections to one or all of the user's sessions, oldest first."""
@@ -116,7 +140,7 @@ class Connections:
         new = {row.id for row in rows if row.id not in known and row.ended_at is None}
         if new and self._blocking.count_own_connections(caller, now - CONNECTION_TIMEOUT_S) + len(new) > MAX_OWN_OPEN:
             raise RefusedError(
-                f"limit of recorded connections through `berth connect` reached ({MAX_OWN_OPEN})",
+                f"limit of recorded connections without the gateway reached ({MAX_OWN_OPEN})",
                 hint="all your connections work, with or without a record",
             )
 

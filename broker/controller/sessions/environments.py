@@ -6,7 +6,6 @@ owner submits the job with the site's sbatch.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
@@ -14,33 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, with_user_errors
-from broker.controller.reconcile.submission import allowed_binds, job_env
+from broker.controller.reconcile.binds import allowed_binds
+from broker.controller.reconcile.job_files import job_env, tmp_directories
 from broker.controller.registry.manifest import CHANGING, Target
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.snapshots import check_copyable, check_free
+from broker.controller.sessions.planned_change import check_copyable, check_free
 from broker.errors import BerthError, ConflictError, NotFoundError
-from broker.images import published_image, require_image
 from broker.launcher.arguments import CopyArguments, EnvironmentArguments
 from broker.names import new_id
 from broker.schema.environments import EnvironmentView
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
-from profiles.errors import ProfilesError
 from slurm.scheduler import NoAnswer
 
 if TYPE_CHECKING:
+    import asyncio
+
     from broker.config.settings import StorageSettings
+    from broker.controller.images import ImageFinder
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.pending import PendingOperations
     from broker.schema.environments import EnvironmentRequest, PromoteRequest
     from broker.schema.sessions import SessionView
-    from profiles.image.store import Image, Stores
+    from profiles.image.store import Image
     from slurm.scheduler import Scheduler
 
 
@@ -58,7 +59,7 @@ class Environments:
         *,
         settings: StorageSettings,
         registry: AsyncRegistry,
-        stores: Stores,
+        images: ImageFinder,
         launcher: LauncherClient,
         scheduler: Scheduler,
         pending: PendingOperations,
@@ -66,7 +67,7 @@ class Environments:
     ) -> None:
         self._settings = settings
         self._registry = registry
-        self._stores = stores
+        self._images = images
         self._launcher = launcher
         self._scheduler = scheduler
         self._pending = pending
@@ -107,7 +108,7 @@ class Environments:
             raise NotFoundError(f"you have no environment {environment_id}")
         if await self._registry.find(user, request.name) is not None:
             raise ConflictError(f"you have a session named {request.name} already", hint="give it another name")
-        image = await asyncio.to_thread(published_image, self._stores, environment.profile, environment.version)
+        image = await self._image_of(user, environment)
         now = clock.now()
         arguments = {"source": environment_id, "job": request.job, "name": f"job {request.job}"}
         session = Session(
@@ -140,7 +141,8 @@ class Environments:
     async def _of_session(self, user: str, session: Session) -> EnvironmentView:
         check_free(session)
         check_copyable(session)
-        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
+        image = await with_user_errors(session.name, self._images.required(user, *session.image.values()))
+        allowed_binds(image.profile, self._settings.binds)  # before the copy, which may take long
         number = None
         if session.state is SessionState.READY:
             assert session.job.job_id is not None
@@ -157,10 +159,17 @@ class Environments:
             await self._registry.update(session.id, lambda _: ({"volumes": copy.volumes}, None))
         return await self._create(user, session.name, image, source=session, number=number)
 
+    async def _image_of(self, user: str, environment: EnvironmentView) -> Image:
+        """Return the image with the environment's digest; earlier versions of Berth recorded only the version."""
+        profile, version, digest = environment.profile, environment.version, environment.digest
+        if not digest:
+            return await self._images.published(user, profile, version)
+        return await with_user_errors(environment.of, self._images.required(user, profile, version, digest))
+
     async def _of_profile(self, user: str, name: str, version: str | None) -> EnvironmentView:
         try:
-            image = await asyncio.to_thread(self._stores.find, name, version)
-        except ProfilesError as error:
+            image = await self._images.published(user, name, version)
+        except NotFoundError as error:
             what = "profile" if version else "session or profile"
             raise NotFoundError(
                 f"you have no {what} {name}{f'@{version}' if version else ''}: {error.message}",
@@ -181,10 +190,11 @@ class Environments:
             state=SessionState.STOPPED,
             created_at=now,
         )
-        described: dict[str, Any] = {"of": of, "profile": image.name, "version": image.version, "created_at": now}
+        described: dict[str, Any] = {"of": of, **environment.image, "created_at": now}
         binds = allowed_binds(image.profile, self._settings.binds)
         shows = self._settings.submission_directory and image.profile.submission_directory
         lines = job_env(environment, 0, binds, image.offset) + f"BERTH_SUBMISSION_DIRECTORY={'yes' if shows else ''}\n"
+        lines += tmp_directories(self._settings.tmp_directories)
         files = {"batch.json": json.dumps(described) + "\n", "job.env": lines}
         arguments = EnvironmentArguments(
             session=environment.id,

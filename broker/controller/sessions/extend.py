@@ -13,7 +13,7 @@ from broker.errors import ConflictError, RefusedError, SlurmUnavailableError
 from broker.format import format_duration, format_time
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
-from broker.status_text import describe_job_end
+from broker.text.status import describe_job_end
 from slurm.scheduler import NoAnswer, Refused
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class ExtendService:
         ends = started + minutes * 60.0
         session = await self._registry.update(session.id, _extended(user, session, ends))
         self._reconciler.wake()
-        return session.view(self._reconciler.stale_since)
+        return self._reconciler.observed.view(session)
 
     def _check(self, seconds: float, instead: str) -> None:
         longest = self._settings.longest_job

@@ -17,20 +17,19 @@ from broker.controller.registry.manifest import Target
 from broker.controller.registry.models import JobRow, Session
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.sessions import access
-from broker.controller.wakeup import ChangeNotifier
+from broker.controller.sessions.planned_change import PlannedChange
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
 from broker.failpoints import failpoint
-from broker.images import published_image
 from broker.names import new_id
 from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, JobView, SessionState, SessionView, StartRequest
 from broker.schema.site import EventView
-from broker.status_text import connection_event
-from profiles.errors import ProfilesError
-from slurm.gres import count_gpus
+from broker.text.status import connection_event
+from profiles.image.catalog import split_owner
 from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
+    from broker.controller.images import ImageFinder
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.reconcile.submission import Submitter
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.connections import Connections
     from broker.controller.sessions.limits import Limits
-    from profiles.image.store import Stores
+    from broker.controller.wakeup import ChangeNotifier
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class Sessions:
         *,
         registry: AsyncRegistry,
         connections: Connections,
-        stores: Stores,
+        images: ImageFinder,
         launcher: LauncherClient,
         submitter: Submitter,
         reconciler: Reconciler,
@@ -69,7 +68,7 @@ class Sessions:
         """`grace`: seconds that the data of a deleted session is kept."""
         self._registry = registry
         self._connections = connections
-        self._stores = stores
+        self._images = images
         self._launcher = launcher
         self._submitter = submitter
         self._reconciler = reconciler
@@ -86,6 +85,8 @@ class Sessions:
         _check([*request.options, *request.defaults])
         async with self._limits.lock(user):
             session = await self._registry.find(user, name)
+            if session is not None:
+                request = self._without_owner(session, request)
             if session is None:
                 session = await self._create(user, name, request)
             elif session.state in LIVE - {SessionState.STOPPING}:
@@ -97,7 +98,6 @@ class Sessions:
                 if session.submission == before:
                     return self._view(session)  # another request has started it, or an operation is pending
         failpoint("start.intent-recorded")
-        self._changes.notify()
         attempt = self._submitter.submit(session)
         done, _ = await asyncio.wait({attempt}, timeout=ANSWER_TIMEOUT_S)
         self._reconciler.wake()
@@ -108,7 +108,7 @@ class Sessions:
         session = await self._resolve(user, name, Permission.STOP)
         session = await self._registry.update(session.id, stop(user))
         failpoint("stop.intent-recorded")
-        self._changed()
+        self._reconciler.wake()
         return self._view(session)
 
     async def delete(self, user: str, name: str, *, purge: bool = False) -> SessionView:
@@ -116,35 +116,53 @@ class Sessions:
 
         Its data is kept for the grace time, unless `purge` is set.
         """
+        plan = await self.plan_deletion(user, name, purge=purge)
+        session = await self._registry.update(plan.session.id, plan.decide)
+        failpoint("delete.intent-recorded")
+        self._reconciler.wake()
+        return self._view(session)
+
+    async def plan_deletion(self, user: str, name: str, *, purge: bool = False) -> PlannedChange:
+        """Find the session to delete."""
         session = await self._resolve(user, name, Permission.DELETE)
         kept_until = None if purge or not self._grace else clock.now() + self._grace
-        session = await self._registry.update(session.id, _delete(user, kept_until))
-        failpoint("delete.intent-recorded")
-        self._changed()
-        return self._view(session)
+        return PlannedChange(session, _delete(user, kept_until))
 
     async def all(self, user: str) -> list[SessionView]:
         return [self._view(session) for session in await self._registry.sessions_of(user)]
 
     async def show(
-        self, user: str, name: str, *, after: int | None = None, wait: float = 0, gone: asyncio.Event | None = None
+        self,
+        user: str,
+        name: str,
+        *,
+        after: int | None = None,
+        wait: float = 0,
+        refresh: bool = False,
+        gone: asyncio.Event | None = None,
     ) -> SessionView:
-        """Return the session; with `after`, once its revision is greater than `after`.
+        """Return the session; with `after`, once its revision is greater than `after` or its place in the queue moves.
 
-        Return an unchanged session after `wait` seconds, or when `gone` is set.
+        Return an unchanged session after `wait` seconds, or when `gone` is set. `refresh`: query Slurm soon.
         """
         deadline = clock.monotonic() + wait
+        first_place: tuple[int | None, float | None, str] | None = None
+        if refresh:
+            self._reconciler.refresh()
         while True:
-            change = self._changes.next()
+            seen = self._changes.number
             try:
                 session = await self._resolve(user, name, Permission.SEE)
             except NotFoundError as error:
                 raise await self._creation_error(user, name, error) if after is not None else error from None
             left = deadline - clock.monotonic()
             left_alone = gone is not None and gone.is_set()
-            if after is None or session.revision > after or left <= 0 or left_alone:
-                return self._view(session)
-            await ChangeNotifier.until(change, left, gone)
+            view = self._view(session)
+            place = (view.ahead, view.expected_start_at, view.next_job_reason)
+            first_place = first_place or place
+            if after is None or view.revision > after or place != first_place or left <= 0 or left_alone:
+                return view
+            await self._changes.wait([session.id], seen, left, gone)
 
     async def _creation_error(self, user: str, name: str, error: NotFoundError) -> BerthError:
         """Return the error of the operation that failed to create the session recently, else `error`."""
@@ -184,9 +202,9 @@ class Sessions:
             raise NotFoundError(
                 f"you have no session named {name}", hint="to make it, name a profile: --profile P[@VERSION]"
             )
-        image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
+        image = await self._images.published(user, request.profile, request.version)
         options = merge_options(request.defaults, request.options)
-        gpus = count_gpus(self._submitter.options(image.profile, options))
+        gpus = self._submitter.check(image.profile, options)
         await self._limits.check_another(user)
         await self._limits.check_storage(user)
         await self._limits.check_start(user, gpus)
@@ -209,14 +227,27 @@ class Sessions:
 
     async def _restart(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
         try:
-            image = await asyncio.to_thread(self._stores.find, session.profile, session.version)
-        except ProfilesError:  # the submission reports this error
+            image = await self._images.required(user, *session.image.values())
+        except BerthError:  # the submission reports this error
             gpus = session.job.gpus
         else:
-            gpus = count_gpus(self._submitter.options(image.profile, _options(session, request)))
+            gpus = self._submitter.check(image.profile, _options(session, request))
         await self._limits.check_storage(user)
         await self._limits.check_start(user, gpus)
         return await self._registry.update(session.id, _restart(user, request, why, gpus))
+
+    def _without_owner(self, session: Session, request: StartRequest) -> StartRequest:
+        """Return the request with the bare name of its profile. ConflictError if the session has the other owner's."""
+        owner, name = split_owner(request.profile or "")
+        if not owner:
+            return request
+        has = self._images.owner_of(session)
+        if name == session.profile and owner != has:
+            raise ConflictError(
+                f"{session.name} was created from {has}/{session.profile}@{session.version}",
+                hint=f"leave --profile out, or `berth switch {session.name} {request.profile}`",
+            )
+        return request.model_copy(update={"profile": name})
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
         return await access.resolve_own(self._registry, user, name, permission)
@@ -227,11 +258,7 @@ class Sessions:
         return self._view(session)
 
     def _view(self, session: Session) -> SessionView:
-        return session.view(self._reconciler.stale_since)
-
-    def _changed(self) -> None:
-        self._changes.notify()
-        self._reconciler.wake()
+        return self._reconciler.observed.view(session)
 
 
 def _check(options: list[str]) -> None:
@@ -251,7 +278,7 @@ def _check_unchanged(session: Session, request: StartRequest) -> None:
     _check_profile(session, request)
     hint = f"`berth stop {session.name}` first"
     if session.root:
-        raise ConflictError(f"{session.name} is in root mode, for `berth exec --root`", hint=f"{hint}, which ends it")
+        raise ConflictError(f"{session.name} is in root mode, for commands as root", hint=f"{hint}, which ends it")
     if sorted(_options(session, request)) != sorted(session.options):
         resize = f"`berth resize {session.name} {shlex.join(request.options)}` changes a ready session, or "
         raise ConflictError(
@@ -286,7 +313,7 @@ def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Transit
         if current.state not in STARTABLE:
             raise ConflictError(
                 f"{current.name} is {current.state.value}",
-                hint="try again in a moment; `berth show` shows its state",
+                hint=f"try again in a moment; `berth show {current.name}` shows its state",
             )
         _check_profile(current, request)
         values, job = next_submission(current)
@@ -315,7 +342,10 @@ def _delete(user: str, kept_until: float | None) -> Transition:
         if current.pending is not None and current.state not in LIVE:
             raise current.pending.conflict(current.name)
         if current.state not in STARTABLE:
-            raise ConflictError(f"{current.name} is {current.state.value}", hint=f"`berth stop {current.name}` first")
+            raise ConflictError(
+                f"{current.name} cannot be deleted while it is {current.state.value}",
+                hint=f"`berth stop {current.name}` ends its job first",
+            )
         reason = "its data is being removed" if kept_until is None else "its data is being set aside"
         return {"state": SessionState.DELETING, "reason": reason, "kept_until": kept_until}, EventEntry(user, "delete")
 

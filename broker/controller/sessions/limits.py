@@ -56,7 +56,7 @@ class Limits:
         if count >= most:
             raise RefusedError(
                 f"session limit reached ({count} of {most})",
-                hint="`berth list` shows your sessions, `berth delete` removes one",
+                hint="`berth list` shows your sessions, `berth delete NAME` removes one",
             )
 
     async def check_storage(self, user: str) -> None:
@@ -77,7 +77,7 @@ class Limits:
             raise RefusedError(
                 f"disk space limit reached: your sessions take {format_size(taken)} of {format_size(most)}",
                 hint="`berth size NAME` shows what takes space; `berth snapshots NAME --delete N`, `berth delete "
-                "--purge` and `berth gc` free some",
+                "NAME --purge` and `berth gc` free some",
             )
 
     async def _measure(self, user: str) -> None:
@@ -87,8 +87,11 @@ class Limits:
             self._measured.pop(user, None)
             log.warning("disk usage not measured user=%s error=%s", user, error.message)
 
-    async def check_start(self, user: str, gpus: float) -> None:
-        """Raise RefusedError at the limit of starts within an hour, or of sessions with GPUs."""
+    async def check_start(self, user: str, gpus: float, *, instead_of: str = "") -> None:
+        """Raise RefusedError at the limit of starts within an hour, or of sessions with GPUs.
+
+        The session `instead_of` is not counted, since its present job ends before.
+        """
         most = self._settings.starts_per_hour
         if most is not None:
             count = await self._registry.count_events(user, "start", clock.now() - HOUR_S)
@@ -97,14 +100,15 @@ class Limits:
                     f"limit of starts within an hour reached ({count} of {most})",
                     hint="try again later; a running session needs no new start",
                 )
-        await self._check_gpus(user, gpus)
+        await self._check_gpus(user, gpus, instead_of)
 
-    async def _check_gpus(self, user: str, gpus: float) -> None:
+    async def _check_gpus(self, user: str, gpus: float, instead_of: str) -> None:
         most = self._settings.gpu_sessions
         if most is None or not gpus:
             return
         sessions = await self._registry.sessions_of(user)
-        names = sorted(session.name for session in sessions if session.state in LIVE and session.job.gpus)
+        counted = [session for session in sessions if session.name != instead_of and session.state in LIVE]
+        names = sorted(session.name for session in counted if session.job.gpus)
         if len(names) >= most:
             raise RefusedError(
                 f"limit of sessions with a GPU reached ({len(names)} of {most}): {', '.join(names)}",

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
-from broker.controller.wakeup import ChangeNotifier
 from broker.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.operation_runner import OperationRunner
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
+    from broker.controller.wakeup import ChangeNotifier
     from broker.schema.sessions import SessionView
 
 ANSWER_TIMEOUT_S = 8.0
@@ -33,11 +33,10 @@ class PendingOperations:
         self._changes = changes
 
     def view(self, session: Session) -> SessionView:
-        return session.view(self._reconciler.stale_since)
+        return self._reconciler.observed.view(session)
 
-    def changed(self) -> None:
-        """Notify waiting requests, and wake the reconcile loop."""
-        self._changes.notify()
+    def wake(self) -> None:
+        """Wake the reconcile loop."""
         self._reconciler.wake()
 
     async def start_operation(self, session: Session) -> SessionView:
@@ -48,12 +47,11 @@ class PendingOperations:
         requested = session.pending
         assert requested is not None
         failpoint(f"{requested.verb}.intent-recorded")
-        self._changes.notify()
         self._operations.resume([session])
         self._reconciler.wake()
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while True:
-            change = self._changes.next()
+            seen = self._changes.number
             current = await self._registry.require(session.id)
             latest = current.last_operation
             if latest is not None and latest.id == requested.id and (error := latest.error()) is not None:
@@ -61,7 +59,7 @@ class PendingOperations:
             left = deadline - time.monotonic()
             if latest is None or latest.id != requested.id or not latest.pending or left <= 0:
                 return self.view(current)
-            await ChangeNotifier.until(change, left)
+            await self._changes.wait([session.id], seen, left)
 
     async def wait_for_task(self, session: Session, task: asyncio.Task[Session]) -> SessionView:
         """Return the session after a background task, or as it is after a few seconds. The task's error is raised."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
-    from broker.controller.wakeup import ChangeNotifier
     from broker.schema.sessions import ConnectPolicy, ContinuationChoice, IdleChoice, SessionView, StopTime
 
 log = logging.getLogger(__name__)
@@ -31,13 +30,10 @@ log = logging.getLogger(__name__)
 class Policies:
     """Sets each policy in the registry and in the files that the session's job reads."""
 
-    def __init__(
-        self, *, registry: AsyncRegistry, launcher: LauncherClient, reconciler: Reconciler, changes: ChangeNotifier
-    ) -> None:
+    def __init__(self, *, registry: AsyncRegistry, launcher: LauncherClient, reconciler: Reconciler) -> None:
         self._registry = registry
         self._launcher = launcher
         self._reconciler = reconciler
-        self._changes = changes
 
     async def set_continuation(self, user: str, name: str, choice: ContinuationChoice) -> SessionView:
         """Set whether another job continues the session; None selects the profile's policy, or else the site's.
@@ -75,9 +71,7 @@ class Policies:
 
     async def _update(self, user: str, name: str, permission: Permission, decide: Transition) -> Session:
         session = await access.resolve_own(self._registry, user, name, permission)
-        session = await self._registry.update(session.id, decide)
-        self._changes.notify()
-        return session
+        return await self._registry.update(session.id, decide)
 
     async def _install(self, session: Session, files: dict[str, str]) -> None:
         """Write the files, and the manifest with them. A failure is logged: the next start writes them."""
@@ -86,11 +80,11 @@ class Policies:
                 session.owner, session.id, {"manifest.json": Manifest.of(session).text} | files
             )
         except LauncherError as error:
-            log.warning("manifest of %s is behind: %s", session.id, error.message)
+            log.warning("manifest is behind %s error=%s", session.log_name, error.message)
 
     def _changed(self, session: Session) -> SessionView:
         self._reconciler.wake()
-        return session.view(self._reconciler.stale_since)
+        return self._reconciler.observed.view(session)
 
 
 def _continuation(user: str, continuation: str) -> Transition:
@@ -98,6 +92,8 @@ def _continuation(user: str, continuation: str) -> Transition:
         if current.continuation == continuation:
             return None
         entry = EventEntry(user, "set", f"continue={continuation or 'default'}")
+        if current.resizing:
+            return {"continuation": continuation}, entry  # the policy does not concern its successor
         return JobChange({"continuation": continuation, "successor": 0}, entry, job={"successor_at": None})
 
     return decide

@@ -1,83 +1,157 @@
-"""Change the resources of a running session: submit a successor with the new resources.
+"""Change the resources of a running session: submit a successor with the new resources (ADR 144).
 
-The present job ends as soon as Slurm has accepted the successor.
+The present job ends when the successor runs, if Slurm expects to start it beside the present job; otherwise as soon as
+Slurm has accepted the successor.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shlex
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.reconcile.succession import ask_successor
+from broker.controller.launcher_client.errors import with_user_errors
+from broker.controller.reconcile.succession import CONTINUABLE_STATES, ask_successor, without_successor
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.pending import ANSWER_TIMEOUT_S
+from broker.controller.sessions.planned_change import NextJob, PlannedChange, check_free, resize_conflict
+from broker.controller.sessions.start_estimates import fits_beside
 from broker.errors import ConflictError, InvalidInputError
-from broker.images import require_image
 from broker.schema.permissions import Permission
-from broker.schema.sessions import SessionState
-from slurm.gres import count_gpus
+from broker.schema.sessions import STARTABLE, SessionState
 from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
+    from broker.controller.images import ImageFinder
     from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.reconcile.session_files import FileRestorer
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.limits import Limits
-    from broker.schema.sessions import SessionView
-    from profiles.image.store import Stores
+    from broker.controller.sessions.start_estimates import StartEstimates
+    from broker.schema.sessions import PresentJob, SessionView
 
 
 class ResizeService:
     """Requests to resize a session. Each call asks `access` first."""
 
     def __init__(
-        self, *, registry: AsyncRegistry, stores: Stores, submitter: Submitter, reconciler: Reconciler, limits: Limits
+        self,
+        *,
+        registry: AsyncRegistry,
+        images: ImageFinder,
+        submitter: Submitter,
+        reconciler: Reconciler,
+        limits: Limits,
+        estimates: StartEstimates,
+        restorer: FileRestorer,
     ) -> None:
         self._registry = registry
-        self._stores = stores
+        self._images = images
         self._submitter = submitter
         self._reconciler = reconciler
         self._limits = limits
+        self._estimates = estimates
+        self._restorer = restorer
 
-    async def resize(self, user: str, name: str, options: list[str]) -> SessionView:
+    async def resize(self, user: str, name: str, options: list[str], present_job: PresentJob = "auto") -> SessionView:
         """Continue the session in a job with `options`, which replace its options of the same kind.
 
-        ConflictError if the session is not ready; RefusedError has Slurm's message if Slurm refuses the job. After an
-        error nothing has changed.
+        ConflictError if the session is not ready, or cannot keep its present job as requested; RefusedError has Slurm's
+        message if Slurm refuses the job. After an error nothing has changed.
         """
-        try:
-            check_options(options)
-        except OptionError as error:
-            raise InvalidInputError(str(error)) from error
-        session = await access.resolve_own(self._registry, user, name, Permission.START)
-        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
-        merged = merge_options(session.options, options)
-        gpus = count_gpus(self._submitter.options(image.profile, merged))
+        beside = await self._decide_beside(await self.plan(user, name, options), options, present_job)
         async with self._limits.lock(user):
-            if gpus and not session.job.gpus:
-                await self._limits.check_start(user, gpus)
-            decide = _request_successor(merged, gpus, EventEntry(user, "resize", " ".join(options)))
-            session = await self._registry.update(session.id, decide)
+            plan = await self.plan(user, name, options, beside=beside)  # once more: Slurm was asked meanwhile
+            session = await self._registry.update(plan.session.id, plan.decide)
         attempt = self._submitter.submit_successor(session)
         done, _ = await asyncio.wait({attempt}, timeout=ANSWER_TIMEOUT_S)
         self._reconciler.wake()
         if done:
             session = attempt.result()
-        return session.view(self._reconciler.stale_since)
+        return self._reconciler.observed.view(session)
+
+    async def plan(self, user: str, name: str, options: list[str], *, beside: bool = False) -> PlannedChange:
+        """Check everything that `resize` checks, except whether the next job fits beside the present one."""
+        try:
+            check_options(options)
+        except OptionError as error:
+            raise InvalidInputError(str(error)) from error
+        session = await access.resolve_own(self._registry, user, name, Permission.START)
+        image = await with_user_errors(name, self._images.required(user, *session.image.values()))
+        merged = merge_options(session.options, options)
+        gpus = self._submitter.check(image.profile, merged)
+        if gpus and not session.job.gpus:
+            await self._limits.check_start(user, gpus)
+        entry = EventEntry(user, "resize", shlex.join(options))
+        decide = _request_successor(merged, entry, gpus=gpus, beside=beside)
+        return PlannedChange(session, decide, NextJob(image.profile, merged))
+
+    async def withdraw(self, user: str, name: str) -> SessionView:
+        """Withdraw a resize: its job is cancelled, and the session keeps its present job.
+
+        ConflictError if no resize waits, or the present job is ending for it already.
+        """
+        session = await access.resolve_own(self._registry, user, name, Permission.START)
+        session = await self._registry.update(session.id, _withdraw(user))
+        await self._restorer.restore(session.id)
+        self._reconciler.wake()
+        return self._reconciler.observed.view(session)
+
+    async def _decide_beside(self, plan: PlannedChange, options: list[str], present_job: PresentJob) -> bool:
+        """Return whether the next job may run beside the present one.
+
+        ConflictError if the request must keep the present job and the next one may not.
+        """
+        if present_job == "end" or plan.next_job is None:
+            return False
+        plan.check()
+        beside = fits_beside(plan.session, await self._estimates.estimate(plan.session, plan.next_job))
+        check_present_job(plan.session, options, present_job, beside=beside)
+        return beside
 
 
-def _request_successor(options: list[str], gpus: float, entry: EventEntry) -> Transition:
+def check_present_job(session: Session, options: list[str], present_job: PresentJob, *, beside: bool) -> None:
+    """Raise ConflictError if the request asks to keep the present job, and the next one will not run `beside` it."""
+    if present_job == "keep" and not beside:
+        raise ConflictError(
+            f"Slurm does not expect to start the new job beside the present one, so {session.name} was not resized",
+            hint=f"`berth resize {session.name} --end-first {shlex.join(options)}` ends the present job first",
+        )
+
+
+def _request_successor(options: list[str], entry: EventEntry, *, gpus: float, beside: bool) -> Transition:
     def decide(current: Session) -> RowChange | None:
-        if current.state is not SessionState.READY or current.root or current.pending is not None:
-            state = "in root mode" if current.root else current.state.value
-            raise ConflictError(
-                f"{current.name} is {state}",
-                hint=f"a ready session can be resized; without a job, `berth start {current.name} [SBATCH OPTIONS]`",
-            )
-        return ask_successor(current, clock.now(), entry, options=options, gpus=gpus, resizes=True)
+        check_free(current)
+        if current.state is not SessionState.READY:
+            raise ConflictError(f"{current.name} is {current.state.value}", hint=_hint(current, entry.detail))
+        if current.resizing:
+            raise resize_conflict(current)
+        return ask_successor(current, clock.now(), entry, options=options, gpus=gpus, resizes=True, beside=beside)
 
     return decide
+
+
+def _withdraw(user: str) -> Transition:
+    def decide(current: Session) -> RowChange | None:
+        if not current.resizing or current.state not in CONTINUABLE_STATES:
+            raise ConflictError(
+                f"no resize of {current.name} waits", hint=f"`berth show {current.name}` shows its state"
+            )
+        if current.gives_way:
+            raise resize_conflict(current)
+        entry = EventEntry(user, "resize-withdrawn", f"job {current.next_job_id or ''}".strip())
+        return without_successor(current, entry)
+
+    return decide
+
+
+def _hint(current: Session, words: str) -> str:
+    """Return what to do instead of a resize with the options `words`."""
+    if current.state in STARTABLE:
+        return f"`berth start {current.name} {words}` starts it with these options"
+    return f"`berth show {current.name}` shows its state; resize it when it is ready"

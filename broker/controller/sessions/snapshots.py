@@ -6,29 +6,36 @@ carried out.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
 from broker.controller.launcher_client.errors import with_user_errors
+from broker.controller.reconcile.held_jobs import can_be_held
 from broker.controller.registry.manifest import CHANGING, Target
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.errors import ConflictError, NotFoundError
-from broker.images import published_image, require_image
+from broker.controller.sessions.planned_change import (
+    NextJob,
+    PlannedChange,
+    check_copyable,
+    check_free,
+    has_next_job,
+    resize_conflict,
+)
+from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.launcher.arguments import DiffArguments
 from broker.names import new_id
 from broker.schema.operations import permission_for
 from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, SessionState
-from profiles.image.store import PACKAGES
-from profiles.userfile import read_text
 
 if TYPE_CHECKING:
+    from broker.controller.images import ImageFinder
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.maintenance import Maintenance
+    from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.limits import Limits
@@ -44,10 +51,7 @@ if TYPE_CHECKING:
         SwitchRequest,
         VerifyReport,
     )
-    from profiles.image.store import Image, Stores
-
-PACKAGES_BYTES = 2 * 2**20
-"""Limit for an image's packages.txt: 50,000 packages. A request to the launcher holds it (launcher.LINE_LIMIT)."""
+    from profiles.image.store import Image
 
 
 class Snapshots:
@@ -57,15 +61,17 @@ class Snapshots:
         self,
         *,
         registry: AsyncRegistry,
-        stores: Stores,
+        images: ImageFinder,
         launcher: LauncherClient,
+        submitter: Submitter,
         maintenance: Maintenance,
         pending: PendingOperations,
         limits: Limits,
     ) -> None:
         self._registry = registry
-        self._stores = stores
+        self._images = images
         self._launcher = launcher
+        self._submitter = submitter
         self._maintenance = maintenance
         self._pending = pending
         self._limits = limits
@@ -78,11 +84,17 @@ class Snapshots:
         if label and any(each.label == label for each in await self._list(session)):
             raise ConflictError(f"{name} has a snapshot {label} already", hint="use another label, or delete that one")
         arguments = {"label": label, "reason": "", "automatic": False}
-        return await self._begin(session, Operation.new("snapshot", user, arguments=arguments), label)
+        return await self._begin(self._plan(session, Operation.new("snapshot", user, arguments=arguments), label))
 
     async def snapshots(self, user: str, name: str) -> list[SnapshotView]:
         """Return the session's snapshots, oldest first."""
         return await self._list(await self._resolve(user, name, Permission.INSPECT))
+
+    async def plan_deletion(self, user: str, name: str, reference: str) -> PlannedChange:
+        """Check that the snapshot exists."""
+        session = await self._resolve(user, name, Permission.FORGET)
+        await self._find(session, reference)
+        return PlannedChange(session, lambda _: None)
 
     async def delete_snapshot(self, user: str, name: str, reference: str) -> SnapshotView:
         """Delete a snapshot. A background task removes the layers that only it had."""
@@ -96,7 +108,7 @@ class Snapshots:
             return {"volumes": deleted.volumes}, EventEntry(user, "snapshot-deleted", str(number))
 
         await self._registry.update(session.id, decide)
-        self._pending.changed()
+        self._pending.wake()
         self._maintenance.schedule_gc(session.owner)
         return deleted.snapshot
 
@@ -106,15 +118,19 @@ class Snapshots:
         A running session is stopped first and started again. RefusedError, with nothing changed, if the snapshot's
         image does not exist.
         """
+        return await self._begin(await self.plan_rollback(user, name, request))
+
+    async def plan_rollback(self, user: str, name: str, request: RollbackRequest) -> PlannedChange:
+        """Check everything that `rollback` checks."""
         session = await self._resolve(user, name, permission_for("rollback"))
         check_free(session)
         snapshot = await self._find(session, request.snapshot)
-        image = await self._image_of(snapshot)
+        image = await self._required(session, snapshot.profile, snapshot.version, snapshot.digest)
         to = Target.of(image, session.policy if session.persistence_chosen else None)
         arguments = {"snapshot": snapshot.number, "to": to.model_dump(mode="json")}
-        return await self._begin(
-            session, Operation.new("rollback", user, arguments=arguments), f"to snapshot {snapshot.number}"
-        )
+        operation = Operation.new("rollback", user, arguments=arguments)
+        same = await self._has_same_resources(session, image)
+        return self._plan(session, operation, f"to snapshot {snapshot.number}", image, same=same)
 
     async def switch(self, user: str, name: str, request: SwitchRequest) -> SessionView:
         """Switch the session to another image, after taking a snapshot of the present state.
@@ -122,19 +138,25 @@ class Snapshots:
         The session keeps its home. It gets the system volume that it last had with that image, if any. A running
         session is stopped first and started again.
         """
+        return await self._begin(await self.plan_switch(user, name, request))
+
+    async def plan_switch(self, user: str, name: str, request: SwitchRequest) -> PlannedChange:
+        """Check everything that `switch` checks."""
         session = await self._resolve(user, name, permission_for("switch"))
         check_free(session)
-        image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
-        if (image.name, image.version) == (session.profile, session.version) and not request.fresh:
+        image = await self._images.published(user, request.profile, request.version)
+        same = (image.name, image.version, image.digest) == tuple(session.image.values())
+        if same and not request.fresh:
             raise ConflictError(
                 f"{name} is on {image.name}@{image.version} already", hint="--fresh begins with an empty system"
             )
         kept = session.policy if session.persistence_chosen else None
         to = Target.of(image, request.persistence or kept)
+        self._submitter.check(image.profile, session.options)  # also of a stopped session, which could never start
         arguments = {"to": to.model_dump(mode="json"), "fresh": request.fresh}
-        return await self._begin(
-            session, Operation.new("switch", user, arguments=arguments), f"to {image.name}@{image.version}"
-        )
+        operation = Operation.new("switch", user, arguments=arguments)
+        same = await self._has_same_resources(session, image)
+        return self._plan(session, operation, f"to {image.name}@{image.version}", image, same=same)
 
     async def clone(self, user: str, name: str, request: CloneRequest) -> SessionView:
         """Create a session from this one's volumes, present ones or those of a snapshot. Start it if requested.
@@ -149,14 +171,16 @@ class Snapshots:
             check_free(source)
             check_copyable(source)
         if request.profile is not None:
-            image = await asyncio.to_thread(published_image, self._stores, request.profile, request.version)
+            image = await self._images.published(user, request.profile, request.version)
         elif request.version is not None:
             profile = source.profile if snapshot is None else snapshot.profile
-            image = await asyncio.to_thread(published_image, self._stores, profile, request.version)
+            image = await self._images.published(user, profile, request.version)
         elif snapshot is not None:
-            image = await self._image_of(snapshot)
+            image = await self._required(source, snapshot.profile, snapshot.version, snapshot.digest)
         else:
-            image = await asyncio.to_thread(require_image, self._stores, *source.image.values())
+            image = await self._required(source, *source.image.values())
+        if request.start:
+            self._submitter.check(image.profile, source.options)
         before = source.digest if snapshot is None else snapshot.digest
         to = Target.of(image, source.policy if source.persistence_chosen else None)
         arguments = {
@@ -190,16 +214,21 @@ class Snapshots:
             clone = await self._registry.create(clone, EventEntry(user, "clone", f"of {name}"))
         return await self._pending.start_operation(clone)
 
-    async def diff(self, user: str, name: str, reference: str | None, *, content: bool = False) -> DiffReport:
-        """Compare with a snapshot or with the profile. With `content`, read files of equal metadata, too."""
+    async def diff(
+        self, user: str, name: str, reference: str | None, until: str | None = None, *, content: bool = False
+    ) -> DiffReport:
+        """Compare the present state, or the snapshot `until`, with a snapshot or the profile; `content` reads files."""
         session = await self._resolve(user, name, Permission.INSPECT)
         number = None if reference is None else (await self._find(session, reference)).number
-        base = f"profile {session.profile}@{session.version}" if number is None else f"snapshot {number}"
-        image = await asyncio.to_thread(require_image, self._stores, *session.image.values())
-        packages = await asyncio.to_thread(_packages, image)
+        end = None if until is None else await self._find(session, until)
+        profile, version, digest = session.image.values() if end is None else (end.profile, end.version, end.digest)
+        base = f"profile {profile}@{version}" if number is None else f"snapshot {number}"
+        image = await self._required(session, profile, version, digest)
+        packages = await with_user_errors(name, self._images.packages(session.owner, image))
         arguments = DiffArguments(
             session=session.id,
             snapshot=number,
+            until=None if end is None else end.number,
             base_packages=packages,
             image=str(image.path),
             offset=image.offset,
@@ -230,12 +259,38 @@ class Snapshots:
             )
         return await self._pending.wait_for_task(session, self._maintenance.flatten(session))
 
+    async def restart(self, user: str, name: str) -> SessionView:
+        """Stop a session that has a job, and start it again, in the same job if possible; this ends root mode."""
+        plan = await self.plan_restart(user, name)
+        if not has_next_job(plan.session):
+            raise ConflictError(f"{name} is {plan.session.state.value}", hint=f"`berth start {name}` starts it")
+        return await self._begin(plan)
+
+    async def plan_restart(self, user: str, name: str) -> PlannedChange:
+        """Check everything that a start checks, so that no session is stopped that could not be started again."""
+        session = await self._resolve(user, name, permission_for("restart"))
+        image = await self._required(session, *session.image.values())
+        gpus = self._submitter.check(image.profile, session.options)
+        await self._limits.check_storage(user)
+        await self._limits.check_start(user, gpus, instead_of=name)
+        same = await self._has_same_resources(session, image)
+        return self._plan(session, Operation.new("restart", user, start=True), "", image, same=same)
+
     async def root(self, user: str, name: str) -> SessionView:
         """Start the session in root mode. A running session is stopped first."""
         session = await self._resolve(user, name, permission_for("root"))
-        if session.root and session.state in LIVE - {SessionState.STOPPING}:
+        if session.root and has_next_job(session):
             return self._pending.view(session)
-        return await self._begin(session, Operation.new("root", user, start=True), "")
+        return await self._begin(await self.plan_root(user, name))
+
+    async def plan_root(self, user: str, name: str) -> PlannedChange:
+        """Check everything that `root` checks for a session in normal mode."""
+        session = await self._resolve(user, name, permission_for("root"))
+        check_free(session)
+        image = await self._required(session, *session.image.values())
+        self._submitter.check(image.profile, session.options)
+        same = await self._has_same_resources(session, image)
+        return self._plan(session, Operation.new("root", user, start=True), "", image, same=same)
 
     async def commit_root(self, user: str, name: str) -> SessionView:
         """Keep the changes that were made in root mode. The snapshot from its start remains."""
@@ -245,11 +300,33 @@ class Snapshots:
                 f"{name} is not ready in root mode", hint=f"`berth exec --root {name} -- COMMAND` does it"
             )
         before = session.last_operation.snapshot if session.last_operation is not None else None
-        return await self._begin(session, Operation.new("commit-root", user, arguments={"before": before}), "")
+        operation = Operation.new("commit-root", user, arguments={"before": before})
+        return await self._begin(self._plan(session, operation, ""))
 
-    async def _begin(self, session: Session, operation: Operation, detail: str) -> SessionView:
-        decide = _begun(operation, EventEntry(operation.actor, operation.verb, detail))
-        session = await self._registry.update(session.id, decide)
+    def _plan(
+        self,
+        session: Session,
+        operation: Operation,
+        detail: str,
+        next_image: Image | None = None,
+        *,
+        same: bool = False,
+    ) -> PlannedChange:
+        """Plan an operation. A session with a job continues with `next_image`; RefusedError if it could not.
+
+        `same`: the next job would request the same resources, so that the present one may be kept.
+        """
+        job = None
+        if next_image is not None:
+            job = NextJob(next_image.profile, session.options)
+            if has_next_job(session):
+                self._submitter.check(job.profile, job.options)
+        decide = _begun(operation, EventEntry(operation.actor, operation.verb, detail), same=same)
+        keeps_job = same and operation.kind.needs_stopped and can_be_held(session, clock.now())
+        return PlannedChange(session, decide, job, keeps_job)
+
+    async def _begin(self, plan: PlannedChange) -> SessionView:
+        session = await self._registry.update(plan.session.id, plan.decide)
         return await self._pending.start_operation(session)
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
@@ -266,40 +343,28 @@ class Snapshots:
             f"{session.name} has no snapshot {reference}", hint=f"`berth snapshots {session.name}` lists them"
         )
 
-    async def _image_of(self, snapshot: SnapshotView) -> Image:
-        return await asyncio.to_thread(require_image, self._stores, snapshot.profile, snapshot.version, snapshot.digest)
+    async def _has_same_resources(self, session: Session, image: Image) -> bool:
+        """Whether a job with that image would request what the session's job did."""
+        if session.options != session.job.options:
+            return False
+        if (image.name, image.version, image.digest) == tuple(session.image.values()):
+            return True
+        try:
+            present = await self._required(session, *session.image.values())
+        except BerthError:
+            return False
+        options = self._submitter.options
+        return options(present.profile, session.options) == options(image.profile, session.options)
+
+    async def _required(self, session: Session, profile: str, version: str, digest: str) -> Image:
+        return await with_user_errors(session.name, self._images.required(session.owner, profile, version, digest))
 
 
-def _packages(image: Image) -> str:
-    """Return the list of an image's packages; empty if the image has none."""
-    try:
-        return read_text(image.directory / PACKAGES, PACKAGES_BYTES, own=False, follow=True)
-    except OSError:
-        return ""  # then every package counts as added
-
-
-def check_free(session: Session) -> None:
-    """Raise ConflictError while another operation on the volumes is pending."""
-    pending = session.pending
-    if pending is not None:
-        raise pending.conflict(session.name)
-    if session.root:
-        raise ConflictError(
-            f"{session.name} is in root mode, for `berth exec --root`", hint=f"`berth stop {session.name}` ends it"
-        )
-
-
-def check_copyable(session: Session) -> None:
-    """Raise ConflictError unless the session is ready or without a job: else neither can copy its volumes."""
-    if session.state not in STARTABLE | {SessionState.READY}:
-        raise ConflictError(f"{session.name} is {session.state.value}", hint="try again when it is ready, or stopped")
-
-
-def _begun(operation: Operation, entry: EventEntry) -> Transition:
+def _begun(operation: Operation, entry: EventEntry, *, same: bool = False) -> Transition:
     """Record the operation. A session without a job is changing at once.
 
-    A running one is changing after its job's end; operations that need a stopped session request that end. `entry`
-    goes into the event log.
+    A running one is changing after its job's end; operations that need a stopped session request that end, or with
+    `same` resources that the job waits. `entry` goes into the event log.
     """
 
     def decide(current: Session) -> RowChange | None:
@@ -307,7 +372,7 @@ def _begun(operation: Operation, entry: EventEntry) -> Transition:
             if current.pending is not None or not current.root or current.state is not SessionState.READY:
                 raise ConflictError(f"{current.name} is no longer ready in root mode")
             return {"operation": operation.record()}, entry
-        check_free(current)
+        check_free(current, root=operation.kind.ends_root_mode)
         if current.state in STARTABLE:
             record = operation.replace(state=current.state, why=current.reason).record()
             return {"state": SessionState.CHANGING, "reason": CHANGING, "operation": record}, entry
@@ -316,8 +381,11 @@ def _begun(operation: Operation, entry: EventEntry) -> Transition:
         if current.state is SessionState.STOPPING:
             return {"operation": operation.record()}, entry
         if operation.kind.needs_stopped:
+            if current.resizing:
+                raise resize_conflict(current)
             values = {"state": SessionState.STOPPING, "reason": f"stopped for the {operation.verb}, then started again"}
-            return values | {"operation": operation.replace(start=True, ran=True).record()}, entry
+            in_job = same and can_be_held(current, clock.now())
+            return values | {"operation": operation.replace(start=True, ran=True, in_job=in_job).record()}, entry
         check_copyable(current)
         return {"operation": operation.record()}, entry
 

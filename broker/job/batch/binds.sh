@@ -54,8 +54,8 @@ make_working_directory() { # the working directory, where it is the environment'
   local name
   for name in tmp var/tmp; do
     [[ $INSIDE/ == /$name/* ]] || continue
-    mkdir -m 1777 "$NODE_DIR/${name/\//_}"
-    mkdir -p -- "$NODE_DIR/${name/\//_}${INSIDE#"/$name"}"
+    mkdir -m 1777 "$TMP_DIR/${name/\//_}"
+    mkdir -p -- "$TMP_DIR/${name/\//_}${INSIDE#"/$name"}"
     return
   done
   if [[ $INSIDE == "/home/$BERTH_OWNER"/* ]] && ! is_shown "$INSIDE"; then

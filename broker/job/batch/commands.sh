@@ -16,7 +16,7 @@ find_outside() { # PATH, of inside: OUTSIDE: what the node's daemons know it as,
   fi
   find_side "$1/"
   [[ $SIDE != home ]] || SEEN=$HOME_DIR${1#"$PREFIX"}
-  for name in tmp var/tmp; do [[ $1/ != /$name/* ]] || SEEN=$NODE_DIR/${name/\//_}${1#"/$name"}; done
+  for name in tmp var/tmp; do [[ $1/ != /$name/* ]] || SEEN=$TMP_DIR/${name/\//_}${1#"/$name"}; done
 }
 
 run_slurm_command() { # NODE_DIR COMMAND HOST_PATH DIRECTORY PATH LIBRARIES PRELOAD BASH_ENV ARGUMENT…: outside, for the script inside

@@ -16,14 +16,18 @@ open_job_env() { # sets what the functions of lib.sh and node/ need
   read_volumes
 }
 
-make_job_dir() { # NODE_DIR, which has our process id in its name; removes what killed jobs of this user's left on the node
-  local base=${SLURM_TMPDIR:-/tmp} me=$BASHPID old pid
-  for old in "$base/berth-batch-$UID".*; do
-    pid=${old#"$base/berth-batch-$UID."} pid=${pid%%.*}
-    if [[ -d $old && -O $old && ! -L $old ]] && ! kill -0 "$pid" 2>/dev/null; then remove_tree "$old"; fi
+make_job_dir() { # NODE_DIR and TMP_DIR, with our process id in their names; removes what killed jobs of this user's left on the node
+  local base=${SLURM_TMPDIR:-/tmp} me=$BASHPID old pid PLACES
+  list_tmp_places
+  for base in "${PLACES[@]}" "$base"; do
+    for old in "$base/berth-batch-$UID".*; do
+      pid=${old#"$base/berth-batch-$UID."} pid=${pid%%.*}
+      if [[ -d $old && -O $old && ! -L $old ]] && ! kill -0 "$pid" 2>/dev/null; then remove_tree "$old"; fi
+    done
   done
   NODE_DIR=$(mktemp -d "$base/berth-batch-$UID.$me.XXXXXXXX") || die "$NO_NODE_DIR" "no directory in $base"
   mkdir -m 700 "$NODE_DIR/run"
+  make_tmp_dir "berth-batch-$UID.$me"
   if [[ -n ${CARRIER:-} ]]; then
     sed "0,/^$MARK\$/d" "$CARRIER" >"$NODE_DIR/run/script"
     chmod 700 "$NODE_DIR/run/script"
@@ -53,7 +57,7 @@ open_environment() { # NOTE COMMAND ARGUMENT…: CONTAINER: runs the command in 
   NOTE=$DIRECTORY/run/nodes/$1 # where the tasks of steps on the same node look for it
   shift
   make_job_dir
-  declare -p LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID TOP WORK SUBMITTED INSIDE SHOWN LOGIN_HOME HOMES \
+  declare -p LAYERS NODE_DIR TMP_DIR DRIVER HOME_STACK SYSTEM_STACK OWNER_UID OWNER_GID TOP WORK SUBMITTED INSIDE SHOWN LOGIN_HOME HOMES \
     NOTED NOTED_WORK CARRIER HOST_PATH MASK EXPLICIT DROPPED _GIVEN "${!BERTH_@}" >"$NODE_DIR/state"
   mkdir -p "${NOTE%/*}"
   # A command in the background would have these signals ignored.
@@ -95,6 +99,6 @@ clean_up_run() { # on every way out
   if [[ -n ${CONTAINER:-} ]]; then kill -TERM "$CONTAINER" 2>/dev/null && wait "$CONTAINER"; fi || :
   [[ -z ${NOTE:-} ]] || rm -f "$NOTE"
   [[ -z ${CARRIER:-} ]] || rm -f "$DIRECTORY/run/nodes/$SLURM_JOB_ID".{cast,programs.*}
-  [[ -z ${NODE_DIR:-} ]] || remove_tree "$NODE_DIR"
+  remove_job_dirs
   exit "$code"
 }

@@ -30,7 +30,7 @@ clean_environment() { # leaves nothing of Apptainer's in the command's environme
 }
 
 environment_main() { # STATE COMMAND ARGUMENT…
-  local signal as BINDS=()
+  local signal entry as BINDS=()
   local -A VIEWS=()
   # shellcheck disable=SC1090 # open_environment has written it
   source "$1"
@@ -47,22 +47,27 @@ environment_main() { # STATE COMMAND ARGUMENT…
     trap "forward_signal $signal" "$signal"
   done
   [[ ! -d /dev/dri ]] || BINDS+=(--bind /dev/dri)
+  bind_client_settings
+  read_client_variables "$CLIENT_SETTINGS/environment"
   bind_shown_directories
   [[ ${1-} != script ]] || set -- "$SCRIPT" "${@:2}"
   # For the commands of Slurm's that are called from inside.
-  declare -p NODE_DIR HOME_DIR LOGIN_HOME OTHER_HOMES SHOWN CARRIER SCRIPT DROPPED BERTH_OWNER BERTH_BINDS >"$NODE_DIR/outside"
+  declare -p NODE_DIR TMP_DIR HOME_DIR LOGIN_HOME OTHER_HOMES SHOWN CARRIER SCRIPT DROPPED BERTH_OWNER BERTH_BINDS >"$NODE_DIR/outside"
   export BERTH_SESSION_NAME BERTH_PROFILE BERTH_PROFILE_VERSION
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   {
     declare -f clean_environment
     echo clean_environment
     echo "umask $MASK" # Apptainer sets one of its own
+    for entry in "${CLIENT_VARIABLES[@]}"; do # the image's and the submission's own values win
+      printf '[[ -v %s ]] || export %q\n' "${entry%%=*}" "$entry"
+    done
     printf %s "$EXPLICIT" # what the image sets, Apptainer has set by now
     echo 'exec "$@"'
   } >"$NODE_DIR/run/enter"
   find_replaced
   # No PID namespace: Slurm ends a job's processes, and those of its steps join these.
-  env --default-signal=INT,QUIT "${REPLACED[@]}" "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
+  env --default-signal=INT,QUIT "${REPLACED[@]}" "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --no-init --no-umask --no-eval --workdir "$TMP_DIR" \
     --home "$HOME_DIR:/home/$BERTH_OWNER" --cwd "$INSIDE" --bind "$DIRECTORY/run:/run/berth/session:ro" \
     --bind "$DIRECTORY:/run/berth/record:ro" --bind "$NODE_DIR/run:/run/berth/node" --bind /:/run/berth/host \
     "${BINDS[@]}" "$NODE_DIR/root" /bin/bash /run/berth/node/enter "$@" <&0 &

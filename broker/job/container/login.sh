@@ -35,9 +35,16 @@ set_login_environment() { # SETENV: the line of sshd_config that gives ssh login
       *) value=${given[$name]-$value} ;;
     esac
     [[ $value != *[$'\n\r']* ]] || continue # cannot be written on one line
-    value=${value//\\/\\\\}
-    SETENV+=" \"$name=${value//\"/\\\"}\""
+    add_login_variable "$name=$value"
   done < <(compgen -e)
+  for entry in "${CLIENT_VARIABLES[@]}"; do # the image's own values win
+    [[ -v given[${entry%%=*}] ]] || add_login_variable "$entry"
+  done
+}
+
+add_login_variable() { # NAME=VALUE: to SETENV, quoted for sshd
+  local entry=${1//\\/\\\\}
+  SETENV+=" \"${entry//\"/\\\"}\""
 }
 
 is_login_variable() { # NAME: whether logins get this variable of Slurm: the job's name and share of the node, no task or step

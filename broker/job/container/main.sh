@@ -1,25 +1,33 @@
 # Process 1 of the container: starts sshd, answers requests of the job, and ends the session's processes.
 
 readonly STOP_GRACE_S=3 # seconds between TERM and KILL for the session's processes; below any sane KillWait
+readonly ACCEPT_S=1 # seconds for which a terminal may take to accept the message about the end
+readonly DELIVERY_S=0.3 # seconds in which sshd sends that message to its clients, before it ends itself
 readonly BIND_TRIES=20 # ports tried before giving up
 
-write_to_terminals() { # writes the notice to every terminal of the session; a terminal that takes nothing now is skipped
+write_to_terminals() { # SECONDS: TERMINALS: writes the notice to every terminal of the session; skips one that takes nothing now
   local terminal tellers=()
   for terminal in /dev/pts/[0-9]*; do
     [[ -w $terminal ]] || continue
-    timeout 2 cat /run/berth/node/notice >"$terminal" 2>/dev/null &
+    timeout -s KILL "$1" cat /run/berth/node/notice >"$terminal" 2>/dev/null &
     tellers+=($!)
   done
-  [[ ${#tellers[@]} -eq 0 ]] || wait "${tellers[@]}" || :
+  TERMINALS=${#tellers[@]}
+  ((TERMINALS == 0)) || wait "${tellers[@]}" || :
   rm -f /run/berth/node/notice
 }
 
 shut_down() { # CODE: ends every process of the session with TERM; those that remain are killed when this one, the first, exits
-  local end=$((SECONDS + STOP_GRACE_S)) pause
+  local end pause TERMINALS
   trap '' TERM USR1
+  exec {pause}<> <(:)
+  if [[ -f /run/berth/node/notice ]]; then
+    write_to_terminals "$ACCEPT_S"
+    ((TERMINALS == 0)) || read -rt "$DELIVERY_S" -u "$pause" || :
+  fi
+  end=$((SECONDS + STOP_GRACE_S))
   kill -TERM -1 2>/dev/null || :
   kill -CONT -1 2>/dev/null || :
-  exec {pause}<> <(:)
   while kill -0 -1 2>/dev/null && ((SECONDS <= end)); do read -rt 0.05 -u "$pause" || :; done
   exit "$1"
 }
@@ -38,7 +46,9 @@ container_main() { # process 1 of the container's PID namespace: runs sshd on a 
   [[ -x $SSHD ]] || die "$BAD_CONTENT" "the image has no $SSHD"
   adapt_accounts
   [[ ! -s /run/berth/node/owners ]] || apply_owners /run/berth/node/owners
+  read_client_variables "$CLIENT_SETTINGS_INSIDE/environment"
   write_sshd_config >"$config"
+  install_services
   # sshd binds the port before the job publishes it: a port that was free a moment ago may be taken.
   for ((try = 0; try < BIND_TRIES && try < ports; try++)); do
     code=0

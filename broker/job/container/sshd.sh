@@ -55,7 +55,8 @@ write_sshd_config() {
 }
 
 serve_requests() { # by serve_own: does what the job asks for
-  [[ ! -f /run/berth/node/notice ]] || write_to_terminals
+  local TERMINALS
+  [[ ! -f /run/berth/node/notice ]] || write_to_terminals 2
   if [[ -f /run/berth/node/look ]]; then rm -f /run/berth/node/look && measure_usage; fi
   if [[ -f /run/berth/node/stand ]]; then rm -f /run/berth/node/stand && freeze_processes; fi
 }

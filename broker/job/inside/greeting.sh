@@ -21,6 +21,18 @@ berth_greeting() (
   fi
   echo "session   $BERTH_SESSION_NAME, ${BERTH_PROFILE:-no profile}${BERTH_PROFILE_VERSION:+@$BERTH_PROFILE_VERSION}"
   echo "node      ${SLURMD_NODENAME-}, $gpu"
+  mib=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * ${SLURM_CPUS_ON_NODE:-0}))}
+  memory="$mib MiB"
+  [ $((mib % 1024)) -ne 0 ] || memory="$((mib / 1024)) GiB"
+  [ "$mib" -gt 0 ] || memory="the node's"
+  case ${BERTH_TMP-} in
+    disk)
+      set -- $(df -Pk /tmp 2>/dev/null | tail -n 1)
+      memory="$memory; /tmp is on the node's disk${4:+, $(($4 / 1048576)) GiB free}"
+      ;;
+    memory) memory="$memory; files in /tmp count as memory" ;;
+  esac
+  echo "memory    $memory"
   if [ -n "${SLURM_JOB_END_TIME-}" ]; then
     left=$(((SLURM_JOB_END_TIME - $(date +%s)) / 60))
     [ "$left" -ge 0 ] || left=0
@@ -29,7 +41,11 @@ berth_greeting() (
     [ "$left" -lt 60 ] || hours="$((left % 1440 / 60)) h "
     echo "time left $days$hours$((left % 60)) min, until $(date -d "@$SLURM_JOB_END_TIME" '+%F %R')"
   fi
-  [ -z "${BERTH_BEFORE-}" ] || echo "before    $BERTH_BEFORE"
+  # What has happened since the job was submitted, or else before that.
+  before=$(sed -n 's/^before=//p' /run/berth/session/remark 2>/dev/null)
+  before=${before:-${BERTH_BEFORE-}}
+  [ -z "$before" ] || echo "before    $before"
+  sed -n 's/^notice=/notice    /p' /run/berth/session/remark 2>/dev/null || :
   # How many, and of the newest its number, its time and its label.
   set -- $(sed -n 's/^ "newest": "\(.*\)",$/\1/p' /run/berth/record/volumes.json 2>/dev/null)
   if [ $# -ge 3 ]; then

@@ -53,14 +53,15 @@ namespace_main() { # makes the mounts and starts the container; ends with the co
   mount_all
   [[ -z ${TERMINATED:-} ]] || exit 0
   [[ ! -d /dev/dri ]] || BINDS+=(--bind /dev/dri)
+  bind_client_settings
   [[ -z $BERTH_BINDS ]] || BINDS+=(--bind "$BERTH_BINDS")
   [[ -z $BERTH_ROOT ]] || as=()
   # --pid --no-init: container_main() is process 1, so nothing of the session outlives it.
-  # --workdir: /tmp and /var/tmp lie in the node's own storage; Apptainer's default is 64 MB of memory.
-  "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --pid --no-init --no-umask --no-eval --workdir "$NODE_DIR" \
+  # --workdir: /tmp and /var/tmp lie on the node's disk; Apptainer's default is 64 MB of memory.
+  "${as[@]}" "$BERTH_APPTAINER" -q exec --contain --pid --no-init --no-umask --no-eval --workdir "$TMP_DIR" \
     --home "$HOME_DIR:$home" --cwd "$home" --bind "$DIRECTORY/run:/run/berth/session:ro" \
     --bind "$DIRECTORY:/run/berth/record:ro" \
-    --bind "$NODE_DIR/run:/run/berth/node" "${BINDS[@]}" \
+    --bind "$NODE_DIR/run:/run/berth/node" --bind "$NODE_DIR/web:/run/berth/web" "${BINDS[@]}" \
     --writable "$NODE_DIR/root" /bin/bash /run/berth/node/job.sh container /run/berth/node/state &
   CHILD=$!
   exit_with_child

@@ -14,7 +14,8 @@ list_site_binds() { # writes the bind paths of the site's apptainer.conf, if it 
 list_mount_points() { # POINTS: paths on which Apptainer will mount something, each with `d` or `f`
   local bind source rest kind
   POINTS=("d /dev" "d /proc" "d /sys" "d /tmp" "d /var/tmp" "d /home/$BERTH_OWNER" "d /run/berth/session" "d /run/berth/record"
-    "d /run/berth/node" "f /etc/resolv.conf")
+    "d /run/berth/node" "d /run/berth/web" "f /etc/resolv.conf")
+  [[ ! -d $CLIENT_SETTINGS ]] || POINTS+=("d $CLIENT_SETTINGS_INSIDE")
   while IFS= read -rd , bind; do
     [[ -n $bind ]] || continue
     source=${bind%%:*} rest=${bind#*:} kind=d

@@ -84,7 +84,7 @@ mount_overlay() { # TARGET TOP LOWER…: mounts trees of layers. HOW: `kernel` o
     # Depth alone must not change how the session sees its files.
     if [[ $# -gt 1 ]] && mount_by_kernel . "lowerdir=${*: -1},upperdir=$top/tree,workdir=$top/work" "$target"; then
       umount "$target"
-      die "$BAD_VOLUMES" "the kernel mounts overlays here, but not this one of $(($# + 1)) layers: berth flatten joins them"
+      die "$BAD_VOLUMES" "the kernel mounts overlays here, but not this one of $(($# + 1)) layers: \`berth flatten ${BERTH_SESSION_NAME:-NAME}\` joins them"
     fi
     log "the kernel mounts no overlay here: $REFUSAL"
   fi

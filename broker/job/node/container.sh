@@ -2,10 +2,21 @@
 
 readonly MEMORY_CHECK_S=2 # seconds between two looks at the memory
 readonly LOG_CHECK_LINES=5000 # lines between two looks at the log's size
+# sshd's lines about connections that ended without an attempt to log in: sshd names the user in all other lines.
+readonly PROBE_LINES='^(Connection (closed|reset) by [0-9A-Fa-f.:]+ port [0-9]+( \[preauth\])?$|(fatal: )?Timeout before authentication for |kex_exchange_identification: (Connection closed by remote host|read: Connection reset by peer)$)'
+
+is_probe() { # LINE: whether sshd's line is about a connection such as the gateway's, which only compares the host key
+  [[ $1 =~ $PROBE_LINES ]]
+}
 
 report_no_namespace() { # ends the job: unshare has failed before namespace_main ran
   local root="; root mode needs a line of yours in /etc/subuid and /etc/subgid (usermod --add-subuids), util-linux 2.38"
   die "$UNFIT_NODE" "$SLURMD_NODENAME could not create a user namespace, see above${BERTH_ROOT:+$root}"
+}
+
+note_failure() { # LINE: of the container's output: FAILURE: its last error; LAST_LINE
+  [[ -z $1 ]] || LAST_LINE=$1
+  [[ $1 != *' berth: error: '* ]] || FAILURE=${1##* berth: error: }
 }
 
 start_container() { # CONTAINER: the process of namespace_main(); LOG: the output of it and of all its children
@@ -13,7 +24,7 @@ start_container() { # CONTAINER: the process of namespace_main(); LOG: the outpu
   [[ -z $BERTH_ROOT ]] || map=(--map-users auto --map-groups auto)
   # This script runs again in the namespace and in the container, which do not see Slurm's spool directory.
   cp -- "$0" "$script"
-  declare -p DIRECTORY LAYERS NODE_DIR DRIVER HOME_STACK SYSTEM_STACK ON_NODE OWNER_UID OWNER_GID "${!BERTH_@}" >"$state"
+  declare -p DIRECTORY LAYERS NODE_DIR TMP_DIR DRIVER HOME_STACK SYSTEM_STACK ON_NODE OWNER_UID OWNER_GID "${!BERTH_@}" >"$state"
   if [[ -n $BERTH_ROOT ]]; then
     for id in "${SYSTEM_STACK[@]/#/"$LAYERS/"}"; do
       [[ ! -f $id/owners ]] || owners=("$id/owners" "${owners[@]}") # the oldest first
@@ -31,6 +42,7 @@ start_container() { # CONTAINER: the process of namespace_main(); LOG: the outpu
 watch_container() {
   local line part='' count=0 announced='' ended pause
   while :; do
+    [[ -z $HOLDING ]] || ((SECONDS <= KILL_AT)) || kill -KILL "$CONTAINER" 2>/dev/null || :
     ended=0 pause=$((TIME_CHECK_AT - EPOCHSECONDS))
     ((pause < MEMORY_CHECK_S)) || pause=$MEMORY_CHECK_S
     ((pause > 0)) || pause=0.1
@@ -39,17 +51,20 @@ watch_container() {
     check_memory
     check_slurmstepd
     watch_time_limit
+    check_ready_limit
     report_idle
     save_when_due
     if ((ended > 128)); then # nothing said for a while; a line may be half read
-      [[ -z ${STOPPING:-} ]] || kill -TERM "$CONTAINER" 2>/dev/null || :
+      [[ -z ${STOPPING:-}$HOLDING ]] || kill -TERM "$CONTAINER" 2>/dev/null || :
       continue
     fi
     ((ended == 0)) || break
     line=${part%$'\r'} part=''
-    printf '%s\n' "$line" || :
+    is_probe "$line" || printf '%s\n' "$line" || :
+    [[ -z ${READY_BY:-} ]] || note_failure "$line"
+    look_after_login "$line"
     if [[ -z $announced && $line =~ ^"Server listening on "[^\ ]+" port "([0-9]+)\.$ ]]; then
-      announced=yes LISTENS=yes PORT=${BASH_REMATCH[1]} USAGE_CHECK_AT=$((EPOCHSECONDS + 5)) # whoever waits for it comes first
+      announced=yes LISTENS=yes READY_BY='' PORT=${BASH_REMATCH[1]} USAGE_CHECK_AT=$((EPOCHSECONDS + 5)) # first announce the endpoint
       { set_first_process_id && update_job_comment "$PORT" '' && check_apptainer_version; } &
       COMMENT_UPDATE=$!
     fi

@@ -1,25 +1,37 @@
-# Locks the session's volumes, makes the job's directory on the node, and limits the size of the log.
+# Locks the session's volumes, makes the job's directories on the node, and limits the size of the log.
 
 readonly LOG_LIMIT_BYTES=$((4 << 20)) # bytes; above it the job's log is cut back to its last quarter
 
-lock_volumes() { # holds run/lock until this process ends: one job at a time writes to the volumes
-  local lock waiter code
-  exec {lock}<>"$DIRECTORY/run/lock" # for reading and writing, as NFS wants it: flock(2)
-  ! flock -n "$lock" || return 0
+lock_volumes() { # LOCK: the descriptor that holds run/lock: one job at a time writes to the volumes
+  local waiter code submission=$BERTH_SUBMISSION
+  exec {LOCK}<>"$DIRECTORY/run/lock" # for reading and writing, as NFS wants it: flock(2)
+  ! flock -n "$LOCK" || return 0
   log "another job has the volumes of this session open; waiting up to $BERTH_LOCK_WAIT s for its lock"
-  flock -w "$BERTH_LOCK_WAIT" "$lock" & # in the background, so that we can be told to end
+  write_job_comment "$WAITS_COMMENT" & # the controller may end the other job now (ADR 144)
+  COMMENT_UPDATE=$!
+  flock -w "$BERTH_LOCK_WAIT" "$LOCK" & # in the background, so that a signal can end the job
   waiter=$!
   until code=0 && wait "$waiter" || code=$?; ((code == 0)) || ! kill -0 "$waiter" 2>/dev/null; do :; done
+  end_comment_update
   ((code == 0)) || die "$LOCKED" "another job has the volumes of this session open"
+  load_job_env # meanwhile the session may have been given another submission
+  [[ $BERTH_SUBMISSION == "$submission" ]] ||
+    die "$SUPERSEDED" "this is submission $submission, and the session is at $BERTH_SUBMISSION"
 }
 
-make_node_dir() { # NODE_DIR: a private directory for files that must not be on the shared file system
-  local base=${SLURM_TMPDIR:-/tmp} old
-  for old in "$base/berth-$UID-$BERTH_SESSION_ID".*; do # of a run that was killed; the lock says that it is over
-    if [[ -d $old && -O $old && ! -L $old ]]; then remove_tree "$old"; fi
+make_node_dir() { # NODE_DIR: a private directory for files that must not be on the shared file system; TMP_DIR and TMP_KIND
+  local base=${SLURM_TMPDIR:-/tmp} name=berth-$UID-$BERTH_SESSION_ID old PLACES
+  list_tmp_places
+  for base in "${PLACES[@]}" "$base"; do
+    for old in "$base/$name".*; do # of a run that was killed; the lock says that it is over
+      if [[ -d $old && -O $old && ! -L $old ]]; then remove_tree "$old"; fi
+    done
   done
-  NODE_DIR=$(mktemp -d "$base/berth-$UID-$BERTH_SESSION_ID.XXXXXXXX") || die "$NO_NODE_DIR" "no directory in $base"
-  mkdir -m 700 "$NODE_DIR/run"
+  NODE_DIR=$(mktemp -d "$base/$name.XXXXXXXX") || die "$NO_NODE_DIR" "no directory in $base"
+  mkdir -m 700 "$NODE_DIR"/{run,web}
+  make_tmp_dir "$name"
+  [[ $TMP_KIND != memory ]] || log "warning: files in /tmp and /var/tmp count as this job's memory on $SLURMD_NODENAME:\
+ no directory of the setting storage.tmp_directories is on a disk with room there"
 }
 
 trim_log() { # cuts the log to its last quarter: Slurm has opened it for appending, so this is safe in place

@@ -10,7 +10,8 @@ read_job_env() { # FILE: sets the keys known here; never evaluates a value
       BERTH_SESSION_ID | BERTH_SESSION_NAME | BERTH_OWNER | BERTH_SUBMISSION | BERTH_PROFILE | BERTH_PROFILE_VERSION | \
         BERTH_IMAGE | BERTH_IMAGE_SIZE | BERTH_IMAGE_OFFSET | BERTH_BINDS | BERTH_HOME | BERTH_SYSTEM | BERTH_KEEP | \
         BERTH_FRESH | BERTH_ROOT | BERTH_SAVE_EVERY | BERTH_BEFORE | BERTH_PORTS | BERTH_SUBMISSION_DIRECTORY | \
-        BERTH_LOCK_WAIT | BERTH_APPTAINER | BERTH_SCONTROL)
+        BERTH_LOCK_WAIT | BERTH_SHOW_NAME | BERTH_TMP_DIRECTORIES | BERTH_JOB | \
+        BERTH_READY_LIMIT | BERTH_APPTAINER | BERTH_SCONTROL)
         printf -v "${BASH_REMATCH[1]}" %s "${BASH_REMATCH[2]}"
         ;;
     esac
@@ -36,8 +37,12 @@ check_job_env() {
   require_key BERTH_FRESH "|$path(,$path)*"
   require_key BERTH_ROOT '|yes'
   require_key BERTH_SUBMISSION_DIRECTORY '|yes'
+  require_key BERTH_SHOW_NAME '|yes'
+  require_key BERTH_TMP_DIRECTORIES "$path(,$path)*"
   require_key BERTH_BINDS "|$path:$path(:ro)?(,$path:$path(:ro)?)*"
   require_key BERTH_LOCK_WAIT '[0-9]{1,4}'
+  require_key BERTH_JOB '|[1-9][0-9]{0,9}'
+  require_key BERTH_READY_LIMIT '|[1-9][0-9]{0,4}'
   require_key BERTH_SAVE_EVERY '[1-9][0-9]{0,6}'
   require_key BERTH_PORTS '[1-9][0-9]{3,4}-[1-9][0-9]{3,4}'
   ((${BERTH_PORTS%-*} <= ${BERTH_PORTS#*-} && ${BERTH_PORTS#*-} <= 65535)) || die "$BAD_JOB_ENV" "run/job.env: BERTH_PORTS"
@@ -53,7 +58,7 @@ check_job_env() {
 load_job_env() {
   BERTH_BINDS='' BERTH_LOCK_WAIT=10 BERTH_PORTS=20000-32767 BERTH_APPTAINER=apptainer BERTH_SCONTROL=scontrol
   BERTH_PROFILE='' BERTH_PROFILE_VERSION='' BERTH_BEFORE='' BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' BERTH_ROOT=''
-  BERTH_SAVE_EVERY=600
+  BERTH_SAVE_EVERY=600 BERTH_SHOW_NAME='' BERTH_TMP_DIRECTORIES=/tmp,/var/tmp BERTH_JOB='' BERTH_READY_LIMIT=''
   [[ -O $DIRECTORY/run/job.env && -f $DIRECTORY/run/job.env ]] || die "$BAD_JOB_ENV" "no $DIRECTORY/run/job.env of yours"
   read_job_env "$DIRECTORY/run/job.env"
   check_job_env

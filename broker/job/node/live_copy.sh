@@ -62,7 +62,8 @@ copy_live() { # USR2: copies the tops of the running session as run/copy.request
 
 copy_pairs() { # SOURCE TARGET PREVIOUS …: RESULT, PAUSE, MESSAGE: runs copying.pyz; freezes the session for its second pass
   local word='' stood='' whole=yes since paused=0 go told said words node=$NODE_DIR/run
-  local copy=(python3 -I "$DIRECTORY/run/copying.pyz") options=(--drain)
+  local copy=(python3 -I "$DIRECTORY/run/copying.pyz")
+  local options=(--drain "--progress=${LAYERS%/*}/progress/${DIRECTORY##*/}") # which the command line shows
   # As root over the user's own files: they may have locked some against themselves.
   [[ -n $BERTH_ROOT ]] || ! unshare --map-root-user true 2>/dev/null || copy=(unshare --map-root-user "${copy[@]}")
   if [[ $# -eq 0 ]]; then # nothing was ever written

@@ -20,10 +20,21 @@ find_oom_counter() { # CGROUPS: OOM_COUNTER: the file in which the kernel counts
     log "warning: nothing counts out-of-memory kills in $step: one in this session goes unnoticed"
 }
 
+count_oom_kills() { # OOM_KILLS: how many the job had before this run of the session
+  local key value
+  OOM_KILLS=0
+  while read -r key value; do
+    [[ $key != oom_kill ]] || OOM_KILLS=$value
+  done <"$OOM_COUNTER"
+}
+
 check_memory() { # ends a session that lost a process to the memory limit: it is no longer whole, and Slurm shows why
   local key value
   while read -r key value; do
-    [[ $key != oom_kill || $value == 0 ]] || die "$OUT_OF_MEMORY" "out of memory: a process of the session was killed"
+    [[ $key == oom_kill && $value != "${OOM_KILLS:-0}" ]] || continue
+    announce_end "out of memory: a process was killed, and the session ends" \
+      "Its files are kept. \`berth explain ${BERTH_SESSION_NAME:-}\` shows how to start it with more memory."
+    die "$OUT_OF_MEMORY" "out of memory: a process of the session was killed"
   done <"$OOM_COUNTER"
 }
 
@@ -34,5 +45,7 @@ check_slurmstepd() { # ends a session whose slurmstepd has ended: Slurm would en
   ((fields[1] != PPID)) || return 0
   log "error: the slurmstepd of this job has ended: the session ends, since Slurm can neither see nor end it any more"
   ORPHANED=yes
+  announce_end "the slurmstepd of job $SLURM_JOB_ID has ended, and the session ends" \
+    "Its files are kept. \`berth start ${BERTH_SESSION_NAME:-}\` starts it again."
   stop_container
 }

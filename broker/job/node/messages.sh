@@ -1,16 +1,37 @@
-# Passes messages between the job and process 1 of the container.
+# Passes messages between the job and process 1 of the container, and from the controller to the session's terminals.
 #
 # The session may write in run/ of NODE_DIR, which it sees as /run/berth/node, and put links there. So the job, to which /
 # is the node's, opens nothing in there: it moves files in that it has written, and moves files out before it reads them.
 
 readonly MESSAGE_BYTES=60 # bytes that are read of what the session has written for the job
+readonly ENDING_BYTES=1000 # bytes that are read of run/ending
+readonly ENDING_READ_S=1 # seconds for that: a file system that hangs must not delay the end
 
 write_message() { # NAME TEXT: for process 1 of the container
+  [[ -n ${NODE_DIR:-} ]] || return 0 # between two runs there is none
   printf %s "$2" >"$NODE_DIR/word.$BASHPID" && mv -fT "$NODE_DIR/word.$BASHPID" "$NODE_DIR/run/$1"
 }
 
-read_usage() { # `used`, `gpu` and `looked` of the caller: the last report of process 1 of the container
+read_usage() { # `used`, `gpu`, `looked` and `terminals` of the caller: the last report of process 1 of the container
   mv -fT "$NODE_DIR/run/use" "$NODE_DIR/use" 2>/dev/null || :
   [[ -f $NODE_DIR/use && ! -L $NODE_DIR/use ]] || return 0
-  read -r used gpu looked < <(head -c "$MESSAGE_BYTES" "$NODE_DIR/use" | tr -d '\0') || :
+  read -r used gpu looked terminals < <(head -c "$MESSAGE_BYTES" "$NODE_DIR/use" | tr -d '\0') || :
+}
+
+read_ending() { # WHY, RETURN: why the controller ends this job and how the user returns, as run/ending says; empty without it
+  local lines=()
+  # Without `read`: this runs in a trap, and in bash 5.3 the interrupted `read -t` would then lose its time limit.
+  mapfile -t lines < <(
+    [[ ! -f $DIRECTORY/run/ending ]] || timeout "$ENDING_READ_S" head -c "$ENDING_BYTES" -- "$DIRECTORY/run/ending" | tr -d '\0'
+  ) || :
+  WHY='' RETURN=''
+  # An earlier submission's file says nothing about this job.
+  [[ ${lines[0]:-} != "$BERTH_SUBMISSION" ]] || WHY=${lines[1]:-} RETURN=${lines[2]:-}
+  WHY=${WHY//[[:cntrl:]]/} RETURN=${RETURN//[[:cntrl:]]/}
+}
+
+announce_end() { # WHY RETURN: what process 1 of the container writes to the terminals before it ends; the first reason stays
+  [[ -n ${LISTENS:-} && -z ${END_ANNOUNCED:-} ]] || return 0
+  END_ANNOUNCED=yes
+  write_message notice $'\r\n'"berth: $BERTH_SESSION_NAME: $1"$'\r\n'"berth: $2"$'\r\n' || :
 }

@@ -65,7 +65,7 @@ pack_copy() { # COMMAND ARGUMENT…: saves the copy live.new; keeps RESULT only 
 }
 
 save_when_due() { # at SAVE_AT: saves in the background
-  [[ -n ${GENERATION:-} && -n ${LISTENS:-} && -z $BERTH_ROOT && -z ${STOPPING:-} ]] && ((EPOCHSECONDS >= SAVE_AT)) || return 0
+  [[ -n ${GENERATION:-} && -n ${LISTENS:-} && -z $BERTH_ROOT && -z ${STOPPING:-}${HOLDING:-} ]] && ((EPOCHSECONDS >= SAVE_AT)) || return 0
   SAVE_AT=$((EPOCHSECONDS + BERTH_SAVE_EVERY))
   save_live &
 }
@@ -96,9 +96,15 @@ report_save() { # logs the result of a save
 }
 
 save_at_end() { # the last save, after the container's end
-  local lock attempt errors
+  local lock
   [[ -n ${GENERATION:-} && -z $BERTH_ROOT ]] || return 0
   exec {lock}>"$NODE_DIR/copying" && flock "$lock" # of a save in the background, which has been told to end
+  save_changes
+  exec {lock}>&-
+}
+
+save_changes() { # saves the top on the node's disk if it has changed since its last save
+  local attempt errors
   # Stores into mapped pages of tmpfs change no time.
   has_system_changed || [[ -e $NODE_DIR/saved && $(stat -f -c %T "$NODE_DIR/top") == tmpfs ]] || return 0
   log "saving the changes outside of the home"

@@ -12,13 +12,15 @@ query_end_time() { # ENDS_AT: when the time limit ends the job, in seconds of th
 }
 
 watch_time_limit() { # at TIME_CHECK_AT: warns, or ends the session before Slurm kills it
-  local left early due=''
+  local left early due='' SEQUEL
   ((EPOCHSECONDS >= TIME_CHECK_AT)) || return 0
   query_end_time # it may have been changed since
   left=$((ENDS_AT - EPOCHSECONDS))
   if ((left <= END_EARLY_S)); then
     log "time limit reached"
     TIME_CHECK_AT=$NEVER
+    describe_sequel
+    announce_end "job $SLURM_JOB_ID has reached its time limit" "$SEQUEL"
     stop_container
     return 0
   fi
@@ -36,17 +38,22 @@ watch_time_limit() { # at TIME_CHECK_AT: warns, or ends the session before Slurm
   fi
 }
 
+describe_sequel() { # SEQUEL: what follows the end at the time limit, as run/continuation says
+  local policy=''
+  read -r policy 2>/dev/null <"$DIRECTORY/run/continuation" || :
+  case $policy in
+    always) SEQUEL="The session then continues in another job: connect again." ;;
+    *[mhd]) SEQUEL="If it was used in the last $policy, the session then continues in another job." ;;
+    *) SEQUEL="The session then stops and keeps its files." ;;
+  esac
+}
+
 warn_of_time_limit() { # SECONDS: tells the log and the terminals of the end
-  local at text sequel=''
+  local at text SEQUEL
   printf -v at '%(%H:%M:%S)T' "$ENDS_AT"
   text="job $SLURM_JOB_ID reaches its time limit at $at, in $1 s" SAVE_AT=0
   log "$text"
-  read -r sequel 2>/dev/null <"$DIRECTORY/run/continuation" || :
-  case $sequel in
-    always) sequel="The session then continues in another job: connect again." ;;
-    *[mhd]) sequel="If it was used in the last $sequel, the session then continues in another job." ;;
-    *) sequel="The session then stops and keeps its files." ;;
-  esac
-  write_message notice $'\r\n'"berth: $BERTH_SESSION_NAME: $text"$'\r\n'"berth: $sequel"$'\r\n' || :
+  describe_sequel
+  write_message notice $'\r\n'"berth: $BERTH_SESSION_NAME: $text"$'\r\n'"berth: $SEQUEL"$'\r\n' || :
   [[ -z ${LISTENS:-} ]] || kill -USR1 "$CONTAINER" 2>/dev/null || :
 }

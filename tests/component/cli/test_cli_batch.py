@@ -61,6 +61,14 @@ def made(controller: ScriptedController) -> Path:
     return controller.directory / "environment"
 
 
+def test_missing_sbatch_is_reported_before_the_copy(controller: ScriptedController, tmp_path: Path) -> None:
+    (tmp_path / "bin/sbatch").unlink()
+    done = sbatch("--env", "dev", "job.sh")
+    assert (done.returncode, "cannot run sbatch: not found" in done.stderr) == (1, True), done.stderr
+    assert not made(controller).exists()
+    assert not [path for _, path, _ in controller.asked if "environments" in path]
+
+
 def test_the_carrier_has_the_scripts_head_line_for_line_and_all_of_it(
     controller: ScriptedController, tmp_path: Path
 ) -> None:
@@ -193,8 +201,9 @@ def test_interrupted_it_keeps_what_a_job_may_need(controller: ScriptedController
         assert process.stdout.readline() == b"Submitted batch job 42\n"
         wait_for((made(controller) / "run/job").exists, what="the job to be noted")
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=DEADLINE_S)
+        _, said = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == ExitCode.INTERRUPTED
+    assert b"interrupted; sbatch may have submitted the job already" in said
     assert controller.environments
     assert (made(controller) / "run/job").read_text() == "42\n"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.cli.fetch_tree import fetch_tree
 from broker.errors import ExitCode
@@ -14,6 +16,9 @@ from profiles.removal import remove_tree
 from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, operation, view
 from tests.volumes.deep import make_deep
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def environment(tmp_path: Path, *keys: str) -> EnvironmentView:
@@ -118,3 +123,24 @@ def test_too_long_path_is_named_and_all_others_are_fetched(tmp_path: Path) -> No
     assert [os.path.basename(path) for path in done.too_long] == ["end"]  # noqa: PTH119 - it is no path
     assert sorted(path.name for path in target.iterdir()) == ["file"]
     remove_tree(source)
+
+
+def test_interrupted_fetch_says_what_it_copied(
+    controller: ScriptedController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it leaves no incomplete file."""
+    controller.environments = [environment(tmp_path, "42")]
+    copy2 = shutil.copy2
+
+    def copy(origin: Path, draft: Path, *, follow_symlinks: bool) -> None:
+        copy2(origin, draft, follow_symlinks=follow_symlinks)
+        if origin.name == "more":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copy2", copy)
+    result = run("fetch", "42")
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert "interrupted; 1 file of job 42 copied\n  hint: the same command copies the others" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "submitted").rglob("*")) == ["result", "sub"]
+    monkeypatch.undo()
+    assert fetch_tree(tmp_path / "tops/42/work", tmp_path / "submitted", base=None, force=False).copied

@@ -17,8 +17,10 @@ from broker import errors
 from broker.cli import login_key
 from broker.client import ssh_config
 from broker.client.client import Client
+from broker.schema.sessions import SessionState
 from tests.fakes import openssh
 from tests.fakes.command_line import run
+from tests.fakes.controller import ready, view
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,6 +62,36 @@ def test_exec_passes_arguments_bytes_and_exit_codes(controller: ScriptedControll
 
     asyncio.run(scene())
     assert [path for _, path, _ in controller.asked].count("/v1/keys") >= 2
+
+
+def test_exec_names_an_out_of_memory_end(controller: ScriptedController, tmp_path: Path) -> None:
+    """A kill for memory ends the command by a signal, which is ssh's 255; the session ends some seconds later."""
+    controller.sessions["dev"] = ready()
+    ended = view(state=SessionState.FAILED, outcome="OUT_OF_MEMORY", options=["--mem=1G"])
+
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            controller.script["dev"] += [ready(), ended]
+            done = await openssh.run([*BERTH, "exec", "dev", "--", "sh", "-c", "echo begun; kill -KILL $$"])
+            assert (done.code, done.out) == (255, b"begun\n")
+            assert done.err == (
+                "berth: dev ran out of memory, and its job ended: its limit was --mem=1G\n"
+                "  hint: `berth start dev --mem=2048M` doubles its memory; all files and other options are kept; "
+                "`berth explain dev` has more\n"
+            )
+
+    asyncio.run(scene())
+
+
+def test_command_that_ends_with_255_needs_no_explanation(controller: ScriptedController, tmp_path: Path) -> None:
+    controller.sessions["dev"] = ready()
+
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            done = await openssh.run([*BERTH, "exec", "dev", "--", "sh", "-c", "exit 255"])
+            assert (done.code, done.out, done.err) == (255, b"", "")
+
+    asyncio.run(scene())
 
 
 def test_a_host_that_is_not_this_session_is_refused(controller: ScriptedController, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from broker.service.log_limit import LINES_PER_WINDOW
 from profiles.image.store import Store
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import publish
+from tests.processes import process_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,8 +145,6 @@ def shared_registry(request: pytest.FixtureRequest, home: Home, other_home: Home
     yield
     for each in (home, other_home):
         each.end()
-    if server is not None:
-        server.clear()
 
 
 def test_it_serves_until_it_is_told_to_stop(home: Home) -> None:
@@ -209,11 +208,10 @@ def test_a_crash_leaves_what_the_next_one_goes_on_with(home: Home, point: str) -
 
 def test_when_its_launcher_dies_it_ends_so_that_both_start_anew(home: Home) -> None:
     process = home.up()
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    home.wait(lambda: bool(children.read_text().split()))
+    home.wait(lambda: bool(process_children(process.pid)))
     launcher = next(
-        int(pid)
-        for pid in children.read_text().split()
+        pid
+        for pid in process_children(process.pid)
         if "broker.launcher.server" in Path(f"/proc/{pid}/cmdline").read_text()
     )
     os.kill(launcher, signal.SIGKILL)
@@ -271,7 +269,6 @@ def test_restart_of_postgresql_keeps_the_controller(home: Home, postgresql: Post
     assert home.client.session("dev").state is SessionState.QUEUED
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE_S) == 0
-    postgresql.clear()
 
 
 def test_controller_ends_when_another_has_its_lock(home: Home, other_home: Home, postgresql: PostgreSQL) -> None:
@@ -291,7 +288,6 @@ def test_controller_ends_when_another_has_its_lock(home: Home, other_home: Home,
     assert "the lock on the registry is lost: another controller" in home.log.read_text()
     assert other_home.client.sessions() == []
     other_home.end()
-    postgresql.clear()
 
 
 def test_a_successor_waits_for_the_one_that_leaves(home: Home) -> None:

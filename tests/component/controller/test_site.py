@@ -124,7 +124,7 @@ def test_the_users_authority_needs_no_announcement(tmp_path: Path) -> None:
 
 
 def test_the_host_key_of_a_deleted_session_is_revoked(tmp_path: Path) -> None:
-    """For its owner's clients, for as long as a certificate for it may be valid; a restored session has another."""
+    """For its owner's clients, for as long as a certificate for it may be valid; a restored session has another one."""
 
     async def scene(core: Core, site: Site) -> None:
         laptop, place = Laptop(tmp_path), _made(tmp_path / "session")
@@ -145,7 +145,26 @@ def test_the_host_key_of_a_deleted_session_is_revoked(tmp_path: Path) -> None:
         back = core.row(user=me())
         assert back.state is SessionState.STOPPED
         assert back.host_key != public(place / "host")
-        assert (await site.view(me())).revoked_host_keys == []
+        assert (await site.view(me())).revoked_host_keys == [public(place / "host")]
+
+    play(tmp_path, scene)
+
+
+def test_the_former_host_key_of_a_renamed_session_is_revoked(tmp_path: Path) -> None:
+    """Else it could present itself as another session that gets the former name."""
+
+    async def scene(core: Core, site: Site) -> None:
+        laptop, place = Laptop(tmp_path), _made(tmp_path / "session")
+        await certified(place, core.authority)
+        session = await core.stopped(user=me())
+        core.registry.update(session.id, lambda _: ({"host_key": public(place / "host")}, None))
+        await laptop.fetch(site)
+        async with openssh.sshd(place, public(laptop.key)) as port:
+            assert await laptop.believes(port)
+            await core.rename.rename(me(), "dev", "thesis")
+            await laptop.fetch(site)
+            assert not await laptop.believes(port)
+        assert core.row("thesis", me()).host_key != public(place / "host")
 
     play(tmp_path, scene)
 

@@ -150,8 +150,8 @@ def test_session_that_never_reads_is_given_up_after_its_client(place: Path, monk
             before = _descriptors()
             await fill(client, w.canonical)
             client.abort()
-            # The session's end of the forward stays, and the client's connection goes with both of its ends.
-            await until(lambda: _descriptors() == before + 1 - 2)
+            # The client's connection goes with both of its ends. The session's end of the forward goes later.
+            await until(lambda: _descriptors() <= before + 1 - 2)
             async with await w.client() as again, asyncio.timeout(TEST_DEADLINE_S):
                 while not await _opens(again, w.canonical):  # noqa: ASYNC110 - nothing tells when a forward counts no more
                     await asyncio.sleep(0.05)

@@ -25,11 +25,39 @@ if TYPE_CHECKING:
 
 
 def test_what_is_on_its_way_is_told_after_the_signature_and_before_the_login(place: Path) -> None:
+    """Of the session to which the connection goes, and of no other."""
+
     async def scene(w: World) -> None:
-        w.controller.notices[me()] = ["dev is queued: Priority", "ci is \x1b[2Jstarting"]
+        w.controller.notices[me()] = {"dev": "dev is \x1b[2Jqueued: Priority", "ci": "ci is starting"}
         done = await w.ssh("dev.berth", "echo in")
         assert (done.code, done.out) == (0, b"in\n")
-        assert done.err.replace("\r", "") == "berth: dev is queued: Priority\nberth: ci is ?[2Jstarting\n"
+        assert done.err.replace("\r", "") == "berth: dev is ?[2Jqueued: Priority\n"
+
+    play(place, scene)
+
+
+def test_connection_to_a_ready_session_shows_nothing_of_queued_ones(place: Path) -> None:
+    async def scene(w: World) -> None:
+        w.controller.notices[me()] = {"ci": "ci is queued: Priority"}
+        done = await w.ssh("dev.berth", "echo in")
+        assert (done.code, done.out, done.err) == (0, b"in\n", "")
+        # Without the session in the login name, as `ssh -J gateway dev.berth` has it.
+        plain = ["-o", f"ProxyJump={me()}@berth-gateway"]
+        assert (await w.ssh(*plain, "dev.berth", "true")).err == ""
+        w.controller.notices[me()] = {"dev": "dev is queued", "": "dev is queued"}
+        assert "berth: dev is queued" in (await w.ssh(*plain, "dev.berth", "true")).err
+
+    play(place, scene)
+
+
+@pytest.mark.parametrize("target", ["", "%h", "dev", "bob.dev.berth", "x" * 900, "a b+c", "../..", "é"])
+def test_any_target_in_a_login_name_logs_the_user_in(place: Path, target: str) -> None:
+    """Some clients do not replace %h, as they read ssh_config themselves."""
+
+    async def scene(w: World) -> None:
+        async with await w.client(username=f"{me()}+{target}") as client:
+            reader, _ = await client.open_connection(w.canonical, 22)
+            assert (await reader.read(8)).startswith(b"SSH-2.0-")
 
     play(place, scene)
 
@@ -43,7 +71,7 @@ def test_a_stranger_who_knows_a_public_key_is_told_nothing(place: Path) -> None:
             told.append(msg)
 
     async def scene(w: World) -> None:
-        w.controller.notices[me()] = ["dev is queued"]
+        w.controller.notices[me()] = {"dev": "dev is queued", "": "dev is queued"}
         [forged] = asyncssh.load_keypairs(str(openssh.make_key(w.place / "stranger")))
         forged.public_data = asyncssh.read_public_key(str(w.key) + ".pub").public_data
         with pytest.raises(asyncssh.PermissionDenied):

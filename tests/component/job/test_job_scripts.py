@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.job import bundle
-from tests.job_scripts import BATCH, PARTS, SESSION
+from tests.job_scripts import BATCH, PARTS, SERVICE, SESSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,7 @@ ENTRIES = {
     "namespace": (bundle.SESSION_SCRIPT, "namespace/main", "namespace_main"),
     "node": (bundle.SESSION_SCRIPT, "node/main", "node_main"),
     "batch": (bundle.BATCH_SCRIPT, "batch/main", "batch_main"),
+    "service": (bundle.SERVICE_SCRIPT, "service/main", "service_main"),
 }
 SESSION_STATE = re.compile(r'declare -p (.*) "\$\{!BERTH_@\}" >"\$state"')
 BATCH_STATE = re.compile(r'declare -p (.*) "\$\{!BERTH_@\}" >"\$NODE_DIR/state"')
@@ -111,6 +112,12 @@ def test_embedded_files_are_written_as_they_are(tmp_path: Path, script: Path, fu
     assert (tmp_path / "made").read_bytes() == (PARTS / "inside" / file).read_bytes()
 
 
+def test_program_for_services_is_written_as_it_is(tmp_path: Path) -> None:
+    command = ["bash", "-c", f'source {SESSION}; write_service_program "$1"', "bash", str(tmp_path / "made")]
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert (tmp_path / "made").read_bytes() == bundle.joined(bundle.SERVICE_SCRIPT)
+
+
 @pytest.mark.parametrize("script", bundle.PARTS)
 def test_nothing_is_defined_twice(script: str) -> None:
     text = source(script)
@@ -174,7 +181,7 @@ def test_the_container_of_a_batch_job_gets_a_function_that_calls_no_other() -> N
     assert reachable(bodies, "clean_environment") == {"clean_environment"}
 
 
-@pytest.mark.parametrize("script", [SESSION, BATCH], ids=["session", "batch"])
+@pytest.mark.parametrize("script", [SESSION, BATCH, SERVICE], ids=["session", "batch", "service"])
 def test_shellcheck_and_bash_accept_the_joined_script(script: Path) -> None:
     assert shutil.which("shellcheck") is not None, "shellcheck is not installed"
     for command in (["bash", "-n", str(script)], ["shellcheck", str(script)]):

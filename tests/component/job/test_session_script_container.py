@@ -76,6 +76,14 @@ class TestSkeleton:
         assert not (self.skeleton(tmp_path) / "usr").exists()
 
 
+def stubs(directory: Path, programs: dict[str, str]) -> dict[str, str]:
+    """Put shell scripts in place of programs; return the environment that finds them."""
+    for name, text in programs.items():
+        (directory / name).write_text(f"#!/bin/sh\n{text}\n")
+        (directory / name).chmod(0o755)
+    return os.environ | {"PATH": f"{directory}:{os.environ['PATH']}", "BERTH_SESSION_NAME": "dev"}
+
+
 class TestSudo:
     def test_shellcheck_has_nothing_to_say(self, tmp_path: Path) -> None:
         assert bash('write_sudo "$1"', str(tmp_path / "sudo")).returncode == 0
@@ -98,16 +106,9 @@ class TestSudo:
     def test_sudo_begins_no_package_where_dpkg_would_leave_it_half_installed(
         self, tmp_path: Path, command: str, ran: bool
     ) -> None:
-        stubs = {
-            "mkdir": '[ "$1" != -m ]',  # as fuse-overlayfs on NFS
-            "rmdir": ":",
-            "unshare": 'echo "ran $*"',
-        }
-        for name, text in stubs.items():
-            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-            (tmp_path / name).chmod(0o755)
+        as_on_nfs = '[ "$1" != -m ]'  # with fuse-overlayfs
+        path = stubs(tmp_path, {"mkdir": as_on_nfs, "rmdir": ":", "unshare": 'echo "ran $*"'})
         assert bash('write_sudo "$1"', str(tmp_path / "sudo")).returncode == 0
-        path = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "BERTH_SESSION_NAME": "dev"}
         done = subprocess.run(
             [tmp_path / "sudo", *command.split()], capture_output=True, text=True, timeout=60, check=False, env=path
         )
@@ -116,3 +117,31 @@ class TestSudo:
         else:
             assert (done.returncode, done.stdout) == (1, "")
             assert done.stderr.endswith(f"Do it from outside of the session: berth exec --root dev -- {command}\n")
+
+    @pytest.mark.parametrize(
+        ("words", "packages", "way"),
+        [
+            (["sh", "-c", "exit 7"], False, None),
+            (["grep", "x", "/dev/null"], False, None),
+            (["apt-get", "install", "nosuch"], False, None),
+            (["apt-get", "install", "daemon"], True, "apt-get install daemon"),
+            (["sh", "-c", "dpkg -i it's.deb"], True, r"sh -c 'dpkg -i it'\''s.deb'"),
+            (["/bin/chown", "games", "two words"], False, "/bin/chown games 'two words'"),
+            (["A=b", "useradd", "", "x"], False, "A=b useradd '' x"),
+            (["-i"], True, None),
+        ],
+    )
+    def test_sudo_explains_only_failures_of_programs_that_need_another_user(
+        self, tmp_path: Path, words: list[str], packages: bool, way: str | None
+    ) -> None:
+        begins = f"echo >>{tmp_path}/log; exit 7" if packages else "exit 7"
+        path = stubs(tmp_path, {"unshare": begins, "grep": f"wc -l <{tmp_path}/log"})
+        (tmp_path / "log").touch()
+        assert bash('write_sudo "$1"', str(tmp_path / "sudo")).returncode == 0
+        sudo = tmp_path / "sudo"
+        done = subprocess.run([sudo, *words], capture_output=True, text=True, timeout=60, check=False, env=path)
+        assert done.returncode == 7
+        if way is None:
+            assert done.stderr == ""
+        else:
+            assert done.stderr.endswith(f" outside of the session: berth exec --root dev -- {way}\n")

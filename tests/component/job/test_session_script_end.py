@@ -146,6 +146,88 @@ class TestSlurmstepd:
         assert "missed" not in said
 
 
+class TestFarewell:
+    """What the terminals of a session hear before their end."""
+
+    JOB = (
+        "DIRECTORY=$1 NODE_DIR=$1 BERTH_SESSION_NAME=dev BERTH_SUBMISSION=3 LISTENS=yes; "
+        'stop_container() { STOPPING=yes; }; handle_sigterm; eval "$2"'
+    )
+    DEFAULT = (
+        "\r\nberth: dev: Slurm ends job 7 of this session (scancel, preemption or a requeue)\r\n"
+        "berth: Its files are kept. `berth explain dev` shows the cause and the next command.\r\n"
+    )
+
+    def told(self, tmp_path: Path, ending: str | None, then: str = "") -> str:
+        """Run handle_sigterm() with this run/ending; return the message for the terminals."""
+        (tmp_path / "run").mkdir()
+        if ending is not None:
+            (tmp_path / "run/ending").write_text(ending)
+        done = bash(self.JOB, str(tmp_path), then)
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / "run/notice").read_bytes().decode()
+
+    def test_terminals_hear_who_stopped_the_session_and_how_to_return(self, tmp_path: Path) -> None:
+        notice = self.told(tmp_path, "3\nstopped by alice\n`berth start dev` starts it again.\n")
+        assert notice == "\r\nberth: dev: stopped by alice\r\nberth: `berth start dev` starts it again.\r\n"
+
+    @pytest.mark.parametrize("ending", [None, "", "2\nstopped by alice\nagain\n"], ids=["none", "empty", "earlier"])
+    def test_terminals_hear_of_an_end_that_the_controller_did_not_request(
+        self, tmp_path: Path, ending: str | None
+    ) -> None:
+        assert self.told(tmp_path, ending) == self.DEFAULT
+
+    def test_first_reason_stays(self, tmp_path: Path) -> None:
+        again = 'announce_end "out of memory" "later"; STOPPING= handle_sigterm'
+        assert self.told(tmp_path, "3\nstopped by alice\nagain\n", again).startswith("\r\nberth: dev: stopped by alice")
+
+    def test_a_file_of_any_size_and_content_is_read_in_bounds(self, tmp_path: Path) -> None:
+        notice = self.told(tmp_path, "3\n\x1b[2Jx" + "y" * 100_000)
+        assert notice.startswith("\r\nberth: dev: [2Jxyyy")
+        assert len(notice) < 1200
+
+    def test_session_that_does_not_listen_yet_has_no_terminals(self, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        done = bash(f"LISTENS=; {self.JOB.replace('LISTENS=yes', 'LISTENS=')}", str(tmp_path), "")
+        assert done.returncode == 0, done.stderr
+        assert not (tmp_path / "run/notice").exists()
+
+    def test_out_of_memory_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "counter").write_text("oom_kill 1\n")
+        code = "NODE_DIR=$1 BERTH_SESSION_NAME=dev LISTENS=yes OOM_COUNTER=$1/counter; check_memory"
+        assert bash(code, str(tmp_path)).returncode == 72
+        assert "berth: dev: out of memory" in (tmp_path / "run/notice").read_text()
+
+    TERMINALS = """
+import os, pty, termios
+read, _ = pty.openpty()
+_, stopped = pty.openpty()
+termios.tcflow(stopped, termios.TCOOFF)
+os.write(1, b"open\\n")
+os.write(1, os.read(read, 100))
+os.read(read, 100)
+"""
+    """A program with two terminals: it prints what arrives at one; a user has pressed Ctrl-S at the other."""
+
+    def test_message_arrives_before_the_end_and_a_stopped_terminal_delays_it_by_a_second(self) -> None:
+        mounts = (
+            "mount -t tmpfs none /run; mkdir -p /run/berth/node; "
+            "mount -t devpts -o newinstance,ptmxmode=666 none /dev/pts; mount --bind /dev/pts/ptmx /dev/ptmx; "
+            "printf 'farewell\\r\\n' >/run/berth/node/notice"
+        )
+        code = (
+            f"source {SESSION}; {mounts}; exec {{out}}< <(exec python3 -c {shlex.quote(self.TERMINALS)}); "
+            'read -ru "$out"; began=${EPOCHREALTIME/./}; '
+            "trap 'echo $(((${EPOCHREALTIME/./} - began) / 1000)); head -n 1 <&\"$out\"' EXIT; shut_down 0"
+        )
+        alone = ["unshare", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "bash", "-euc", code]
+        done = subprocess.run(alone, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+        took_ms, heard = done.stdout.split()
+        assert heard == "farewell"
+        assert 1000 <= int(took_ms) < 1000 * DEADLINE_S
+
+
 class TestFinish:
     def finished(self, tmp_path: Path, container: str) -> tuple[int, int]:
         """Run clean_up() with this container; return the script's exit code, and the processes that are left of it."""
@@ -180,3 +262,35 @@ class TestFinish:
     )
     def test_nothing_outlives_the_script(self, tmp_path: Path, container: str) -> None:
         assert self.finished(tmp_path, container) == (9, 0)
+
+
+class TestLogOfProbes:
+    """The user's log has no lines about the gateway's connections, which only compare the host key."""
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "Connection closed by 10.9.0.2 port 51234",
+            "Connection closed by 10.9.0.2 port 51234 [preauth]",
+            "Connection reset by fd00::2 port 51234",
+            "Timeout before authentication for connection from 10.9.0.2 to 10.9.0.11, pid = 77",
+            "fatal: Timeout before authentication for 10.9.0.2 port 51234",
+            "kex_exchange_identification: Connection closed by remote host",
+        ],
+    )
+    def test_line_of_a_probe_is_left_out(self, line: str) -> None:
+        assert bash('is_probe "$1"', line).returncode == 0
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "Connection closed by authenticating user alice 10.9.0.2 port 51234 [preauth]",
+            "Connection closed by invalid user bob 10.9.0.2 port 51234",
+            "Connection reset by user alice 10.9.0.2 port 51234",
+            "Accepted publickey for alice from 10.9.0.2 port 51234 ssh2: ED25519 SHA256:abc",
+            "Failed publickey for alice from 10.9.0.2 port 51234 ssh2",
+            "Server listening on 0.0.0.0 port 20000.",
+        ],
+    )
+    def test_line_about_a_user_stays(self, line: str) -> None:
+        assert bash('is_probe "$1"', line).returncode == 1

@@ -112,6 +112,76 @@ class TestLoginEnvironment:
         assert self.setenv(LD_LIBRARY_PATH=value).get("LD_LIBRARY_PATH") == expected
 
 
+CODE_VARIABLES = """
+BASH_ENV ENV BASH_FUNC_ls%% PS0 PS1 PS4 PROMPT_COMMAND SHELLOPTS BASHOPTS ZDOTDIR LD_AUDIT
+GCONV_PATH INPUTRC PYTHONSTARTUP PYTHONPATH PERL5OPT PERL5DB RUBYOPT NODE_OPTIONS JAVA_TOOL_OPTIONS
+_JAVA_OPTIONS R_PROFILE_USER EDITOR PAGER LESSOPEN GIT_SSH_COMMAND GIT_EDITOR GIT_SEQUENCE_EDITOR
+GIT_EXEC_PATH SSH_ASKPASS
+"""
+"""Variables whose values programs run."""
+
+
+class TestClientSettings:
+    """The file `environment` of a node's client settings."""
+
+    def login(self, file: Path, **image: str) -> tuple[dict[str, str], str]:
+        code = 'read_client_variables "$1"; set_login_environment; printf "SETENV %s" "$SETENV"'
+        done = bash(code, str(file), env=image)
+        assert done.returncode == 0, done.stderr
+        warnings, _, line = done.stdout.partition("SETENV ")
+        return dict(word.split("=", 1) for word in sshd_words(line)[1:]), warnings
+
+    def test_logins_get_the_variables(self, tmp_path: Path) -> None:
+        file = tmp_path / "environment"
+        file.write_text('# of the site\n\nhttps_proxy=http://proxy:3128\nODD=a "b" \\\\c=d')
+        seen, warnings = self.login(file)
+        assert seen.items() >= {"https_proxy": "http://proxy:3128", "ODD": 'a "b" \\\\c=d'}.items()
+        assert not warnings
+
+    def test_the_images_own_value_wins(self, tmp_path: Path) -> None:
+        file = tmp_path / "environment"
+        file.write_text("https_proxy=http://proxy:3128\n")
+        seen, _ = self.login(file, https_proxy="http://own:1")
+        assert seen["https_proxy"] == "http://own:1"
+
+    @pytest.mark.parametrize(
+        "line", ["PATH=/bad", "LD_PRELOAD=/bad.so", "BERTH_OWNER=bob", "no value", "a b=c", "A=\x1bc", "A=b\x07"]
+    )
+    def test_a_bad_line_is_left_out_with_a_warning(self, tmp_path: Path, line: str) -> None:
+        file = tmp_path / "environment"
+        file.write_text(f"GOOD=1\n{line}\n")
+        seen, warnings = self.login(file)
+        assert seen["GOOD"] == "1"
+        assert seen.get(line.partition("=")[0]) != line.partition("=")[2]
+        assert "warning: line 2 of /etc/berth/client/environment is not a NAME=VALUE" in warnings
+
+    @pytest.mark.parametrize("name", CODE_VARIABLES.split())
+    def test_a_variable_that_programs_run_is_left_out(self, tmp_path: Path, name: str) -> None:
+        file = tmp_path / "environment"
+        file.write_text(f"{name}=/bad\nGOOD=1\n")
+        seen, warnings = self.login(file)
+        assert seen["GOOD"] == "1"
+        assert "/bad" not in seen.values()
+        assert "warning: line 1 of /etc/berth/client/environment is not a NAME=VALUE that sessions take" in warnings
+
+    @pytest.mark.parametrize("name", ["GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "http_proxy", "R_LIBS_SITE"])
+    def test_a_variable_of_a_client_is_taken(self, tmp_path: Path, name: str) -> None:
+        file = tmp_path / "environment"
+        file.write_text(f"{name}=/good\n")
+        seen, warnings = self.login(file)
+        assert (seen[name], warnings) == ("/good", "")
+
+    def test_a_large_file_is_not_read_whole(self, tmp_path: Path) -> None:
+        file = tmp_path / "environment"
+        file.write_text("FIRST=1\n" + "#" * 70000 + "\nLAST=1\n")
+        seen, _ = self.login(file)
+        assert "FIRST" in seen
+        assert "LAST" not in seen
+
+    def test_a_node_without_them_changes_nothing(self, tmp_path: Path) -> None:
+        assert bash('read_client_variables "$1"; echo ${#CLIENT_VARIABLES[@]}', str(tmp_path / "no")).stdout == "0\n"
+
+
 def sshd_words(line: str) -> list[str]:
     """Split a configuration line as sshd does: double quotes group, and in them a backslash covers `"` and itself."""
     words = re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', line, re.DOTALL)

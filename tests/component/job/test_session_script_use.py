@@ -34,14 +34,62 @@ class TestUse:
         code = f"source {SESSION}; {node}; {begin}; {look}; {serve}; {look}; {work}; {look}; cat /run/berth/node/use"
         alone = ["unshare", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "bash", "-euc", code]
         done = subprocess.run(alone, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
-        before, own, served, worked, *use = map(int, done.stdout.split())
+        before, own, served, worked, *use, terminals = map(int, done.stdout.split())
         assert own > 20
         assert served == before
         assert worked > served
-        assert len(use) == 3
+        assert (len(use), terminals) == (3, 0)
+
+    def test_service_is_open_while_a_client_of_this_session_is_connected(self) -> None:
+        """Sockets of all sessions of the node are in /proc/net/unix, at the same paths."""
+        serve = (
+            "import socket; s = socket.create_server('/run/berth/web/x.sock', family=socket.AF_UNIX); "
+            "a = s.accept()[0]; a.recv(1); a.close()"  # as every server does whose client has gone
+        )
+        ask = "import socket; c = socket.socket(socket.AF_UNIX); c.connect('/run/berth/web/x.sock'); print(flush=True)"
+        wait = "; import time; time.sleep(600)"
+        look = 'find_open_services; echo "<$OPEN>"'
+        own = f"unshare --pid --fork --mount-proc --kill-child bash -c 'source {SESSION}; {look}'"
+        code = (
+            f"source {SESSION}; mount -t tmpfs none /run; {look}; mkdir -p /run/berth/web; {look}; "
+            f'python3 -c "{serve}{wait}" & until [[ -S /run/berth/web/x.sock ]]; do sleep 0.02; done; {look}; '
+            f'exec {{CLIENT}}< <(exec python3 -c "{ask}{wait}"); read -ru "$CLIENT" _; '
+            "until find_open_services && [[ -n $OPEN ]]; do sleep 0.02; done; echo open; "
+            f"{own}; kill $! && wait $! || :; "
+            "until find_open_services && [[ -z $OPEN ]]; do sleep 0.02; done; echo closed"
+        )
+        alone = ["unshare", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        done = subprocess.run(
+            [*alone, "bash", "-euc", code], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        )
+        assert (done.stdout.split(), done.stderr) == (["<>", "<>", "<>", "open", "<>", "closed"], "")
+
+    def test_open_files_of_any_number_and_name_hide_no_client(self) -> None:
+        """In the session's first process, an error of the shell would end the session."""
+        serve = (
+            "import socket; s = socket.create_server('/run/berth/web/x.sock', family=socket.AF_UNIX); a = s.accept(); "
+            "c = [open('/dev/null') for _ in range(6000)]; open('/run/ready', 'w'); o = open('/run/a\\n\\nb', 'w')"
+        )
+        ask = "import socket; c = socket.socket(socket.AF_UNIX); c.connect('/run/berth/web/x.sock')"
+        wait = "; import time; time.sleep(600)"
+        code = (
+            f"source {SESSION}; mount -t tmpfs none /run; mkdir -p /run/berth/web; "
+            f'ulimit -n 7000; python3 -c "{serve}{wait}" & until [[ -S /run/berth/web/x.sock ]]; do sleep 0.02; done; '
+            f'python3 -c "{ask}{wait}" & until [[ -e /run/ready ]]; do sleep 0.02; done; '
+            "until [[ -e $'/run/a\n\nb' ]]; do sleep 0.02; done; "
+            "ulimit -s 512; "  # and with that 128 KiB for the arguments of a command: execve(2)
+            'find_open_services; echo "<$OPEN>"; '
+            "(($(run_on_descriptors stat -Lc '%t:%T %n' | grep -c '^1:3 /proc/') >= 6000)); echo all"
+        )
+        alone = ["unshare", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        done = subprocess.run(
+            [*alone, "bash", "-euc", code], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        )
+        assert (done.stdout.split(), done.stderr) == (["<yes>", "all"], "")
 
     FAKE = (  # stat(1) of a machine whose GPU is 226:128, and of one process with one file open
-        'root=$1; stat() { case "$*" in *render*) echo e2:80 ;; *) echo "$DEVICE $root/proc/7/fd/3" ;; esac; }; '
+        'root=$1; stat() { case "$* " in *render*) echo e2:80 ;; '
+        '*" /proc/$$/fd/1 "*) echo "$DEVICE $root/proc/7/fd/3" ;; esac; }; '
         'measure_gpu_work; echo "<$GPU_WORK>"'
     )
 
@@ -80,13 +128,21 @@ class TestUse:
         'eval "$2"; report_idle; wait; echo "in $((USAGE_CHECK_AT - EPOCHSECONDS)) s"'
     )
 
-    def watch(self, place: Path, use: str, *, idle: str = "never\n\n", told: str = "") -> list[str]:
+    def watch(self, place: Path, use: str, *, idle: str = "never\n\n", told: str = "", before: str = "") -> list[str]:
         place.joinpath("run").mkdir()
         place.joinpath("run/idle").write_text(idle)
         place.joinpath("run/use").write_text(use)
-        done = bash(self.WATCH, str(place), "", told)
+        done = bash(self.WATCH, str(place), before, told)
         assert done.returncode == 0, done.stderr
         return [line for line in done.stdout.splitlines() if " berth: " not in line]
+
+    @pytest.mark.parametrize(("shows", "name"), [("", ""), ("yes", " dev")])
+    def test_comment_ends_with_the_session_name_if_the_site_shows_names(self, shows: str, name: str) -> None:
+        done = bash(
+            f"BERTH_SHOW_NAME={shows} BERTH_SESSION_NAME=dev BERTH_SESSION_ID=01x BERTH_SUBMISSION=3;"
+            ' FINGERPRINT=SHA256:f; timeout() { shift; "$@"; }; BERTH_SCONTROL=echo; update_job_comment 4242 :5:'
+        )
+        assert done.stdout.splitlines()[0] == f"update JobId=7 Comment=berth:01x:3:0:c1:4242:SHA256:f:5:{name}"
 
     @pytest.mark.parametrize(
         ("use", "idle", "said"),
@@ -118,3 +174,39 @@ class TestUse:
         self.watch(tmp_path, "99000 - 99990\n", idle="8h\n100600\n", told=":99000:")
         notice = tmp_path.joinpath("run/notice").read_bytes().decode()
         assert notice.startswith("\r\nberth: dev: this session is idle and will stop at ")
+
+    def test_open_terminals_are_in_a_file_of_this_run(self, tmp_path: Path) -> None:
+        self.watch(tmp_path, "99990 - 99990 2\n", before="BERTH_SUBMISSION=4 SLURM_RESTART_COUNT=1")
+        assert tmp_path.joinpath("run/terminals").read_text() == "4.1 2\n"
+
+    @pytest.mark.parametrize("use", ["99990 - 99990 0\n", "99990 - 99990\n", "99990 - 99990 2x\n"])
+    def test_nothing_is_written_without_an_open_terminal(self, tmp_path: Path, use: str) -> None:
+        self.watch(tmp_path, use)
+        assert not tmp_path.joinpath("run/terminals").exists()
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("Accepted publickey for alice from 10.0.0.9 port 40000 ssh2: ED25519 SHA256:abc", "in 2 s"),
+            ("Disconnected from user alice 10.0.0.9 port 40000", "in 2 s"),
+            ("Connection closed by user alice 10.0.0.9 port 40000", "in 2 s"),
+            ("Connection closed by 10.0.0.9 port 40000", "in 30 s"),
+        ],
+    )
+    def test_login_and_its_end_are_looked_at_twice_at_once(self, tmp_path: Path, line: str, said: str) -> None:
+        before = f"look_after_login '{line}'; report_idle"
+        assert self.watch(tmp_path, "99990 - 99990 1\n", before=f"BERTH_SUBMISSION=4; {before}") == [said]
+
+    def test_terminals_are_those_of_sshds_processes(self, tmp_path: Path) -> None:
+        titles = [
+            b"sshd-session: alice@pts/0,pts/12\0\0",
+            b"sshd: alice@notty\0",
+            b"sshd: alice [priv]\0",
+            b"sshd: alice@pts/3\0",
+            b"",
+            b"tmux: server pts/4\0",
+        ]
+        for number, title in enumerate(titles):
+            tmp_path.joinpath(str(number)).write_bytes(title)
+        code = 'LOGINS=0; for file in "$1"/*; do count_logins "$file"; done; echo $LOGINS'
+        assert bash(code, str(tmp_path)).stdout == "3\n"

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.launcher import session_verbs
-from broker.launcher.arguments import SubmitArguments
+from broker.launcher import session_host_key, session_verbs
+from broker.launcher.arguments import RenewArguments, SubmitArguments
 from broker.launcher.request import RequestContext, VerbError
-from broker.launcher.session_verbs import _host_key, submit
+from broker.launcher.session_host_key import ensure_host_key
+from broker.launcher.session_verbs import submit
 from broker.ssh import host_key
+from broker.volumes.files import file_lock
 from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def session(tmp_path: Path) -> Path:
     directory = tmp_path / "sessions" / ID
     (directory / "run").mkdir(mode=0o700, parents=True)
     directory.chmod(0o700)
-    _host_key(directory)
+    ensure_host_key(directory)
     return directory
 
 
@@ -61,7 +63,7 @@ def whole(session: Path, line: str) -> None:
     assert key.with_name(key.name + ".pub").read_text() == line + "\n"
     assert line.endswith(f" berth session {ID}")
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert _host_key(session) == line, "asked again, nothing changes"
+    assert ensure_host_key(session) == line, "asked again, nothing changes"
 
 
 def remove(path: Path) -> None:
@@ -89,7 +91,7 @@ def test_private_key_that_sshd_can_use_is_the_truth(session: Path, change: Calla
     key = session / "run/ssh_host_ed25519_key"
     change(key)
     private = key.read_bytes()
-    whole(session, _host_key(session))
+    whole(session, ensure_host_key(session))
     assert key.read_bytes() == private
 
 
@@ -142,12 +144,43 @@ def directory(key: Path) -> None:
 )
 def test_unusable_private_key_is_replaced_and_kept_aside(session: Path, change: Callable[[Path], object]) -> None:
     key = session / "run/ssh_host_ed25519_key"
-    before = _host_key(session)
+    before = ensure_host_key(session)
     change(key)
-    line = _host_key(session)
+    line = ensure_host_key(session)
     assert line != before
     whole(session, line)
     assert os.path.lexists(key.with_name(key.name + ".unusable")) is (change is not remove)
+
+
+def renew(session: Path) -> str:
+    context = RequestContext(pwd.getpwuid(os.getuid()), str(session.parents[1]), "sbatch", "")
+    answer: str = session_verbs.renew(context, RenewArguments(session=ID))["host_key"]
+    return answer
+
+
+def test_renewed_key_is_another_one(session: Path) -> None:
+    before = ensure_host_key(session)
+    line = renew(session)
+    assert line != before
+    whole(session, line)
+    names = {path.name for path in (session / "run").iterdir()}
+    assert names == {"ssh_host_ed25519_key", "ssh_host_ed25519_key.pub", "lock"}
+
+
+def test_key_of_a_session_that_a_job_has_open_is_not_renewed(session: Path) -> None:
+    before = ensure_host_key(session)
+    with file_lock(session / "run/lock"), pytest.raises(VerbError, match="a job has") as failure:
+        renew(session)
+    assert failure.value.kind == "busy"
+    assert ensure_host_key(session) == before
+
+
+def test_failure_while_a_key_is_renewed_leaves_the_former_one(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ensure_host_key(session)
+    monkeypatch.setenv("PATH", str(session))
+    with pytest.raises(OSError, match="ssh-keygen"):
+        renew(session)
+    assert ensure_host_key(session) == before
 
 
 @pytest.mark.parametrize("point", ["rename", "write"])
@@ -162,10 +195,10 @@ def test_crash_while_a_key_is_made_leaves_one_that_serves(
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Path, "rename", dies) if point == "rename" else (session_verbs, "replace_file", dies)))
+        patch.setattr(*((Path, "rename", dies) if point == "rename" else (session_host_key, "replace_file", dies)))
         with pytest.raises(OSError, match="killed"):
-            _host_key(session)
-    whole(session, _host_key(session))
+            ensure_host_key(session)
+    whole(session, ensure_host_key(session))
 
 
 def submitted(session: Path, certificate: str) -> dict[str, object]:
@@ -182,7 +215,7 @@ def certificate_of(session: Path, tmp_path: Path) -> str:
     if not (tmp_path / "ca").exists():
         keygen(tmp_path / "ca")
     public = tmp_path / "host.pub"
-    public.write_text(_host_key(session))
+    public.write_text(ensure_host_key(session))
     command = ["ssh-keygen", "-q", "-s", str(tmp_path / "ca"), "-I", "x", "-h", "-n", "alice.dev.berth", str(public)]
     subprocess.run(command, check=True, timeout=DEADLINE_S)
     return (tmp_path / "host-cert.pub").read_text()

@@ -9,81 +9,39 @@ import json
 import os
 import pwd
 import signal
-import socket
 import stat
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.job.bundle import digest, session_script
 from broker.launcher.child import Settings, run_request
 from broker.launcher.request import RequestContext, VerbError, checked_user, own_directory
 from broker.names import new_id
 from broker.volumes.files import file_lock
-from tests.deadlines import DEADLINE_S
-from tests.fakes.launcher import PYTHON
-from tests.temporary import let_others_enter
+from tests.component.launcher.launcher_process import ID, ROOT, USER, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from pathlib import Path
 
-ID = "01jd0000000000000000000000"
-ME = pwd.getpwuid(os.getuid()).pw_name
-ROOT = os.getuid() == 0
-USER = "nobody" if ROOT else ME
-"""Whom the launcher acts for here: root becomes somebody else, anybody else stays."""
+    from broker.controller.launcher_client.client import LauncherClient
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Path:
-    """A directory that USER can reach and where everybody may make their own, as /tmp."""
-    let_others_enter(tmp_path)
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    shared.chmod(0o1777)
-    return shared
-
-
-@contextlib.asynccontextmanager
-async def running(
-    storage: Path,
-    sbatch: str = "exit 1",
+def submit(
+    launcher: LauncherClient,
     *,
-    script: str = "/session.sh",
-    log: IO[bytes] | None = None,
-    **environment: str,
-) -> AsyncIterator[tuple[LauncherClient, int]]:
-    """A launcher whose sbatch is the given shell script, and its process id. Without `script` it submits its own."""
-    program = storage / "sbatch"
-    program.write_text(f"#!/bin/sh\n{sbatch}\n")
-    program.chmod(0o755)
-    ours, theirs = socket.socketpair()
-    process = await asyncio.create_subprocess_exec(
-        PYTHON,
-        "-m",
-        "broker.launcher.server",
-        f"--serve-fd={theirs.fileno()}",
-        f"--storage={storage}/{{user}}",
-        f"--sbatch={program}",
-        f"--session-script={script}",
-        pass_fds=[theirs.fileno()],
-        cwd=Path(__file__).parents[3],
-        env=os.environ | environment,
-        stderr=log,
-    )
-    theirs.close()
-    async with asyncio.timeout(DEADLINE_S), LauncherClient(ours, process) as launcher:
-        yield launcher, process.pid
-
-
-def submit(launcher: LauncherClient, *, options: list[str] | None = None, limit: float = 10) -> asyncio.Future[int]:
+    options: list[str] | None = None,
+    limit: float = 10,
+    shown_name: str = "",
+    beside: bool = False,
+) -> asyncio.Future[int]:
     files = {"job.env": "A=1\n", "manifest.json": "{}", "authorized_keys": "", "host_certificate": "x"}
-    call = launcher.submit(USER, ID, 1, options=options or [], files=files, limit=limit)
+    call = launcher.submit(
+        USER, ID, 1, options=options or [], files=files, limit=limit, shown_name=shown_name, beside=beside
+    )
     return asyncio.ensure_future(call)
 
 
@@ -136,7 +94,16 @@ def test_submit_gives_sbatch_a_fixed_form_and_an_environment_made_from_nothing(s
         assert "--mem=8G" in lines
         assert f"--job-name=berth-{ID}" in lines
         assert f"--comment=berth:{ID}:1" in lines
+        async with running(storage, script) as (launcher, _):
+            assert await submit(launcher, shown_name="dev") == 42
+            assert f"--comment=berth:{ID}:1 dev" in seen.read_text().splitlines()
+            for name in ("x y", "dev\n", "Dev", "--wrap=x"):
+                with pytest.raises(LauncherError, match="session name"):
+                    await submit(launcher, shown_name=name)
         assert "--dependency=singleton" in lines
+        async with running(storage, script) as (launcher, _):
+            assert await submit(launcher, beside=True) == 42
+            assert "--dependency=singleton" not in seen.read_text().splitlines()
         assert not [line for line in lines if "evil" in line or line.startswith("SLURM_JOB_ID")]
 
     asyncio.run(scenario())
@@ -226,6 +193,8 @@ def test_options_are_checked_again_at_the_privileged_side(storage: Path, options
             await launcher.prepare(USER, ID, "auto")
             with pytest.raises(LauncherError):
                 await submit(launcher, options=options)
+            with pytest.raises(LauncherError):
+                await launcher.estimate(USER, ID, options, limit=10)
         assert not (storage / "ran").exists()
 
     asyncio.run(scenario())

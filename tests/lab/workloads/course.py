@@ -31,11 +31,11 @@ POINTS = {
                  "volumes.committed", "launcher.copy-done", "snapshot.done"),
     "clone": ("clone.forked", "launcher.clone-begun", "clone.intent-recorded", "launcher.clone-done", "clone.done"),
     "clone-running": ("launcher.copy-done", "copy.copied", "clone.copied", "copy.requested", "clone.source-kept"),
-    "rollback": ("launcher.rollback-begun", "volumes.committed", "rollback.intent-recorded", "stop.cancelled",
+    "rollback": ("launcher.rollback-begun", "volumes.committed", "rollback.intent-recorded", "hold.answered",
                  "volumes.frozen", "volumes.before-commit", "launcher.rollback-done", "rollback.done",
                  "start.prepared"),
     "switch": ("switch.announced", "launcher.switch-begun", "volumes.committed", "switch.intent-recorded",
-               "volumes.before-commit", "stop.cancelled", "launcher.switch-done", "switch.done", "start.prepared"),
+               "volumes.before-commit", "hold.answered", "launcher.switch-done", "switch.done", "start.prepared"),
 }  # fmt: skip
 """Where the controller, the launcher or its child is killed: in turn, and at the first ones in a short course."""
 
@@ -146,7 +146,7 @@ class Course:
         (of or self.session).done(path.removesuffix("s"))
 
     def _carried_by_one_job(self, before: dict[str, object]) -> None:
-        view = self.session.user.carried_on(self.session.name, before, seconds=90)
+        view = self.session.user.runs_again(self.session.name, before, seconds=90)
         assert self.session.user.jobs(view["id"]) == [str(view["job_id"])]
 
     def _judge(self, session: Kept, acknowledged: dict[str, int]) -> None:

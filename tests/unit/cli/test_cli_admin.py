@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from broker import errors
+from broker.job.bundle import session_script
 from broker.launcher.session_verbs import KEYS_LIMIT
 from broker.schema.sessions import LIVE, SessionState, Volumes
 from broker.schema.site import DoctorCheck, RebuildReport
+from broker.text.advice import TMP_IN_MEMORY, TMP_REFUSED
 from profiles.errors import BuildError
 from profiles.image import store as profile_store
 from profiles.image.store import IMAGE, Image, Store, file_digest
 from profiles.recipe.spec import load_profile
 from tests.fakes.command_line import run
-from tests.fakes.controller import view
+from tests.fakes.controller import ready, view
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,6 +114,9 @@ def test_profile_show_gives_the_whole_recipe(store: Store) -> None:
     shown = yaml.safe_load(run("profile", "show", "tools").stdout)
     assert (shown["version"], shown["profile"]["base"]) == ("1.10", "debian:trixie")
     assert shown["digest"] == store.find("tools").digest
+    built = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.find("tools").created))
+    assert shown["created"] == built, "a date, though JSON has seconds"
+    assert json.loads(run("profile", "show", "tools", "--json").stdout)["created"] == store.find("tools").created
     assert run("profile", "show", "tools@7").exit_code == 3
 
 
@@ -163,6 +170,47 @@ def test_profile_build_finds_the_recipe_and_shows_its_errors(store: Store, tmp_p
     taken = run("profile", "build", str(tmp_path / "tools-1.10.yaml"))
     assert taken.exit_code == 5
     assert store.versions("tools") == ["1.9", "1.10"]
+
+
+def test_profile_build_refuses_wrong_options_with_all_other_faults(store: Store, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("name: gpu\nversion: 1\nbase: debian:sid\napt: [Git]\nresources: {gpuss: 1}\n")
+    result = run("profile", "build", str(wrong))
+    assert result.exit_code == 2
+    assert "2 faults\n  line 4: `apt.0`: must be the name of a Debian package" in result.stderr
+    assert "line 5: `resources.gpuss`: --gpuss is not an option of sbatch; did you mean --gpus?" in result.stderr
+    assert store.versions("gpu") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("base: debian:sid\nresources: {mem: 1G}\n", 0, "the profile gpu@1 is valid"),
+        ("base: debian:sid\napt: [Git]\nresources: {gpuss: 1}\n", 2, "2 faults"),
+        ("base: profile:nosuch@1\n", 3, "no profile is called nosuch"),
+        ("base: sif:nosuch.sif\n", 3, "nosuch.sif is not there"),
+    ],
+)
+def test_profile_check_builds_nothing(store: Store, tmp_path: Path, text: str, code: int, says: str) -> None:
+    file = tmp_path / "gpu.yaml"
+    file.write_text(f"name: gpu\nversion: 1\n{text}")
+    before = sorted(store.path.rglob("*"))
+    result = run("profile", "check", str(file))
+    assert (result.exit_code, says in result.stderr) == (code, True), result.stderr
+    assert sorted(store.path.rglob("*")) == before
+    if code == 0:
+        assert json.loads(run("profile", "check", "base", "--json").stdout)["name"] == "base"
+
+
+def test_profile_that_cannot_be_deleted_is_not_asked_about(
+    store: Store, monkeypatch: pytest.MonkeyPatch, controller: ScriptedController
+) -> None:
+    monkeypatch.setattr("profiles.image.store.os.access", lambda _path, mode: not mode & os.W_OK)
+    result = run("profile", "delete", "tools@1.10")
+    assert (result.exit_code, "cannot write to the store" in result.stderr) == (4, True), result.stderr
+    assert "terminal" not in result.stderr
+    assert store.versions("tools")
+    assert controller.asked == []
 
 
 def test_profile_build_names_the_log_of_a_failed_build(
@@ -227,6 +275,32 @@ def test_doctor_names_sessions_whose_layers_cannot_be_joined(controller: Scripte
     assert result.exit_code == 1
     assert "FAIL  layers         the layers of dev cannot be merged: Input/output error: file" in result.stdout
     assert "berth flatten dev" in result.stdout
+
+
+def test_doctor_notes_sessions_whose_tmp_is_in_memory(controller: ScriptedController) -> None:
+    begun = "2027-01-15T08:00:00+0000 berth: job 7, start 0, on c2\n"
+    warned = f"{begun}2027-01-15T08:00:01+0000 berth: warning: {TMP_IN_MEMORY} on c2: no directory …\n"
+    controller.sessions["dev"] = ready("dev")
+    for log, noted in ((warned, True), (warned + begun, False)):
+        controller.logs["dev"].clear()
+        controller.logs["dev"].append(log)
+        result = run("doctor")
+        assert ("note  tmp            on c2, files in /tmp of dev count as" in result.stdout) == noted
+        assert ("storage.tmp_directories" in result.stdout) == noted
+        assert (TMP_IN_MEMORY in run("explain", "dev").stdout) == noted
+    assert TMP_IN_MEMORY in session_script().decode()
+
+
+def test_doctor_notes_directories_that_are_not_safe_for_tmp(controller: ScriptedController) -> None:
+    begun = "2027-01-15T08:00:00+0000 berth: job 7, start 0, on c2\n"
+    words = f"/scratch/alice{TMP_REFUSED}other users may change /scratch"
+    warned = f"{begun}2027-01-15T08:00:00+0000 berth: warning: {words}\n"
+    controller.sessions["dev"] = ready("dev")
+    for log, noted in ((warned, True), (warned + begun, False)):
+        controller.logs["dev"].clear()
+        controller.logs["dev"].append(log)
+        assert (f"note  tmp            on c2, {words}" in run("doctor").stdout) == noted
+    assert TMP_REFUSED in session_script().decode()
 
 
 def test_doctor_without_a_controller_or_a_configuration(controller: ScriptedController, tmp_path: Path) -> None:

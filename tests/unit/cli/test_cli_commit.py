@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from broker import errors
 from broker.schema import volumes
 from profiles.commit import commit as committing
+from profiles.commit.filters import CACHE
 from profiles.commit.findings import ChangedPath, Findings, LeftOut
 from profiles.image.store import Store
 from tests.fakes.command_line import command_line, run
@@ -21,6 +21,7 @@ from tests.fakes.core import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from profiles.commit.commit import Source
     from profiles.commit.filters import PathFilter
@@ -31,7 +32,11 @@ FOUND = Findings(
     changed=[("git", "1", "2")],
     files=[ChangedPath(f"/opt/{number}", "A", "file", size=2048) for number in range(150)],
     of_packages=7,
-    left_out=[LeftOut("/root/.netrc", "may be secret: passwords")],
+    left_out=[
+        LeftOut("/root/.cache/pip/a", CACHE),
+        LeftOut("/root/.netrc", "may be secret: passwords"),
+        LeftOut("/var/cache/apt/b", CACHE),
+    ],
 )
 
 
@@ -79,7 +84,7 @@ def test_a_snapshot_is_made_committed_and_forgotten(
     result = run("profile", "commit", "dev", "mine@2", "--yes", "--include", "/root/.netrc", "--exclude", "/opt/1*")
     assert result.exit_code == 0, result.stderr
     [(source, path_filter)] = sources
-    root = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".local/share/berth/layers"
+    root = tmp_path / "shared" / pwd.getpwuid(os.getuid()).pw_name / "layers"
     assert source.layers == [root / "A", root / "B"]
     assert (source.session, source.base.name) == ("dev", "base")
     assert (path_filter.include, path_filter.exclude) == (("/root/.netrc",), ("/opt/1*",))
@@ -96,11 +101,12 @@ def test_what_goes_in_and_what_does_not_is_shown(
 ) -> None:
     said = run("profile", "commit", "dev", "mine@2", "--yes").stderr
     assert "Included in mine@2, on top of base@1:" in said
-    assert "  1 packages added:\n    hello 2.12\n" in said
+    assert "  1 package added:\n    hello 2.12\n" in said
     assert "    git 1 -> 2\n" in said
     assert "  150 files of no package:\n    A /opt/0  2.0 KiB\n" in said
     assert "    … and 50 more" in said
-    assert "Excluded:\n  1 paths:\n    /root/.netrc  (may be secret: passwords)\n" in said
+    excluded = "Excluded:\n  1 path:\n    /root/.netrc  (may be secret: passwords)\n  and 2 paths of caches\n"
+    assert said.endswith(excluded), "caches are counted, not listed"
     assert controller.asked
     assert len(sources) == 1
 

@@ -40,8 +40,9 @@ def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) ->
             started_at=began,
             ended_at=began + 5400,
             restarts=1,
+            interruption="node c3 failed",
             outcome="NODE_FAIL",
-            reason="the node failed",
+            reason="node c1 failed",
         ),
     ]
     result = run("history", "dev")
@@ -50,7 +51,11 @@ def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) ->
     assert first.strip() == "not submitted"
     assert re.split(" {2,}", second)[-2:] == ["8 h", "16.0"]
     assert re.split(" {2,}", third)[:2] == ["7", "c1"]
-    assert re.split(" {2,}", third)[3:] == ["1 h 30 min", "1.5", "NODE_FAIL (the node failed) (requeued 1x)"]
+    assert re.split(" {2,}", third)[3:] == [
+        "1 h 30 min",
+        "1.5",
+        "NODE_FAIL (node c1 failed) (requeued 1x: node c3 failed)",
+    ]
     assert result.stderr == "3 jobs, 17.5 GPU hours\n"
     told = json.loads(run("history", "dev", "--json").stdout)
     assert [job["job_id"] for job in told["jobs"]] == [None, 8, 7]

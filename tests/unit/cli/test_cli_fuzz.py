@@ -15,33 +15,26 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import click
 import pytest
 
 from broker import cli
 from broker.cli.app import berth
 from broker.cli.command_table import COMMANDS
-from broker.errors import ConflictError, ExitCode
-from broker.schema import volumes
+from broker.errors import ExitCode
 from broker.schema.site import RebuildReport
 from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
-from tests.fakes.controller import ScriptedController, operation, ready, view
+from tests.fakes.controller import view
+from tests.fakes.random_commands import SERVICES, TEXT, command_lines, fill, find_command, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROUNDS = 12
-SERVICES = {"controller", "gateway", "registry", "connect"}
-"""Commands that would run until a signal, or write to the file descriptor of stdout."""
+    from tests.fakes.controller import ScriptedController
 
-WORDS = [
-    *("", "-", "--", "-1", "0", "4", "nan", "inf", "9" * 30, "dév", "\udc80x", "a" * 300, "../x", "Dev", "dev"),
-    *("1960-01-01", "9999-12-31T23:59", "18:00", "99:99", "\x1b[31m", "💥", "367d", "1h30m", "@", "base@1", "~/x", "/"),
-    *("home", "SHA256:ca", "yes", "never", "default", "nosuch", "--json", "--help", "--no-wait", "-o", "--gres=gpu:1"),
-    *("--time=4x", "--mem=1.5G"),
-]
-TEXT = "„Ressourcen“ … fehlen ✓ \x1b[2J"
+ROUNDS = 12
+"""Command lines of each command; the soak form has SOAK_ROUNDS others."""
+SOAK_ROUNDS = 300
 ENCODINGS = ("utf-8", "latin-1", "ascii")
 
 
@@ -83,52 +76,8 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with command_line(monkeypatch, tmp_path) as running:
-        done = operation("snapshot", "done", snapshot=1, message=TEXT, undo="berth rollback dev 1")
-        for named in (
-            ready("dev", operation=done, reason=TEXT, options=["--gres=gpu:1"], expected_start_at=2e9, ends_at=2e9),
-            view("old", operation=done, reason=TEXT, outcome="OUT_OF_MEMORY"),
-        ):
-            running.sessions[named.name] = named
-        snapshot = volumes.SnapshotView(number=1, at=1.0, consistency="stopped", profile="base", version="1")
-        running.snapshots["dev"] = [snapshot.model_copy(update={"reason": TEXT})]
-        running.logs["dev"].append(f"{TEXT}\n" * 3)
-        change = volumes.FileChange(change="A", volume="home", path=f"/{TEXT}")
-        running.answers = {
-            "POST /v1/gc": volumes.GcReport(layers=0, bytes=0, dry_run=False),
-            "POST /v1/rebuild": RebuildReport(restored=[]),
-        }
-        for name in running.sessions:
-            running.answers |= {
-                f"GET /v1/sessions/{name}/diff": volumes.DiffReport(base="profile base@1", files=[change]),
-                f"GET /v1/sessions/{name}/size": volumes.SizeReport(lines=[], bytes=1, free=1),
-                f"POST /v1/sessions/{name}/verify": volumes.VerifyReport(layers=1, recorded=0),
-            }
-            running.failures[f"POST /v1/sessions/{name}/clone"] = ConflictError(TEXT, hint=TEXT)
+        fill(running)
         yield running
-
-
-def paths(command: click.Command, name: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command with its words, commands of groups too."""
-    yield (name,), command
-    if isinstance(command, click.Group):
-        for below in command.commands:
-            for words, inner in paths(command.commands[below], below):
-                yield (name, *words), inner
-
-
-def command_lines(command: click.Command, words: tuple[str, ...], chance: random.Random) -> list[str]:
-    """Return a command line with plausible and wrong arguments."""
-    line: list[str] = []
-    for parameter in command.params:
-        if isinstance(parameter, click.Argument):
-            usual = ["dev", "old"] if parameter.type.name == "name" else ["1", "4h", "base@1", "bash", "42"]
-            line += [chance.choice([*usual, chance.choice(WORDS)]) for _ in range(chance.choice([1, 1, 1, 0, 2]))]
-        elif chance.random() < 0.3:
-            line.append(parameter.opts[0])
-            line += [] if getattr(parameter, "is_flag", False) else [chance.choice(WORDS)]
-    line += ["--timeout", "0.01s"] * any("--timeout" in parameter.opts for parameter in command.params)
-    line += chance.sample(WORDS, chance.choice([0, 0, 1]))
-    return [*words, *line]
 
 
 def run_with(line: list[str], encoding: str, kinds: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
@@ -152,20 +101,20 @@ def _buffered(sink: Sink, name: str) -> io.BufferedReader | io.BufferedWriter:
     return io.BufferedReader(sink) if name == "stdin" else io.BufferedWriter(sink)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # of click, if it refuses a later argument
+@pytest.mark.parametrize("rounds", [ROUNDS, pytest.param(SOAK_ROUNDS, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in SERVICES])
 def test_no_input_and_no_output_is_a_fault(
-    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, rounds: int
 ) -> None:
     for replaced in ("os.execvp", "os.execve", "subprocess.Popen"):
         monkeypatch.setattr(replaced, no_program)
-    chance = random.Random(name)  # noqa: S311 - the same command lines in each run
-    top = berth.get_command(click.Context(berth), name)
-    assert top is not None
+    chance = random.Random(name if rounds == ROUNDS else f"{name} soak")  # noqa: S311 - the same in each run
     before = dict(controller.sessions)
-    for words, command in paths(top, name):
-        for _ in range(ROUNDS):
+    for words, command in paths(find_command(name), name):
+        for _ in range(rounds):
             controller.sessions = dict(before)
-            monkeypatch.setenv("COLUMNS", str(chance.choice([20, 40, 80, 132, 400])))
+            monkeypatch.setenv("COLUMNS", str(chance.choice([20, 40, 80, 132, 400, chance.randint(20, 400)])))
             monkeypatch.setenv("TERM", chance.choice(["dumb", "xterm"]))
             monkeypatch.setenv("NO_COLOR", chance.choice(["", "1"]))
             line = command_lines(command, words, chance)
@@ -241,3 +190,19 @@ def test_all_output_is_written_in_one_module() -> None:
     writers = re.compile(r"click\.(echo|secho)\(|\bprint\(|sys\.std(out|err)\.(write|buffer)")
     found = {path.name for path in sources if writers.search(path.read_text(encoding="utf-8"))}
     assert found == {"output.py"}
+
+
+def test_an_endless_script_is_refused(controller: ScriptedController) -> None:
+    result = run("start", "new", "--from-script", "/dev/zero")
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr.startswith("berth: /dev/zero has more than 4 MiB\n  hint: ")
+    assert controller.asked == []
+
+
+def test_a_file_in_place_of_a_directory_is_the_users_error(controller: ScriptedController, tmp_path: Path) -> None:
+    assert controller
+    result = run("ssh-config", "--output", str(tmp_path / "config.yaml"))
+    assert result.exit_code == ExitCode.FAILED
+    assert result.stderr.startswith(
+        f"berth: cannot use {tmp_path / 'config.yaml'}: File exists\n  hint: check the path"
+    )

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from broker import __version__
+from broker import __version__, errors
 from broker.cli.app import berth
 from broker.cli.command_table import ALIASES, COMMANDS, GROUPS, HIDDEN, SUGGESTIONS
-from broker.errors import ExitCode
+from broker.cli.context import Invocation
+from broker.cli.suggestions import with_similar_session
+from broker.errors import ExitCode, NotFoundError
+from broker.schema.sessions import SessionState
 from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
-from tests.fakes.controller import ready, view
+from tests.fakes.controller import operation, posted, ready, view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +109,15 @@ def test_a_mistyped_session_gets_a_suggestion(
     assert (f"did you mean {hint}?" in result.stderr) == (hint is not None)
 
 
+def test_an_error_about_something_else_keeps_its_hint(controller: ScriptedController) -> None:
+    """The new name of a clone is similar to a session's, and need not exist."""
+    assert controller.sessions
+    error = NotFoundError("profile base has no version 9", hint="there is: 1")
+    invocation = Invocation()
+    invocation.names = ["dev", "trainin"]
+    assert with_similar_session(error, invocation) is error
+
+
 def test_aliases(controller: ScriptedController) -> None:
     assert run("ls").stdout == run("ps").stdout == run("list").stdout
     assert run("status", "dev").stdout == run("show", "dev").stdout
@@ -124,15 +136,17 @@ def test_a_missing_choice_is_one_line(controller: ScriptedController, words: tup
     assert "\t" not in message
 
 
-@pytest.mark.parametrize("option", ["--help", "-h"])
-def test_help_of_sbatch_is_berths_then_sbatchs(controller: ScriptedController, tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--env", "dev", "--help"]])
+def test_help_of_sbatch_is_berths_then_sbatchs(
+    controller: ScriptedController, tmp_path: Path, words: list[str]
+) -> None:
     assert controller.sessions
     sbatch = tmp_path / "bin/sbatch"
     sbatch.parent.mkdir()
     sbatch.write_text('#!/bin/sh\necho "help of sbatch: $1"\n')
     sbatch.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-m", "broker.cli", "sbatch", option],
+        [sys.executable, "-m", "broker.cli", "sbatch", *words],
         env=os.environ | {"PATH": f"{sbatch.parent}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -141,7 +155,8 @@ def test_help_of_sbatch_is_berths_then_sbatchs(controller: ScriptedController, t
     )
     assert done.stdout.startswith("Usage: berth sbatch ")
     assert "--env" in done.stdout
-    assert done.stdout.endswith(f"\nhelp of sbatch: {option}\n")
+    assert done.stdout.endswith(f"\nhelp of sbatch: {words[-1]}\n")
+    assert controller.asked == []
 
 
 def test_several_sessions_are_stopped_together(controller: ScriptedController) -> None:
@@ -194,10 +209,24 @@ def test_several_sessions_are_started_with_the_same_options(controller: Scripted
 
 def test_restart_stops_and_starts_with_the_same_options(controller: ScriptedController) -> None:
     controller.sessions["dev"] = ready()
-    controller.script["dev"].extend([view("dev"), ready()])
+    controller.script["dev"].extend([view("dev", SessionState.STOPPING, operation=operation("restart")), ready()])
     result = run("restart", "dev")
     assert result.stdout == "ssh dev.berth\n"
-    assert [(path, body) for method, path, body in controller.asked if method == "POST"] == [
-        ("/v1/sessions/dev/stop", None),
-        ("/v1/sessions/dev/start", {}),
-    ]
+    assert posted(controller) == [("/v1/sessions/dev/restart", None)]
+
+
+def test_restart_of_a_stopped_session_starts_it(controller: ScriptedController) -> None:
+    controller.script["dev"].extend([view("dev", SessionState.SUBMITTING), ready()])
+    assert run("restart", "dev").stdout == "ssh dev.berth\n"
+    assert posted(controller) == [("/v1/sessions/dev/start", {})]
+
+
+def test_restart_stops_no_session_that_could_not_be_started_again(controller: ScriptedController) -> None:
+    controller.sessions |= {"dev": ready(), "two": ready("two")}
+    controller.script["two"].extend([ready("two")])
+    missing = errors.RefusedError("the image base@1 is not available")
+    controller.failures["POST /v1/sessions/dev/check"] = missing
+    result = run("restart", "dev", "two")
+    assert (result.exit_code, result.stdout) == (4, "ssh two.berth\n")
+    assert "berth: dev: the image base@1 is not available" in result.stderr
+    assert [path for path, _ in posted(controller)] == ["/v1/sessions/two/restart"]

@@ -39,6 +39,24 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
         yield running
 
 
+@pytest.mark.parametrize(
+    ("stores", "path", "shown"),
+    [
+        (["/profiles", "/more"], "/more/base/1/image.sif", "site/base@1"),
+        (["/profiles"], "/shared/berth/alice/profiles/base/1/image.sif", "own/base@1"),
+        ([], "/home/alice/profiles/base/1/image.sif", "base@1"),
+    ],
+)
+def test_the_owner_of_the_profile_is_shown(
+    controller: ScriptedController, stores: list[str], path: str, shown: str
+) -> None:
+    controller.sessions = {"dev": ready(image=path)}
+    controller.site = controller.site.model_copy(update={"profile_stores": stores})
+    assert run("list", "-o", "wide").stdout.splitlines()[1].split()[2] == shown
+    assert f"\n  profile    {shown} (" in run("show", "dev").stdout
+    assert run("list").stdout.splitlines()[1].split()[2] == "base@1"
+
+
 @pytest.mark.parametrize("width", [20, 60, 80, 120])
 def test_the_table_fits_the_terminal(
     controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, width: int

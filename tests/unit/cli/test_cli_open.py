@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from broker.cli.commands.open import LINKS
+from broker.client.ide_links import LINKS
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, view
 
@@ -83,3 +83,13 @@ def test_it_is_opened_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_of_sessions_that_are_there_and_ides_that_are_known() -> None:
     assert run("open", "none", "zed").exit_code == 3
     assert run("open", "dev", "ed").exit_code == 2
+
+
+def test_services_are_no_ides() -> None:
+    wrong = run("open", "dev", "No_Name", "--local")
+    assert wrong.exit_code == 2
+    assert "'No_Name' is neither an IDE (vscode, " in wrong.stderr
+    assert ") nor a valid name of a service: it " in wrong.stderr
+    path = run("open", "dev", "web", "--local", "--path", "/x")
+    assert path.exit_code == 2
+    assert "--path is for IDEs, and web is a service\n  hint: `berth open dev web --local` opens it\n" in path.stderr

@@ -15,7 +15,7 @@ from broker.client.client import Client
 from broker.schema.sessions import SessionState
 from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import command_line, run
-from tests.fakes.controller import ScriptedController, operation, ready, view
+from tests.fakes.controller import ScriptedController, operation, posted, ready, view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
 
 
 def posts(controller: ScriptedController) -> list[str]:
-    return [path.removeprefix("/v1/sessions/dev/") for method, path, _ in controller.asked if method == "POST"]
+    return [path.removeprefix("/v1/sessions/dev/") for path, _ in posted(controller)]
 
 
 def into_root_mode() -> list[sessions.SessionView | errors.BerthError | None]:
@@ -58,14 +58,24 @@ def into_root_mode() -> list[sessions.SessionView | errors.BerthError | None]:
 
 
 def back() -> list[sessions.SessionView | errors.BerthError | None]:
-    return [view("dev", SessionState.STOPPING, root=True), view(), view("dev", SessionState.SUBMITTING), ready()]
+    done = operation("restart", "done")
+    return [
+        view("dev", SessionState.STOPPING, root=True, operation=operation("restart")),
+        view("dev", SessionState.CHANGING, operation=operation("restart")),
+        view("dev", SessionState.SUBMITTING, operation=done),
+        ready(operation=done),
+    ]
+
+
+def stopped() -> list[sessions.SessionView | errors.BerthError | None]:
+    return [view("dev", SessionState.STOPPING, root=True), view()]
 
 
 def test_what_root_did_is_kept_and_the_session_comes_back(controller: ScriptedController, tmp_path: Path) -> None:
     controller.script["dev"] += [*into_root_mode(), COMMITTING, COMMITTED, *back()]
     result = run("exec", "--root", "--yes", "dev", "--", "apt-get", "install", "two words")
     assert result.exit_code == 0, result.output
-    assert posts(controller) == ["root", "/v1/keys", "/v1/resolve", "/v1/connections", "root/commit", "stop", "start"]
+    assert posts(controller) == ["root", "/v1/keys", "/v1/resolve", "/v1/connections", "root/commit", "restart"]
     assert not controller.script["dev"]
     lines = result.stderr.splitlines()
     assert lines[0] == (
@@ -83,7 +93,7 @@ def test_what_root_did_is_kept_and_the_session_comes_back(controller: ScriptedCo
 
 def test_a_stopped_session_is_not_asked_about_and_left_stopped(controller: ScriptedController) -> None:
     controller.sessions["dev"] = view()
-    controller.script["dev"] += [*into_root_mode()[1:], COMMITTED, *back()[:2]]
+    controller.script["dev"] += [*into_root_mode()[1:], COMMITTED, *stopped()]
     result = run("exec", "--root", "dev", "true")
     assert result.exit_code == 0, result.output
     assert posts(controller)[-1] == "stop"
@@ -95,6 +105,8 @@ def test_a_running_session_is_asked_about(controller: ScriptedController) -> Non
     assert result.exit_code == 2
     assert "nothing was run in dev: there is no terminal to ask at" in result.stderr
     assert posts(controller) == []
+    checked = [body for _, path, body in controller.asked if path.endswith("/check")]
+    assert [(body["restart"], body["root"]) for body in checked] == [(True, False), (False, True)], "both starts"
 
 
 @pytest.mark.parametrize(
@@ -109,12 +121,14 @@ def test_nothing_is_kept_of_a_command_that_fails(
     controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, code: int, words: tuple[str, ...], says: str
 ) -> None:
     monkeypatch.setenv("SSH_DOES", f"exit {code}")
-    controller.script["dev"] += [*into_root_mode(), *back()]
+    # Where ssh has failed, the session has ended: it is started again, in normal mode.
+    ending = [*stopped(), view("dev", SessionState.SUBMITTING), ready()] if code == 255 else back()
+    controller.script["dev"] += [*into_root_mode(), *ending]
     result = run("exec", "--root", "--yes", *words, "dev", "false")
     assert result.exit_code == code
     assert says in result.stderr
     assert "root/commit" not in posts(controller)
-    assert posts(controller)[-2:] == ["stop", "start"]
+    assert posts(controller)[-1] == ("start" if code == 255 else "restart")
 
 
 def test_a_failure_is_kept_if_that_is_wanted(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +144,7 @@ def test_what_could_not_be_kept(controller: ScriptedController) -> None:
     result = run("exec", "--root", "--yes", "dev", "true")
     assert result.exit_code == 4
     assert result.stderr.endswith("dev is ready again\nberth: no space left\n  hint: berth gc\n")
-    assert posts(controller)[-2:] == ["stop", "start"]
+    assert posts(controller)[-1] == "restart"
 
 
 def test_refused_root_mode_leaves_the_session_alone(controller: ScriptedController) -> None:
@@ -172,7 +186,8 @@ def test_stopped_by_somebody_on_the_way(controller: ScriptedController) -> None:
 
 def test_a_session_that_cannot_be_brought_back_says_how_to(controller: ScriptedController) -> None:
     controller.script["dev"] += [*into_root_mode(), COMMITTED]
-    controller.failures["POST /v1/sessions/dev/stop"] = errors.SlurmUnavailableError("Slurm does not answer")
+    for call in ("restart", "stop"):
+        controller.failures[f"POST /v1/sessions/dev/{call}"] = errors.SlurmUnavailableError("Slurm does not answer")
     result = run("exec", "--root", "--yes", "dev", "true")
     assert result.exit_code == 6
     assert "dev could not leave root mode: Slurm does not answer" in result.stderr
@@ -210,7 +225,7 @@ def test_interrupted_nothing_is_kept_and_the_session_comes_back(
         assert code == 130
         assert said.endswith("dev is ready again\nberth: interrupted; the command's changes are discarded\n")
     assert "root/commit" not in posts(controller)
-    assert posts(controller)[-2:] == ["stop", "start"]
+    assert posts(controller)[-1] == "restart"
     assert not controller.script["dev"]
 
 
@@ -233,7 +248,7 @@ def test_ctrl_c_while_it_is_kept_waits_for_that(controller: ScriptedController) 
         controller.script["dev"] += back()
         assert "interrupted while the command's changes were being saved" in process.stderr.read()
         assert process.wait(DEADLINE_S) == 130
-    assert posts(controller)[-2:] == ["stop", "start"]
+    assert posts(controller)[-1] == "restart"
 
 
 @pytest.mark.parametrize("call", ["root", "commit_root"])
@@ -250,9 +265,10 @@ def test_ctrl_c_while_the_controller_answers(
     monkeypatch.setattr(Client, call, interrupted)
     stopping, *on_the_way = into_root_mode()
     committing = [COMMITTING, COMMITTED] if call == "commit_root" else []
-    controller.script["dev"] += [stopping, *(on_the_way if committing else []), *committing, *back()]
+    ending = back() if committing else [*stopped(), view("dev", SessionState.SUBMITTING), ready()]
+    controller.script["dev"] += [stopping, *(on_the_way if committing else []), *committing, *ending]
     result = run("exec", "--root", "--yes", "dev", "true")
-    assert posts(controller)[-2:] == ["stop", "start"]
+    assert posts(controller)[-2:] == (["root/commit", "restart"] if committing else ["stop", "start"])
     if committing:
         assert result.exit_code == 0
         assert "are being saved; press Ctrl-C again to interrupt\n" in result.stderr
@@ -277,11 +293,11 @@ def test_ctrl_c_before_it_was_asked_to_keep_anything(
 
 def test_no_ssh(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
     controller.script["dev"] += [*into_root_mode(), *back()]
-    monkeypatch.setattr("broker.cli.commands.exec_root.ssh_command", lambda *_, **__: ["/nowhere/ssh"])
+    monkeypatch.setattr("broker.cli.commands.exec_root.ssh_command", lambda *_, **__: (["/nowhere/ssh"], None))
     result = run("exec", "--root", "--yes", "dev", "true")
     assert result.exit_code == 1
     assert "install OpenSSH's client" in result.stderr
-    assert posts(controller)[-2:] == ["stop", "start"]
+    assert posts(controller)[-1] == "restart"
 
 
 @pytest.mark.parametrize("option", ["--keep", "--yes"])

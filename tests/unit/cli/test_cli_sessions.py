@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from broker import errors
-from broker.cli.commands.logs import added
+from broker.cli import prompts
 from broker.schema.connections import ConnectionView
 from broker.schema.sessions import SessionList, SessionState
 from broker.schema.site import EventView
+from broker.text.log import added
 from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import run
-from tests.fakes.controller import CREATED, ScriptedController, ready, view
+from tests.fakes.controller import CREATED, ScriptedController, posted, ready, view
 
 
 def test_list_shows_where_and_why(controller: ScriptedController) -> None:
@@ -250,3 +251,54 @@ def test_a_controller_that_is_not_there(controller: ScriptedController) -> None:
     result = run("list")
     assert result.exit_code == 7
     assert "berth doctor" in result.stderr
+
+
+def test_end_of_a_session_in_use_is_asked_for_on_a_terminal(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompts, "is_terminal", lambda _: True)
+    controller.sessions["dev"] = ready()
+    controller.terminals = 2
+    result = run("stop", "dev", input="n\n")
+    assert "dev is in use (2 open terminals). Stop dev?" in result.stderr
+    assert result.exit_code != 0
+    assert posted(controller) == []
+    controller.script["dev"].extend([view("dev")])
+    assert run("stop", "dev", "--yes").exit_code == 0
+    assert posted(controller)[0][0] == "/v1/sessions/dev/stop"
+
+
+@pytest.mark.parametrize(("terminal", "terminals"), [(True, 0), (True, None), (False, 2)])
+def test_stop_asks_nothing_without_a_login_or_a_terminal(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, terminal: bool, terminals: int | None
+) -> None:
+    monkeypatch.setattr(prompts, "is_terminal", lambda _: terminal)
+    controller.sessions["dev"] = ready()
+    controller.terminals = terminals
+    result = run("stop", "dev", "--no-wait")
+    assert result.exit_code == 0
+    assert "in use" not in result.stderr
+    assert [path for path, _ in posted(controller)] == ["/v1/sessions/dev/stop"]
+
+
+def test_stop_of_several_sessions_asks_once(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "is_terminal", lambda _: True)
+    controller.sessions |= {name: ready(name) for name in ("dev", "ci")}
+    controller.terminals = 1
+    result = run("stop", "dev", "ci", "nosuch", "--no-wait", input="y\n")
+    assert "dev is in use (1 open terminal); ci is in use (1 open terminal). Stop dev, ci, nosuch?" in result.stderr
+    assert [path for path, _ in posted(controller)][:2] == ["/v1/sessions/dev/stop", "/v1/sessions/ci/stop"]
+
+
+def test_a_stop_at_a_time_asks_nothing(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "is_terminal", lambda _: True)
+    controller.sessions["dev"] = ready()
+    controller.terminals = 1
+    assert "in use" not in run("stop", "dev", "--at", "4h").stderr
+
+
+def test_who_counts_terminals(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = ready()
+    controller.terminals = 1
+    assert "dev has 1 open terminal." in run("who", "dev").stderr
+    assert json.loads(run("who", "dev", "--json").stdout) == {"connections": [], "terminals": 1}

@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from typing import Any, NoReturn
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from broker import errors
 from broker.client.client import Client
 from broker.schema import sessions, volumes
+from broker.schema.checks import StartEstimate
 from broker.schema.sessions import SessionState
 from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import run
@@ -134,6 +136,7 @@ def test_a_snapshot_is_deleted_only_after_asking(controller: ScriptedController)
 
 
 def test_rollback_of_a_stopped_session_asks_nothing_and_says_how_to_undo_it(controller: ScriptedController) -> None:
+    controller.snapshots["dev"] = [kept(1), kept(2, label="good"), kept(3)]
     done = operation("rollback", "done", message="dev is as in snapshot 3", undo="berth rollback dev 4", snapshot=4)
     controller.script["dev"] += [changing("rollback"), view(operation=done)]
     result = run("rollback", "dev", "3")
@@ -148,6 +151,7 @@ def test_rollback_of_a_stopped_session_asks_nothing_and_says_how_to_undo_it(cont
 
 
 def test_rollback_of_a_running_session_needs_a_yes_and_waits_until_it_is_back(controller: ScriptedController) -> None:
+    controller.snapshots["dev"] = [kept(1), kept(2, label="good"), kept(3)]
     controller.sessions["dev"] = ready()
     refused = run("rollback", "dev", "good")
     assert refused.exit_code == 2
@@ -176,6 +180,7 @@ def test_rollback_of_a_running_session_needs_a_yes_and_waits_until_it_is_back(co
 
 
 def test_a_session_that_does_not_come_back_after_a_rollback(controller: ScriptedController) -> None:
+    controller.snapshots["dev"] = [kept(1), kept(2, label="good"), kept(3)]
     controller.sessions["dev"] = ready()
     done = operation("rollback", "done")
     controller.script["dev"] += [
@@ -190,6 +195,7 @@ def test_a_session_that_does_not_come_back_after_a_rollback(controller: Scripted
 
 
 def test_rollback_that_was_followed_by_a_stop(controller: ScriptedController) -> None:
+    controller.snapshots["dev"] = [kept(1), kept(2, label="good"), kept(3)]
     controller.sessions["dev"] = ready()
     controller.script["dev"] += [changing("rollback"), view(operation=operation("rollback", "done"))]
     result = run("rollback", "dev", "1", "--yes", "--json")
@@ -198,6 +204,7 @@ def test_rollback_that_was_followed_by_a_stop(controller: ScriptedController) ->
 
 
 def test_rollback_is_not_waited_for(controller: ScriptedController) -> None:
+    controller.snapshots["dev"] = [kept(1), kept(2, label="good"), kept(3)]
     controller.script["dev"].append(changing("rollback"))
     result = run("rollback", "dev", "1", "--no-wait")
     assert result.stderr.splitlines()[1:] == ["dev: rolling back"]
@@ -207,6 +214,7 @@ def test_rollback_is_not_waited_for(controller: ScriptedController) -> None:
 
 
 def test_ctrl_c_leaves_it_rolling_back(controller: ScriptedController) -> None:
+    controller.snapshots["dev"] = [kept(1), kept(2, label="good"), kept(3)]
     controller.script["dev"] += [changing("rollback")] * 2
     with subprocess.Popen([*BERTH, "rollback", "dev", "1"], stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -239,11 +247,34 @@ def test_ctrl_c_while_the_controller_answers(
     assert posted(controller) == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rollback", "dev", "nosuch"),
+        ("switch", "dev", "nosuch"),
+        ("snapshots", "dev", "--delete", "nosuch"),
+        ("exec", "--root", "dev", "--", "true"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_the_question(
+    controller: ScriptedController, words: tuple[str, ...]
+) -> None:
+    controller.sessions["dev"] = ready()
+    controller.snapshots["dev"] = [kept(1)]
+    if words[1] != "dev" or words[0] == "switch":
+        controller.failures["POST /v1/sessions/dev/check"] = errors.NotFoundError("no profile is called nosuch")
+    result = run(*words)
+    assert (result.exit_code, "nosuch" in result.stderr) == (3, True), result.stderr
+    assert "terminal" not in result.stderr, "nothing was asked"
+    assert posted(controller) == []
+
+
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
 def test_a_running_session_is_asked_about_at_a_terminal(
     controller: ScriptedController, answer: bytes, code: int
 ) -> None:
     controller.sessions["dev"] = ready()
+    controller.estimates["dev"] = StartEstimate(at=time.time() + 7300, waiting=3)
     controller.script["dev"].append(ready(operation=operation("switch", "done", message="done")))
     leader, follower = pty.openpty()
     with subprocess.Popen(
@@ -253,7 +284,10 @@ def test_a_running_session_is_asked_about_at_a_terminal(
         os.write(leader, answer)
         assert process.wait(DEADLINE_S) == code
         assert process.stderr is not None
-        assert "End all programs in dev?" in process.stderr.read()
+        said = process.stderr.read()
+        expected = "it may have to wait, since 3 other jobs wait for resources; Slurm expects to start it at "
+        assert said.index(f"dev: {expected}") < said.index("End all programs in dev?")
+        assert "(in 2 h 1 min)" in said
     os.close(leader)
     assert len(posted(controller)) == (code == 0)
 
@@ -276,6 +310,7 @@ def test_switch(controller: ScriptedController) -> None:
 
 @pytest.mark.parametrize("words", [("snapshots", "dev"), ("snapshot", "dev"), ("rollback", "dev", "1", "--yes")])
 def test_what_the_controller_refuses(controller: ScriptedController, words: tuple[str, ...]) -> None:
+    controller.snapshots["dev"] = [kept(1)]
     refusal = errors.ConflictError("dev is rolling back", hint="wait")
     controller.failures |= dict.fromkeys(
         ("GET /v1/sessions/dev/snapshots", "POST /v1/sessions/dev/snapshots", "POST /v1/sessions/dev/rollback"), refusal

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from broker.cli.volume_text import describe_persistence
 from broker.schema import sessions
 from broker.schema import volumes as volume_schema
 from broker.schema.sessions import Persistence, SessionState
+from broker.text.volume import describe_persistence
 from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, operation, ready, view
 

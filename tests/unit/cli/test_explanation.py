@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.cli.advice import describe_last_end, explain_session
 from broker.controller.reconcile.state import ended
 from broker.job.bundle import session_script
 from broker.schema.sessions import JobView, SessionState
+from broker.text.advice import describe_last_end, explain_session
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import operation, ready, view
@@ -92,6 +92,43 @@ def test_failed_save_of_the_last_job_is_told(state: SessionState, level: str) ->
     for saved in ("saved the changes outside of the home", "saved", "the system is saved, frozen, 0.1 s"):
         assert "saves" not in said(f"{log}2027-01-15T09:30:09+0000 berth: {saved}\n", state=state)
     assert "saves" not in said(f"{log}2027-01-15T09:31:01+0000 berth: job 9, start 0, on c1\n", state=state)
+
+
+def test_interruption_is_named_while_the_job_waits_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"interruption": "node c1 failed", "interrupted_at": NOW - 60, "job_id": 7}
+    for reason, advice in (("BeginTime", "without this pause"), ("Priority", "a shorter --time")):
+        lines = said(state=SessionState.QUEUED, reason=reason, **fields)
+        assert lines["state"].startswith(f"queued again after an interruption (node c1 failed): {reason} (")
+        assert "its start time has not come" not in lines["state"]
+        assert lines["before"].endswith(": node c1 failed; files are kept, running programs were ended")
+        assert advice in lines["do"]
+    assert "node c1 failed" in said(**fields)["before"], "also when it is ready again"
+    assert "before" not in said(state=SessionState.STOPPED, **fields)
+    with command_line(monkeypatch, tmp_path) as controller:
+        controller.sessions = {"dev": view("dev", SessionState.QUEUED, reason="Priority", **fields)}
+        assert "node c1 failed; Priority" in run("list").stdout
+        assert "node c1 failed; files are kept" in run("show", "dev").stdout
+
+
+@pytest.mark.parametrize(
+    ("condition", "text", "advice"),
+    [
+        ("draining", "node c2 takes no new jobs (new kernel); the job continues until ", "`berth restart dev` moves"),
+        ("not responding", "node c2 does not answer Slurm (new kernel); if that lasts, Slurm requeues", "requeues"),
+        ("down", "node c2 is down (new kernel); Slurm requeues or ends the job", "keeps its files"),
+    ],
+)
+def test_condition_of_the_node_is_named_with_what_follows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, condition: str, text: str, advice: str
+) -> None:
+    fields: dict[str, Any] = {"node_condition": condition, "node_reason": "new kernel", "ends_at": NOW + 7200}
+    lines = said(**fields)
+    assert lines["state"].startswith(f"ready on c2; {text}")
+    assert (condition == "draining") == lines["state"].endswith("(in 2 h)")
+    assert advice in lines["do"]
+    with command_line(monkeypatch, tmp_path) as controller:
+        controller.sessions = {"dev": ready(**fields)}
+        assert f"c2, node {condition}" in run("list").stdout
 
 
 def test_a_failure_comes_with_what_the_last_job_said_of_it() -> None:

@@ -15,6 +15,7 @@ from broker.client import ssh_config
 from broker.client.ssh_config import BEGIN, END, Route
 from broker.errors import InvalidInputError
 from broker.schema.site import SiteView
+from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh
 
 if TYPE_CHECKING:
@@ -69,9 +70,25 @@ def test_a_session_is_verified_under_its_canonical_name(tmp_path: Path, way: Rou
     assert settings["updatehostkeys"] == "false"
 
 
+@pytest.mark.parametrize("way", Route)
+@pytest.mark.parametrize("name", ["x`touch {}`.berth", "x$(touch {}).berth", "x;touch {};.berth", "'x;touch {};.berth"])
+def test_a_host_name_with_shell_characters_runs_nothing(tmp_path: Path, way: Route, name: str) -> None:
+    """ssh itself refuses it, as versions before 9.6 do only with a distribution's fix."""
+    openssh.require()
+    config = ssh_config.write_ssh_config(tmp_path, site(login_host="127.0.0.1", gateway_host="127.0.0.1"), way)
+    sign = tmp_path / "sign"
+    done = subprocess.run(
+        ["ssh", "-F", config, "-o", "BatchMode=yes", name.format(sign), "true"],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 255
+    assert "hostname contains invalid characters" in done.stderr
+    assert not sign.exists()
+
+
 def test_through_the_gateway(tmp_path: Path) -> None:
     config = ssh_config.write_ssh_config(tmp_path, site(), Route.GATEWAY)
-    assert understood(config, "dev.berth")["proxyjump"] == "berth-gateway"
+    assert understood(config, "dev.berth")["proxyjump"] == "alice+%h@berth-gateway"
     jump = understood(config, "berth-gateway")
     assert jump["hostname"] == "gw.example.org"
     assert jump["port"] == "2222"
@@ -108,7 +125,7 @@ def test_the_users_own_settings_cannot_weaken_it(tmp_path: Path) -> None:
     assert settings["forwardagent"] == "no"
     assert settings["user"] == "alice"
     assert settings["port"] == "22"
-    assert settings["proxyjump"] == "berth-gateway"
+    assert settings["proxyjump"] == "alice+%h@berth-gateway"
     assert settings["identityfile"].endswith("/.ssh/mine")  # keys, multiplexing and the like stay the user's choice
 
 

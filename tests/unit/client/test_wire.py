@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import socket
 import subprocess
@@ -19,11 +20,11 @@ from broker.errors import BerthError, ControllerUnavailableError, NotFoundError,
 from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 @contextlib.contextmanager
-def answering(*parts: bytes) -> Iterator[tuple[Path, list[bytes]]]:
+def answering(*parts: bytes, then: Iterable[bytes] = ()) -> Iterator[tuple[Path, list[bytes]]]:
     """A socket whose server takes one request, answers with these parts and hangs up; and what it was sent."""
     directory = Path(tempfile.mkdtemp(prefix="berth-"))  # short: a socket's path has at most 107 bytes
     heard: list[bytes] = []
@@ -32,7 +33,7 @@ def answering(*parts: bytes) -> Iterator[tuple[Path, list[bytes]]]:
         connection, _ = listener.accept()
         with connection:
             heard.append(connection.recv(65536))
-            for part in parts:
+            for part in itertools.chain(parts, then):
                 connection.sendall(part)
 
     with socket.socket(socket.AF_UNIX) as listener:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,10 +27,38 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return write
 
 
-@pytest.mark.parametrize("text", ["", "mode: site", "runtime_dir: /run/other", "mode: site\nruntime_dir: /run/x"])
-def test_a_plain_site_is_read_alike(written: Callable[[str], Path], text: str) -> None:
+PLAIN = ["", "mode: site", "runtime_dir: /run/other", "mode: site\nruntime_dir: /run/x  # a comment\n"]
+NESTED = "# Site\nslurm:\n  options: ['--mem=1G']\n\nruntime_dir: /run/x\nssh: {domain: berth}\n"
+ODD = [
+    "---\nruntime_dir: /run/x",
+    "runtime_dir: '/run/x'",
+    "runtime_dir:\n  /run/x",
+    "runtime_dir: /run/x\n  y",
+    "runtime_dir: /run/x#y",
+    "{runtime_dir: /run/x}",
+    "runtime_dir: /run/x\nruntime_dir: /run/y",
+    "ssh: {\ndomain:\nberth}",
+    'storage:\n  binds: [\n"/run/x:ro"]',
+    "? runtime_dir\n: /run/x",
+    "&name runtime_dir: /run/x",
+    "slurm:\n  options:\n  - --mem=1G\nruntime_dir: /run/x",
+]
+"""Correct YAML that a look at single lines might misread."""
+
+
+@pytest.mark.parametrize("text", [*PLAIN, NESTED, *ODD])
+def test_a_site_is_read_alike(written: Callable[[str], Path], text: str) -> None:
     written(text)
     assert configfile.site_socket() == load_config().api_socket
+
+
+@pytest.mark.parametrize("text", [*PLAIN, NESTED])
+def test_a_plain_site_is_read_without_yaml(
+    written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    written(text)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert configfile.site_socket() is not None
 
 
 @pytest.mark.parametrize("text", ["", "ssh: {answer_timeout: 20}", "ssh: {answer_timeout: 2.5, domain: berth}"])

@@ -177,7 +177,7 @@ class CheckedCore(RuleBasedStateMachine):
                 continue  # nothing is known of it now, or it is ending: what was true stays until the next state
             if session.resizing and job.state.ended:
                 continue  # it has just been ended for its successor, which the next answer tells
-            said = announced(job, PublicKey.parse(session.host_key).fingerprint)
+            said = announced(job, session.submission, PublicKey.parse(session.host_key).fingerprint)
             assert said is not None
             assert said.endpoint == session.endpoint
             assert job.restarts == session.job.restarts
@@ -191,10 +191,12 @@ class CheckedCore(RuleBasedStateMachine):
     def _announce(self, job_id: int, node: str, truly: bool) -> None:
         job = self.scheduler._jobs[job_id]
         session = self.core.registry.get(job.name.removeprefix("berth-"))
-        if session is None or not session.host_key:
+        if session is None or not session.host_key or job_id in self.launcher.held:
             return
         fingerprint = PublicKey.parse(session.host_key).fingerprint if truly else "SHA256:" + "a" * 43
         comment = ":".join(job.comment.split(":")[:3])
+        if job_id in self.launcher.begun:
+            comment = f"berth:{session.id}:{self.launcher.begun[job_id]}"
         self.scheduler.change(job_id, comment=f"{comment}:{job.restarts}:{node}:20001:{fingerprint}")
 
     def _jobs(self) -> list[Job]:

@@ -5,7 +5,6 @@ acknowledged snapshot lost, and nothing that is asked for volumes pending for ev
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
+from broker.controller.reconcile.job_comment import read
 from broker.controller.reconcile.succession import CONTINUABLE_STATES
 from broker.errors import BerthError
 from broker.schema.sessions import ContinuationChoice, IdleChoice, SessionState, StopTime
@@ -25,7 +25,8 @@ from tests.unit.controller.checked_core import CheckedCore
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from broker.schema.sessions import SessionView
+    from broker.schema.sessions import PresentJob, SessionView
+    from slurm.scheduler import Job
 
 NAMES = st.sampled_from(["dev", "dev", "ci"])
 ENDS = st.sampled_from([state for state in JobState if state.ended])
@@ -89,6 +90,12 @@ class Machine(CheckedCore):
         if view is not None:
             self.deleted.discard(view.id)
 
+    @rule(name=NAMES, new=NAMES, at_rest=st.booleans(), disk=DISKS)
+    def rename(self, name: str, new: str, at_rest: bool, disk: str) -> None:
+        if at_rest:
+            self.everything_goes_well_until_it_has_stopped(name)
+        self._change(self.core.rename.rename("alice", name, new), disk)
+
     @rule(name=NAMES)
     def everything_goes_well_until_it_is_ready(self, name: str) -> None:
         """What needs a session that runs would hardly ever find one otherwise."""
@@ -133,6 +140,78 @@ class Machine(CheckedCore):
     @rule(name=NAMES, to=NAMES, disk=DISKS)
     def clone(self, name: str, to: str, disk: str) -> None:
         self._change(self.core.snapshots.clone("alice", name, CloneRequest(name=to)), disk)
+
+    @rule(name=NAMES, disk=DISKS)
+    def restart_session(self, name: str, disk: str) -> None:
+        self._change(self.core.snapshots.restart("alice", name), disk)
+
+    @rule(name=NAMES, disk=DISKS)
+    def what_was_held_runs_again(self, name: str, disk: str) -> None:
+        """A job that was held begins the session's next run."""
+        self.everything_goes_well_until_it_is_ready(name)
+        self.restart_session(name, disk)
+        for _ in range(3):
+            self._tick()
+        session = self.core.registry.find("alice", name)
+        if session is not None and (job := self.scheduler._jobs.get(session.job.job_id or 0)) is not None:
+            if job.state.runs:
+                self._announce(job.id, job.node, truly=True)
+            self._tick()
+
+    @rule(which=WHICH)
+    def kept_job_does_not_become_ready(self, which: int) -> None:
+        for job in self._one_of(self._kept_jobs_that_start(), which):
+            self._fail_to_start(job)
+
+    @rule(name=NAMES, verb=st.sampled_from(["rollback", "switch", "restart", "root"]), disk=DISKS)
+    def what_does_not_start_again_is_as_before(self, name: str, verb: str, disk: str) -> None:
+        """With a disk that answers; with another one it becomes so later, or the session fails."""
+        self.everything_goes_well_until_it_is_ready(name)
+        before = self.core.registry.find("alice", name)
+        if before is None or before.state is not SessionState.READY or before.root or before.successor:
+            return
+        content = self.launcher.volumes.read("alice", before.id)
+        snapshots = self.core.snapshots
+        self._change(
+            {
+                "rollback": lambda: snapshots.rollback("alice", name, RollbackRequest(snapshot="1")),
+                "switch": lambda: snapshots.switch("alice", name, SwitchRequest(profile="other", fresh=True)),
+                "restart": lambda: snapshots.restart("alice", name),
+                "root": lambda: snapshots.root("alice", name),
+            }[verb](),
+            disk,
+        )
+        for _ in range(3):
+            self._tick()
+        starting = [job for job in self._kept_jobs_that_start() if job.id == before.job.job_id]
+        for job in starting:
+            self._fail_to_start(job)
+        for _ in range(4):
+            self._tick()
+        after = self.core.registry.get(before.id)
+        if starting and disk == "answers" and not self.scheduler.silent:
+            assert after is not None
+            assert (after.image, after.root, after.job.job_id) == (before.image, False, before.job.job_id)
+            assert self.launcher.volumes.read("alice", before.id) == content
+
+    def _kept_jobs_that_start(self) -> list[Job]:
+        """The jobs in whose present run sshd does not listen yet, and which wait again if it never does."""
+        return [job for job in self._jobs() if job.state.runs and self._may_wait_again(job)]
+
+    def _may_wait_again(self, job: Job) -> bool:
+        directory = self.launcher.directories.get(("alice", job.name.removeprefix("berth-")))
+        submission, said = self.launcher.begun.get(job.id), read(job)
+        if directory is None or submission is None or job.id in self.launcher.held:
+            return False
+        env = directory.files.get("job.env", "")
+        listens = said is not None and said.submission == submission
+        return not listens and f"BERTH_SUBMISSION={submission}\n" in env and "BERTH_READY_LIMIT" in env
+
+    def _fail_to_start(self, job: Job) -> None:
+        submission = self.launcher.begun[job.id]
+        session_id = job.name.removeprefix("berth-")
+        self.scheduler.change(job.id, comment=f"berth:{session_id}:{submission}:{job.restarts}:not-ready")
+        self.launcher.held[job.id] = submission
 
     @rule(name=NAMES, disk=DISKS)
     def root(self, name: str, disk: str) -> None:
@@ -186,19 +265,34 @@ class Machine(CheckedCore):
         self.launcher.mood = mood
         self._tick()
 
-    @rule(name=NAMES, mood=MOODS, ready=st.booleans(), options=st.sampled_from([["--gres=none"], ["--gres=gpu:1"]]))
-    def resize(self, name: str, mood: str, ready: bool, options: list[str]) -> None:
-        """The next job is asked for with other resources, and the present one ends once that is in the queue."""
+    @rule(
+        name=NAMES,
+        mood=MOODS,
+        ready=st.booleans(),
+        options=st.sampled_from([["--gres=none"], ["--gres=gpu:1"]]),
+        present_job=st.sampled_from(["keep", "end"]),
+    )
+    def resize(self, name: str, mood: str, ready: bool, options: list[str], present_job: PresentJob) -> None:
+        """The next job is requested with other resources, beside the present one or in its place."""
         if ready:
             self.everything_goes_well_until_it_is_ready(name)
         self.launcher.mood, self.launcher.disk = mood, "answers"
+        self._ask(self.core.resize.resize("alice", name, options, present_job))
+        self._run(self._settle())
 
-        async def resize() -> None:
-            with contextlib.suppress(BerthError):
-                await self.core.resize.resize("alice", name, options)
-            await self._settle()
+    @rule(name=NAMES)
+    def the_next_job_can_take_over(self, name: str) -> None:
+        """Slurm starts a successor that may run beside the present job, and it waits for the volumes."""
+        session = self.core.registry.find("alice", name)
+        beside = session is not None and session.next_job is not None and session.next_job.beside
+        job = self.scheduler._jobs.get(session.next_job_id or 0) if session is not None and beside else None
+        if session is not None and job is not None and job.state is JobState.PENDING:
+            self.scheduler.start(job.id, "c2")
+            self.core.waits(session)
 
-        self._run(resize())
+    @rule(name=NAMES)
+    def withdraw_a_resize(self, name: str) -> None:
+        self._ask(self.core.resize.withdraw("alice", name))
 
     @rule(name=NAMES, seconds=st.sampled_from([10.0, 300.0]), keep=st.booleans())
     def choose_when_it_is_stopped(self, name: str, seconds: float, keep: bool) -> None:

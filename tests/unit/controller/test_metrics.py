@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.config.settings import Config, parse_host_and_port
+from broker.config.setting_types import parse_host_and_port
+from broker.config.settings import Config
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.metrics_exporter import served
 from broker.gateway.counters import MAX_SERIES, Counters
@@ -49,8 +50,8 @@ def test_sessions_by_state_and_how_long_slurm_has_been_silent(tmp_path: Path) ->
             assert isinstance(core.scheduler, SilentScheduler)
             core.scheduler.silent = True
             await core.tick()
-            assert core.reconciler.stale_since is not None
-            core.reconciler.stale_since -= 60
+            assert core.reconciler.observed.stale_since is not None
+            core.reconciler.observed.stale_since -= 60
             assert (await asyncio.to_thread(scrape, port))["berth_slurm_stale_seconds", ()] >= 60
             core.registry.close()
 

@@ -71,6 +71,42 @@ def test_a_lost_registry_comes_back_whole_and_running_sessions_go_on(config: Con
     asyncio.run(scenario())
 
 
+def test_a_renamed_session_comes_back_under_its_new_name(config: Config) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        await core.stopped()
+        await core.rename.rename("alice", "dev", "thesis")
+        renamed = core.row("thesis")
+        core = await lose_registry(core)
+        assert await run(core) == RebuildReport(restored=["alice/thesis"], skipped=[])
+        assert core.row("thesis").host_key == renamed.host_key
+
+    asyncio.run(scenario())
+
+
+def test_an_old_registry_learns_the_name_and_host_key_of_a_session_that_was_renamed_and_started(
+    config: Config,
+) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        await core.stopped()
+        file = config.state_dir / "registry.db"
+        core.registry.close()
+        old = file.read_bytes()
+        core = Core.make(config, core.launcher)
+        await core.rename.rename("alice", "dev", "thesis")
+        renamed = await core.ready("thesis")
+        core.registry.close()
+        file.write_bytes(old)
+        core = Core.make(config, core.launcher)
+        assert await run(core) == RebuildReport(restored=["alice/thesis"], skipped=[])
+        await core.tick()
+        again = core.row("thesis")
+        assert (again.host_key, again.endpoint) == (renamed.host_key, renamed.endpoint)
+
+    asyncio.run(scenario())
+
+
 def test_without_slurms_answer_nothing_is_restored(config: Config) -> None:
     async def scenario() -> None:
         core = Core.make(config, FakeLauncher(SilentScheduler()))

@@ -32,15 +32,20 @@ VALUES: dict[str, Any] = {
     "driver": "reflink",
     "submission": 7,
     "options": ["--mem=1G"],
+    "shown_name": "dev",
+    "beside": True,
     "timeout": 12.5,
+    "wait": 12.5,
     "bytes": 1000,
     "job_id": 2**32 - 1,
     "most": 25,
     "snapshot": 3,
+    "until": 4,
     "fresh": True,
     "job": "7_1@c1.0",
     "base_packages": "bash 5.2\n",
     "content": True,
+    "packages": True,
     "over": [ID],
     "dry_run": True,
 }
@@ -58,23 +63,26 @@ WRONG: dict[str, list[Any]] = {
     "files": [{"manifest.json": 7}, {"manifest.json": "\ud800"}, ["manifest.json"]],
     "driver": ["other", "auto\n"],
     "options": [[7], "--mem=1G", ["\ud800"]],
-    "timeout": [0, -1, NAN, float("inf"), 1e9],
-    **{key: [0, -1, 10**9, 1.0] for key in ("submission", "most", "snapshot")},
+    "shown_name": ["../x", "a b", "dev\n", "A", "a" * 40],
+    **{key: [0, -1, NAN, float("inf"), 1e9] for key in ("timeout", "wait")},
+    **{key: [0, -1, 10**9, 1.0] for key in ("submission", "most", "snapshot", "until")},
     "bytes": [-1, 2**63, NAN],
     "job_id": [0, 2**32, -7],
     "job": ["../7", "7\n", "0", "7@"],
     "base_packages": ["x" * (4 * 2**20 + 1)],
-    **{key: [0, 1, "yes"] for key in ("automatic", "fresh", "content", "dry_run")},
+    **{key: [0, 1, "yes"] for key in ("automatic", "beside", "fresh", "content", "dry_run", "packages")},
     "over": [["../x"], ID, [None]],
 }
 """By field, values that are refused, beside those of another JSON type."""
 TYPES: list[Any] = [None, True, 7, "\0", {"a": 1}, [[]]]
 OPTIONAL = {
+    ("own_image", "version"),
     ("clone", "snapshot"),
     ("clone", "to"),
     ("environment", "source"),
     ("environment", "snapshot"),
     ("diff", "snapshot"),
+    ("diff", "until"),
 }
 FIELDS = [(verb, field.name) for verb, kind in ARGUMENTS.items() for field in fields(kind)]
 
@@ -100,7 +108,7 @@ def test_values_that_do_not_fit_are_refused(verb: str, name: str) -> None:
     for value in [*WRONG[name], *(value for value in TYPES if type(value) is not type(VALUES[name]))]:
         if value is None and (verb, name) in OPTIONAL:
             continue
-        if name == "timeout" and value == 7:  # seconds may be whole
+        if name in {"timeout", "wait"} and value == 7:  # seconds may be whole
             continue
         with pytest.raises(VerbError) as refused:
             ARGUMENTS[verb].parse(request_of(verb) | {name: value})

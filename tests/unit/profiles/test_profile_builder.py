@@ -37,6 +37,9 @@ def test_the_shipped_profiles_are_right() -> None:
     profiles = {name: load_profile(file) for name, file in shipped_profiles().items()}
     assert set(profiles) == {"base", "triton-xpu"}
     assert all(profile.name == name for name, profile in profiles.items())
+    assert {"htop", "jq", "python3-pip", "ocl-icd-opencl-dev"} <= set(
+        profiles["triton-xpu"].apt
+    )  # the documentation uses them
     assert profiles["triton-xpu"].resources_as_options() == ["--gres=gpu:intel:1"]
     assert profiles["base"].resources_as_options() == []
 

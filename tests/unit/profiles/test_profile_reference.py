@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.recipe.spec import BindSpec, File, PersistenceSpec, Profile, Service, parse_profile
+from profiles.recipe.service import Service
+from profiles.recipe.spec import BindSpec, File, PersistenceSpec, Profile, parse_profile
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

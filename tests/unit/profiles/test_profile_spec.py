@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.profile_options import check_profile_option
 from profiles.errors import ProfileError
 from profiles.recipe import yaml_document
 from profiles.recipe.base import Base, BaseKind
@@ -115,7 +116,10 @@ def test_other_bases_are_refused(text: str) -> None:
         (HEAD + "environment:\n  SLURM_JOB_ID: 1\n", 5, "set by the session", ""),
         (HEAD + 'environment:\n  A: "two\\nlines"\n', 5, "one line", ""),
         (HEAD + "binds:\n- source: /a:b\n", 5, "must not contain", ""),
-        (HEAD + "binds:\n- source: /a\n- source: /b\n  destination: /a\n", 0, "bind /a is given twice", ""),
+        (HEAD + "binds:\n- source: /a\n- source: /b\n  destination: /a\n", 4, "`binds`: /a is given twice", ""),
+        (HEAD + "apt: [Git]\n", 4, "`apt.0`: must be the name of a Debian package", ""),
+        (HEAD + "resources: {--mem: 1G}\n", 4, "must be the long name of an option", ""),
+        (HEAD + "resources: {mem: [1G]}\n", 4, "`resources.mem`: must be text", ""),
         (HEAD + "persistence:\n  system: no\n", 5, "`persistence.system`: must be `keep` or `fresh`", ""),
         (HEAD + "persistence:\n  sytem: keep\n", 5, "unknown key `sytem`", "did you mean `system`?"),
         (HEAD + "persistence:\n  keep: [/a]\n  fresh:\n  - /b\n  - /a\n", 8, "/a is in `keep` too", ""),
@@ -128,6 +132,9 @@ def test_other_bases_are_refused(text: str) -> None:
         ("", 0, "empty", ""),
         (HEAD + "description: !!python/object:os.system x\n", 4, "tags", ""),
         (HEAD + "description: *nothing\n", 4, "not YAML: found undefined alias", ""),
+        (HEAD + 'description: "\\UFFFFFFFF"\n', 0, "not YAML: a character or number is out of range", ""),
+        (HEAD + 'description: "\\U00110000"\n', 0, "not YAML: a character or number is out of range", ""),
+        (HEAD + 'description: "\\uD800"\n', 0, "not YAML: a character or number is out of range", ""),
         ("? [a]\n: b\n", 1, "a key must be text", ""),
     ],
 )
@@ -136,6 +143,63 @@ def test_refusals_name_line_and_remedy(text: str, line: int, message: str, hint:
     assert message in error.message
     assert hint in error.hint
     assert (error.file, error.line or 0) == (FILE, line) or (line == 0 and error.line <= 1)
+
+
+MANY_FAULTS = """name: dev
+version: 1
+base: debian:sid
+enviroment: {}
+apt: [Git]
+files:
+- {destination: /a, source: none}
+- {destination: /b}
+binds: [{source: /c}, {source: /c}]
+resources:
+  gpuss: 1
+  time: 4x
+  mem: true
+  time: 1h
+"""
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    with pytest.raises(ProfileError) as caught:
+        parse_profile(MANY_FAULTS, FILE, check_profile_option)
+    first, *faults = caught.value.message.split("\n  ")
+    assert first == f"{FILE}: 9 faults"
+    assert [fault.split(":")[0] for fault in faults] == [f"line {line}" for line in (4, 5, 7, 8, 9, 11, 12, 13, 14)]
+    assert faults[0] == "line 4: unknown key `enviroment`; did you mean `environment`?"
+    assert faults[5] == "line 11: `resources.gpuss`: --gpuss is not an option of sbatch; did you mean --gpus?"
+
+
+def test_a_text_with_thousands_of_faults_gets_a_short_message() -> None:
+    message = refused(HEAD + "".join(f"key{number}: x\n" for number in range(2000))).message
+    assert message.endswith("\n  and 1980 more")
+    assert len(message.splitlines()) == 22
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("gpuss: 1", "--gpuss is not an option of sbatch; did you mean --gpus?"),
+        ("gpuss: false", "--gpuss is not an option of sbatch"),
+        ("job-name: x", "--job-name cannot be used for a session"),
+        ("gres: true", "--gres needs a value"),
+        ("contiguous: x", "--contiguous takes no value"),
+        ("gres: gpü", "not printable ASCII"),
+    ],
+)
+def test_wrong_options_are_refused_with_their_line(text: str, says: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        parse_profile(f"{HEAD}resources:\n  {text}\n", FILE, check_profile_option)
+    assert (caught.value.line, says in caught.value.message) == (5, True), caught.value.message
+
+
+def test_right_options_are_accepted() -> None:
+    text = HEAD + "resources: {time: 1h30m, mem: 1.5G, exclusive: true, contiguous: false, hold: true}\n"
+    assert parse_profile(text, FILE, check_profile_option).resources_as_options() == [
+        *("--time=1:30:00", "--mem=1536M", "--exclusive", "--hold")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,16 @@ def test_a_damaged_description_is_named_and_the_rest_still_listed(tmp_path: Path
         store.find("base", "1")
 
 
+def test_one_error_of_a_description_is_counted_as_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    description = publish(store, "base", "1").directory / "image.json"
+    content = json.loads(description.read_text())
+    content["profile"]["unknown"] = 1
+    description.write_text(json.dumps(content))
+    with pytest.raises(DamagedImageError, match=r"is damaged: 1 error$"):
+        store.find("base", "1")
+
+
 def test_an_image_published_before_is_asked_itself_where_its_squashfs_begins(tmp_path: Path) -> None:
     store = Store(tmp_path)
     old = publish(store, "base", "1", sif_bytes(offset=32768))

@@ -42,7 +42,7 @@ import sys
 from pathlib import Path
 from broker.service import journal
 journal.SOCKET = Path(sys.argv.pop(1))
-from broker.cli.app import main
+from broker.cli import main
 main()
 """
 

@@ -113,3 +113,23 @@ def test_a_build_that_hangs_is_ended(site: deploy.Site, tmp_path: Path, monkeypa
 def test_a_command_that_hangs_is_a_site_error(site: deploy.Site) -> None:
     with pytest.raises(deploy.SiteError, match=r"`sleep 60` did not end within 0\.1 s"):
         site.run("sleep 60", user="alice", seconds=0.1)
+
+
+@pytest.mark.parametrize(("options", "reached"), [((), False), (("--offline",), True)])
+def test_client_settings_with_credentials_end_the_demonstration_before_it_changes_anything(
+    options: tuple[str, ...], reached: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def up(*_: object, **__: object) -> deploy.Site:
+        raise LabError("the cluster would change now")
+
+    monkeypatch.setattr(demo, "check_root", lambda: None)
+    monkeypatch.setattr(demo, "install_programs", lambda _: 0)
+    monkeypatch.setattr(demo, "_checked", lambda port: port)
+    monkeypatch.setattr(deploy, "up", up)
+    monkeypatch.setenv("https_proxy", "http://user:SECRET@proxy.invalid:3128")
+    assert demo.main(list(options)) == 1
+    err = capsys.readouterr().err
+    assert ("the cluster would change now" in err) is reached
+    assert ("https_proxy: a URL with user:password@" in err) is not reached
+    assert ("make demo OFFLINE=1" in err) is not reached
+    assert "SECRET" not in err

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slurm.command_scheduler import CommandScheduler
+from slurm.queue_position import QueuedJob, startable_jobs
 from slurm.scheduler import FinishedJob, Job, NoAnswer, Refused
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S
@@ -141,6 +142,24 @@ def test_how_many_are_ahead(commands: Commands) -> None:
     assert {job.id: job.ahead for job in commands.jobs()} == {6: 3, 7: 1, 8: None, 9: 1, 10: None}
 
 
+def test_queue_has_every_waiting_job(commands: Commands) -> None:
+    squeue = SQUEUE.replace('assert os.environ["SLURM_TIME_FORMAT"] == "%s"', "")
+    commands.put("squeue", squeue.replace('"--states=all", "--sort=i"', '"--states=PENDING"'))
+    waits = JOB | {"State": "PENDING", "Reason": "Priority"}
+    commands.show(
+        waits | {"JobId": "1"},
+        waits | {"JobId": "2", "PriorityLong": "0"},
+        waits | {"JobId": "3", "Reason": "BeginTime"},
+        waits | {"JobId": "4", "Reason": "(Nodes required for job are DOWN, DRAINED)"},
+    )
+    queue = commands.ask(lambda scheduler: scheduler.queue())
+    assert queue[1] == QueuedJob(2, 0, "gpu", "Priority", "alice")
+    assert [job.id for job in startable_jobs(queue)] == [1, 4]
+    commands.show(waits | {"JobId": "many"})
+    with pytest.raises(NoAnswer, match="cannot be read"):
+        commands.ask(lambda scheduler: scheduler.queue())
+
+
 def test_no_jobs_is_an_answer(commands: Commands) -> None:
     commands.show()
     assert commands.jobs() == []
@@ -172,6 +191,17 @@ def test_names_and_comments_never_pass_for_records(commands: Commands, name: str
     assert [(job.id, job.user) for job in jobs] == [(8, "bob"), (7, "alice"), (9, "bob")]
     expected = (prefix + name).encode("latin-1").decode(errors="replace")
     assert jobs[0].name == jobs[2].name == expected
+
+
+def test_nodes_and_partitions_that_cannot_be_read_are_no_answer(commands: Commands) -> None:
+    for text in ("NodeName=c1 CPUTot=8", "PartitionName=gpu Default=YES"):
+        commands.put("scontrol", f"print({text!r})")
+        question = CommandScheduler.nodes if "Node" in text else CommandScheduler.partitions
+        with pytest.raises(NoAnswer, match="a line has no 'State'"):
+            commands.ask(question)
+        commands.put("scontrol", f"print({text!r}, end='')")
+        with pytest.raises(NoAnswer, match="cut off"):
+            commands.ask(question)
 
 
 def test_an_answer_that_is_cut_off_is_none(commands: Commands) -> None:
@@ -269,6 +299,28 @@ def test_cancel_that_slurm_refuses(commands: Commands) -> None:
     commands.put("scancel", "import sys; sys.exit('Kill job error on job id 7: Access/permission denied')")
     with pytest.raises(Refused, match="denied"):
         commands.ask(lambda scheduler: scheduler.cancel(7))
+
+
+@pytest.mark.parametrize(("value", "hidden"), [("none", set()), ("accounts,jobs,usage", {"accounts", "jobs", "usage"})])
+def test_private_data(commands: Commands, value: str, hidden: set[str]) -> None:
+    commands.put(
+        "scontrol", f"print('Configuration data as of …\\nPrivateData             = {value}\\nProctrackType = x')"
+    )
+    assert commands.ask(lambda scheduler: scheduler.private_data()) == hidden
+
+
+@pytest.mark.parametrize(
+    ("value", "stores"),
+    [("", False), ("JOB_ENV,JOB_SCRIPT", False), ("JOB_COMMENT", True), ("job_env,job_comment", True)],
+)
+def test_whether_accounting_stores_comments(commands: Commands, value: str, stores: bool) -> None:
+    lines = (
+        "Configuration data as of …",
+        f"AccountingStoreFlags    = {value}",
+        "AcctGatherEnergyType    = JOB_COMMENT",
+    )
+    commands.put("scontrol", f"print({chr(10).join(lines)!r})")
+    assert commands.ask(lambda scheduler: scheduler.stores_comments()) is stores
 
 
 def test_version_is_the_controller_s(commands: Commands) -> None:

@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
+from slurm.node_state import NodeCondition
+from slurm.nodes import Node
+from slurm.partitions import Partition
 from slurm.pyslurm_scheduler import PyslurmScheduler
+from slurm.queue_position import QueuedJob
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S
+from tests.processes import process_state
 
 # Answers each question by evaluating `reply` on it, having recorded its process id.
 WORKER = """
@@ -89,6 +94,29 @@ def test_a_job(pyslurm: Pyslurm) -> None:
         "a\nb\u2028\x1b",
         None,
     )
+
+
+def test_queue(pyslurm: Pyslurm) -> None:
+    queue = [[1, 5, "gpu", "Resources", "alice"], [2, 0, "gpu", "JobHeldUser", "bob"]]
+    (found,) = pyslurm.ask(f"{{'answer': {queue}}}", PyslurmScheduler.queue)
+    assert found == [QueuedJob(1, 5, "gpu", "Resources", "alice"), QueuedJob(2, 0, "gpu", "JobHeldUser", "bob")]
+
+
+def test_nodes_are_those_of_the_command_that_the_worker_runs(pyslurm: Pyslurm) -> None:
+    reply = "{'answer': f\"NodeName=c1 State=MIXED+DRAIN Comment={request['command'][0]} Reason=new kernel\\n\"}"
+    (found,) = pyslurm.ask(reply, PyslurmScheduler.nodes)
+    assert found == {"c1": Node("c1", NodeCondition.DRAINING, "new kernel", "MIXED+DRAIN")}
+    for broken in ("'NodeName=c1 State=IDLE'", "'NodeName=c1\\n'"):
+        (error,) = pyslurm.ask(f"{{'answer': {broken}}}", PyslurmScheduler.nodes)
+        assert isinstance(error, NoAnswer)
+
+
+def test_partitions(pyslurm: Pyslurm) -> None:
+    record = {"name": "gpu", "state": "UP", "is_default": True, "is_hidden": False, "is_reserved": False, "nodes": 3}
+    names = {"groups": ["ALL"], "accounts": ["a", "b"], "qos": ["ALL"]}
+    limits = {"max_time_s": 60, "default_time_s": None, "max_cpus_per_node": None, "max_memory_mib": None}
+    (found,) = pyslurm.ask(f"{{'answer': [{record | names | limits!r}]}}", PyslurmScheduler.partitions)
+    assert found == {"gpu": Partition("gpu", "UP", is_default=True, accounts=("a", "b"), max_time_s=60, nodes=3)}
 
 
 def test_an_answer_of_many_megabytes(pyslurm: Pyslurm) -> None:
@@ -243,8 +271,7 @@ def test_a_question_that_is_given_up_while_the_worker_starts_holds_up_nobody(tmp
 
     asyncio.run(asyncio.wait_for(ask_and_give_up(), 20))
     if pid.exists() and (number := pid.read_text().strip()):
-        stat = Path(f"/proc/{number}/stat")
         deadline = time.monotonic() + DEADLINE_S
-        while stat.exists() and " Z " not in stat.read_text():
+        while process_state(int(number)) not in "ZX":
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -10,6 +10,7 @@ import pytest
 
 from slurm.run import MAX_STDERR_CHARACTERS, CommandError, FinishedCommand, run_command
 from tests.deadlines import DEADLINE_S
+from tests.processes import process_state
 
 # Starts a grandchild in the same process group, writes both process ids, and stays.
 FAMILY = 'sleep 600 & echo "$$ $!" >"$1.new"; mv "$1.new" "$1"; wait'
@@ -23,11 +24,7 @@ async def until_exists(path: Path) -> None:
 
 def ended(pid: int) -> bool:
     """Whether the process has ended; a zombie that its new parent has not collected yet has."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return True
-    return state == "Z"
+    return process_state(pid) in "ZX"
 
 
 def assert_all_end(pids: Path) -> None:

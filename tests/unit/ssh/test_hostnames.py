@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from broker.errors import InvalidInputError
 from broker.names import NAME_PATTERN
-from broker.ssh.host_names import SessionHost, gateway_host
+from broker.ssh.host_names import GatewayLogin, SessionHost, gateway_host
 
 OWNERS = st.from_regex(r"\A[a-z_][a-z0-9_.-]{0,31}\Z")
 NAMES = st.from_regex(rf"\A{NAME_PATTERN[1:-1]}\Z")
@@ -80,3 +80,22 @@ def test_any_text_is_a_session_or_refused(text: str, domain: str) -> None:
 def test_the_gateways_own_name_is_no_session() -> None:
     with pytest.raises(InvalidInputError):
         SessionHost.parse(gateway_host("berth"), "berth", "me")
+
+
+@pytest.mark.parametrize(
+    ("text", "user", "session"),
+    [
+        ("alice", "alice", ""),
+        ("alice+alice.dev.berth", "alice", "dev"),
+        ("alice+dev.berth", "alice", "dev"),
+        ("alice+DEV", "alice", "dev"),
+        ("alice+bob.dev.berth", "alice", ""),
+        ("alice+%h", "alice", ""),
+        ("alice+", "alice", ""),
+        ("alice+dev+ci", "alice", ""),
+        ("+dev", "", "dev"),
+    ],
+)
+def test_login_name_at_the_gateway_may_name_the_users_own_session(text: str, user: str, session: str) -> None:
+    login = GatewayLogin.parse(text)
+    assert (login.user, login.session_name("berth")) == (user, session)

@@ -14,9 +14,10 @@ from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError
 from broker.names import new_id
 from broker.schema import volumes
+from broker.schema.checks import CheckRequest
 from broker.schema.environments import EnvironmentRequest, PromoteRequest
 from broker.schema.login import KeyView, UserCertificateRequest
-from broker.schema.sessions import ConnectPolicy, JobView, SessionState, StartRequest
+from broker.schema.sessions import ConnectPolicy, JobView, RenameRequest, SessionState, StartRequest
 from broker.schema.site import DoctorCheck, EventView
 from tests.component.controller.api.api_server import ME, a_connection, every_call, make, serving
 from tests.fakes.controller import ScriptedController, view
@@ -26,11 +27,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from broker.schema.watch import SessionsEvent
+
+
+def _first_event(client: Client) -> SessionsEvent:
+    with client.watch() as watch:
+        return next(watch)
+
 
 CALLS: dict[str, Callable[[Client], object]] = {
+    "watch": _first_event,
     "site": lambda c: c.site(),
+    "cluster": lambda c: c.cluster(),
     "sessions": lambda c: c.sessions(),
     "session": lambda c: c.session("dev"),
+    "session, refreshed": lambda c: c.session("dev", refresh=True),
     "session, waiting": lambda c: c.session("dev", after=0, wait=0.01),
     "start": lambda c: c.start("dev", StartRequest()),
     "stop": lambda c: c.stop("dev"),
@@ -56,6 +67,9 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "idle": lambda c: c.set_idle("dev", "8h"),
     "stop time": lambda c: c.set_stop_time("dev", 4e9),
     "resize": lambda c: c.resize("dev", ["--mem=2G"]),
+    "resize that is withdrawn": lambda c: (c.resize("dev", ["--mem=2G"]), c.withdraw_resize("dev"))[1],
+    "check": lambda c: c.check("dev", CheckRequest(restart=True)),
+    "check of what cannot be": lambda c: c.check("dev", CheckRequest(delete_snapshot="nosuch")),
     "extend": lambda c: c.extend("dev", 3600),
     "jobs": lambda c: c.jobs("dev"),
     "connecting": lambda c: c.set_connecting("dev", ConnectPolicy(wait=30)),
@@ -66,6 +80,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "promote": lambda c: c.promote(new_id(), PromoteRequest(name="job", job="7")),
     "missing session": lambda c: c.session("none"),
     "missing start": lambda c: c.start("none", StartRequest()),
+    "missing restart": lambda c: c.restart("none"),
     "missing key": lambda c: c.remove_key("SHA256:none"),
     "health": lambda c: c.health(),
 }
@@ -76,6 +91,7 @@ KEEPING: dict[str, Callable[[Client], object]] = {
     "snapshots": lambda c: c.snapshots("dev"),
     "diff": lambda c: c.diff("dev", "one"),
     "diff over the profile": lambda c: c.diff("dev"),
+    "diff of two snapshots": lambda c: c.diff("dev", "one", "one"),
     "diff of content": lambda c: c.diff("dev", "one", content=True),
     "size": lambda c: c.size("dev"),
     "verify": lambda c: c.verify("dev"),
@@ -87,7 +103,8 @@ KEEPING: dict[str, Callable[[Client], object]] = {
     "delete the clone": lambda c: c.delete("two"),
     "deleted": lambda c: c.deleted(),
     "restore": lambda c: c.restore("two", volumes.RestoreRequest(name="three")),
-    "delete for good": lambda c: c.delete("three", purge=True),
+    "rename": lambda c: c.rename("three", RenameRequest(name="four")),
+    "delete for good": lambda c: c.delete("four", purge=True),
     "gc": lambda c: c.gc(volumes.GcRequest()),
     "root": lambda c: c.root("dev"),
     "commit of root": lambda c: c.commit_root("dev"),
@@ -100,6 +117,7 @@ ANSWERS = {
     "diff": "DiffReport",
     "diff over the profile": "DiffReport",
     "diff of content": "DiffReport",
+    "diff of two snapshots": "DiffReport",
     "size": "SizeReport",
     "verify": "VerifyReport",
     "delete snapshot": "SnapshotView",

@@ -48,7 +48,8 @@ def test_every_call_but_two_refuses_who_has_no_identity(directory: Path) -> None
             assert len(calls) >= 18
             for method, path in calls:
                 filled = re.sub(r"\{[^}]*\}", "dev", path)
-                response = await client.request(method, filled, json={} if method == "post" else None)
+                accept = {"Accept": "application/json, text/event-stream"}
+                response = await client.request(method, filled, json={} if method == "post" else None, headers=accept)
                 if path in OPEN:
                     assert response.status_code == 200, path
                 else:
@@ -74,7 +75,11 @@ def test_another_user_sees_nothing_and_is_refused_what_is_not_theirs(directory: 
     async def scenario() -> None:
         core = make(directory)
         await core.ready(user=ME)
+        await core.start("waiting", user=ME)
         async with serving(core) as path:
+            status, cluster = await as_other(path, "GET", "/v1/cluster")
+            assert (status, cluster["queue"]["ahead_of"], len(cluster["queue"]["jobs"])) == (200, [], 1)
+            assert "waiting" not in json.dumps(cluster)
             assert (await as_other(path, "GET", "/v1/site"))[1]["user"] == OTHER
             assert await as_other(path, "GET", "/v1/sessions") == (200, {"sessions": []})
             assert await as_other(path, "GET", "/v1/events") == (200, {"events": []})

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import string
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, generate_latest
 
+from broker.controller.api import request_limits
+from broker.controller.api.request_limits import RequestLimits
 from broker.controller.metrics import LAUNCHER_OUTCOMES, OTHER, observe_launcher
 from tests.component.controller.api.api_server import calling, make, raw, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
+    from starlette.types import Message, Receive, Scope, Send
 
 
 def test_requests_are_counted_by_the_routes_pattern_and_not_by_what_was_asked_for(directory: Path) -> None:
@@ -100,3 +107,29 @@ def test_a_head_that_is_too_long_reaches_no_route(directory: Path) -> None:
             assert series() == before
 
     asyncio.run(scenario())
+
+
+def test_the_time_of_a_stream_ends_where_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[float] = []
+    now = 0.0
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal now
+        del scope, receive
+        now += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        now += 3600
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ignore(_: Message) -> None:
+        """Send to no client."""
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    monkeypatch.setattr(request_limits, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(request_limits, "observe_request", lambda *values: times.append(values[-1]))
+    limits = RequestLimits(stream, contextlib.nullcontext, frozenset({"GET"}))
+    scope = {"type": "http", "method": "GET", "headers": []}
+    asyncio.run(limits(scope, receive, ignore))
+    assert times == [1.0]

@@ -123,7 +123,8 @@ def test_the_document_describes_every_answer_and_every_failure(directory: Path) 
                 }
                 assert failures == {"#/components/schemas/ErrorBody"}, (method, target)
                 answer = next(value for key, value in call["responses"].items() if key.startswith("2"))
-                assert answer["content"]["application/json"]["schema"], (method, target)
+                kind = "text/event-stream" if target == "/v1/sessions/watch" else "application/json"
+                assert answer["content"][kind]["schema"], (method, target)
 
     asyncio.run(scenario())
 

@@ -14,6 +14,7 @@ from broker.client.client import Client
 from broker.controller.api import protocol
 from broker.names import new_id
 from broker.schema.base import ErrorBody
+from broker.schema.environments import EnvironmentRequest, EnvironmentView
 from tests.component.controller.api.api_server import ME, calling, calls_under_way, make, refusal, serving, waiting_for
 from tests.deadlines import DEADLINE_S
 from tests.fakes.gateway_world import until
@@ -178,6 +179,46 @@ def test_a_question_that_is_not_held_says_what_to_wait_for(directory: Path) -> N
             over = await client.post("/v1/resolve", json=question | {"hold": False, "waited": 12})
             assert over.json().keys() == {"reason", "message", "hint"}, "a gateway of before knows no more"
             assert over.json()["reason"] == "conflict"
+
+    asyncio.run(scenario())
+
+
+def test_environment_of_a_caller_that_left_is_removed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C in `berth sbatch --env`, no job is submitted in it."""
+
+    async def scenario() -> None:
+        core = make(directory)
+        await core.ready(user=ME)
+        begun, go, made = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        original, discard = core.environments.make, core.environments.discard
+
+        async def slow(user: str, request: EnvironmentRequest) -> EnvironmentView:
+            begun.set()
+            await go.wait()
+            return await original(user, request)
+
+        async def discarded(user: str, environment_id: str) -> list[EnvironmentView]:
+            gone = await discard(user, environment_id)
+            made.set()
+            return gone
+
+        monkeypatch.setattr(core.environments, "make", slow)
+        monkeypatch.setattr(core.environments, "discard", discarded)
+        async with serving(core) as path:
+            _, writer = await asyncio.open_unix_connection(path)
+            body = b'{"of": "dev"}'
+            head = "POST /v1/environments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            await asyncio.wait_for(begun.wait(), DEADLINE_S)
+            writer.close()
+            await writer.wait_closed()
+            await asyncio.to_thread(Client(path).site)
+            go.set()
+            await asyncio.wait_for(made.wait(), DEADLINE_S)
+            assert await core.environments.all(ME) == []
+            monkeypatch.undo()
+            kept = await asyncio.to_thread(Client(path).make_environment, EnvironmentRequest(of="dev"))
+            assert [each.id for each in await core.environments.all(ME)] == [kept.id]
 
     asyncio.run(scenario())
 

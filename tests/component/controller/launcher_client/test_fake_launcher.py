@@ -366,6 +366,8 @@ def test_looking_into_volumes_changes_nothing(kind: str, tmp_path: Path) -> None
             write(launcher, tmp_path, "other")
             report = await launcher.diff(USER, DiffArguments(session=ID, snapshot=1, **SIF), base="snapshot 1")
             assert [(each.change, each.volume) for each in report.files] == [("M", "home")]
+            same = await launcher.diff(USER, DiffArguments(session=ID, snapshot=1, until=1, **SIF), base="snapshot 1")
+            assert same.files == []
             size = await launcher.size(USER, ID)
             assert [line.what for line in size.lines] == ["home", "system", "snapshot 1"]
             assert (await launcher.verify(USER, ID)).problems == []

@@ -17,9 +17,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy.exc import StatementError
 from sqlmodel import SQLModel
 
+from broker.controller.registry.credential_models import Key
 from broker.controller.registry.database import MIGRATIONS, open_registry
 from broker.controller.registry.filesystem import network_file_system
-from broker.controller.registry.models import Key
 from broker.controller.registry.registry import EventEntry, JobChange, Registry
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import ConflictError, InvalidInputError, NotFoundError
@@ -35,13 +35,11 @@ START = EventEntry("alice", "start")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'registry.db'}"
-        return
+        return f"sqlite:///{tmp_path / 'registry.db'}"
     server: PostgreSQL = request.getfixturevalue("postgresql")
-    yield server.url
-    server.clear()
+    return server.url
 
 
 @pytest.fixture
@@ -164,7 +162,7 @@ def _under_the_first_tables(url: str) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
         session = make_session(owner="alice")
-        old = session.job.model_dump() | session.model_dump()
+        old = session.job.model_dump() | session.model_dump() | {"expected_start_at": 2.0}
         table = sqlalchemy.Table("session", sqlalchemy.MetaData(), autoload_with=connection)
         values = {column.name: old[column.name] for column in table.columns}
         values |= {"state": "stopped", "options": ["--mem=1G"], "job_id": 7, "node": "c1"}

@@ -33,15 +33,14 @@ from tests.fakes.scheduler import FakeScheduler
 from tests.postgresql import running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.postgresql import PostgreSQL
 
 
 @pytest.fixture
-def server(postgresql: PostgreSQL) -> Iterator[PostgreSQL]:
-    yield postgresql
-    postgresql.clear()
+def server(postgresql: PostgreSQL) -> PostgreSQL:
+    return postgresql
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -19,6 +19,7 @@ from broker.launcher.arguments import (
     DiffArguments,
     EnvironmentArguments,
     ImageArguments,
+    OwnImageArguments,
     PromoteArguments,
     SnapshotArguments,
     SwitchArguments,
@@ -61,6 +62,7 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
     "submit": (lambda it: it.submit("alice", ID, 1, options=[], files={}, limit=9), {"job_id": 7}),
     "keys": (lambda it: it.keys("alice"), {"text": "a key\n"}),
     "log": (lambda it: it.log("alice", ID, 100), {"text": "said\n"}),
+    "terminals": (lambda it: it.terminals("alice", ID), {"text": "1.0 2\n"}),
     "manifests": (lambda it: it.manifests("alice"), {"manifests": {ID: "{}"}, "trash": {}}),
     "trashed": (lambda it: it.trashed_manifests("alice"), {"manifests": {}, "trash": {ID: "{}"}}),
     "probe": (lambda it: it.probe("alice"), {"driver": "overlay", "why": "it works"}),
@@ -84,6 +86,7 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
         lambda it: it.promote("alice", PromoteArguments(session=ID, operation=ID, source=ID, job="7", files={})),
         {"volumes": VOLUMES, "host_key": HOST_KEY},
     ),
+    "renew": (lambda it: it.renew_host_key("alice", ID), {"host_key": HOST_KEY}),
     "untrash": (lambda it: it.restore("alice", ID), {"volumes": VOLUMES, "host_key": HOST_KEY}),
     "snapshots": (lambda it: it.snapshots("alice", ID), {"snapshots": [SNAPSHOT], "volumes": VOLUMES}),
     "environment": (
@@ -95,6 +98,10 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
     "environments": (
         lambda it: it.environments("alice"),
         {"environments": [{**ENVIRONMENT, "job_id": 7, "jobs": [BATCH_JOB]}]},
+    ),
+    "own_image": (
+        lambda it: it.own_image("alice", OwnImageArguments(profile="mine", packages=True)),
+        {"store": "/x", "names": ["mine"], "versions": ["1"], "version": "1", "description": "{}", "size": 1},
     ),
     "usage": (lambda it: it.usage("alice"), {"bytes": 1}),
     "gc": (
@@ -128,7 +135,7 @@ BAD_JOBS: list[Any] = [0, -1, 2**40, 10**30, "x", None, [], INFINITE]
 BAD_MANIFESTS: list[Any] = [{"../up": ""}, {ID: LONG}, {ID: 7}, [], None]
 BAD_TEXTS: list[Any] = [LONG, 7, None, ["x"], "\ud800"]
 BAD: list[tuple[str, Place, Any]] = [
-    *((verb, ("host_key",), each) for verb in ("prepare", "clone", "promote", "untrash") for each in BAD_KEYS),
+    *((verb, ("host_key",), each) for verb in ("prepare", "clone", "promote", "untrash", "renew") for each in BAD_KEYS),
     *((verb, ("volumes", *place), each)
       for verb in ("prepare", "snapshot", "clone", "promote", "untrash", "snapshots") for place, each in BAD_VOLUMES),
     ("clone", ("source", "driver"), LONG),
@@ -136,7 +143,7 @@ BAD: list[tuple[str, Place, Any]] = [
       for verb, of in (("snapshot", ("snapshot",)), ("switch", ("before",)), ("snapshots", ("snapshots", 0)))
       for place, each in BAD_SNAPSHOTS),
     *(("submit", ("job_id",), each) for each in BAD_JOBS),
-    *((verb, ("text",), each) for verb in ("keys", "log") for each in BAD_TEXTS),
+    *((verb, ("text",), each) for verb in ("keys", "log", "terminals") for each in BAD_TEXTS),
     *(("manifests", ("manifests",), each) for each in BAD_MANIFESTS),
     ("trashed", ("trash",), {ID: LONG}),
     *(("probe", ("driver",), value) for value in ("other", LONG, None)),
@@ -146,6 +153,11 @@ BAD: list[tuple[str, Place, Any]] = [
     *(("environments", ("environments", 0, *path), value) for path, value in (
         (("id",), "../up"), (("of",), LONG), (("directory",), LONG), (("driver",), "x"), (("used_at",), NAN),
         (("created_at",), INFINITE), (("job_id",), 10**30), (("jobs", 0, "work"), LONG), (("jobs", 0, "key"), "x"),
+    )),
+    *(("own_image", path, value) for path, value in (
+        (("store",), "/x\nBERTH_ROOT=yes"), (("store",), "relative"), (("store",), LONG), (("names",), ["../up"]),
+        (("names",), ["x"] * 2000), (("versions", 0), "../1"), (("version",), "1/2"), (("description",), LONG * 5),
+        (("size",), 2**70), (("offset",), -1), (("packages",), LONG * 3), (("problem",), LONG),
     )),
     *(("usage", ("bytes",), value) for value in (-1, 2**63, 10**30, INFINITE, "x", None)),
     ("gc", ("sessions",), ["../up"]),

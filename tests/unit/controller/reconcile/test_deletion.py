@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +19,10 @@ from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.registry import Transition
+    from broker.launcher.argument_types import Arguments
 
 GRACE = 7 * 86400.0
 
@@ -184,14 +189,23 @@ def test_a_restore_that_fails_after_its_answer_leaves_it_deleted_too(
 
     async def scenario() -> None:
         core = await deleted(tmp_path, clock)
-        core.launcher.failures["untrash"] = LauncherError("space", "Disk quota exceeded")
+        answered, really = asyncio.Event(), core.launcher._call
+
+        async def fails_after_the_answer(user: str, arguments: Arguments) -> dict[str, Any]:
+            if arguments.VERB != "untrash":
+                return await really(user, arguments)
+            await answered.wait()
+            raise LauncherError("space", "Disk quota exceeded")
+
+        core.launcher._call = fails_after_the_answer  # type: ignore[method-assign] # until the answer is there
         view = await core.deleted.restore("alice", "dev", "other")
         assert view.state is SessionState.CHANGING
+        answered.set()
         await core.settle()
         assert core.registry.find("alice", "other") is None
         (view,) = await core.deleted.all("alice")
         assert (view.name, view.state, view.kept_until) == ("dev", SessionState.DELETED, clock.now + GRACE)
-        core.launcher.failures.clear()
+        core.launcher._call = really  # type: ignore[method-assign]
         await core.deleted.restore("alice", "dev", None)
         await core.settle()
         assert core.row().state is SessionState.STOPPED
@@ -213,5 +227,34 @@ def test_gc_says_what_it_would_remove_and_then_removes_it(tmp_path: Path, clock:
         assert (await core.deleted.gc("alice", dry_run=False)).layers == 1
         assert (await core.deleted.gc("alice", dry_run=False)).layers == 0
         assert [view.name for view in await core.deleted.all("alice")] == ["dev"]
+
+    asyncio.run(scenario())
+
+
+def test_a_request_does_not_wait_for_the_end_of_the_attempt_before(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure of the first one is recorded, and so answered, before its attempt has ended."""
+
+    async def scenario() -> None:
+        core = await deleted(tmp_path, clock)
+        released = asyncio.Event()
+        registry = core.operations._registry
+
+        async def update(session_id: str, decide: Transition) -> Session:
+            session = await registry.update(session_id, decide)
+            await released.wait()
+            return session
+
+        slow = SimpleNamespace(require=registry.require, update=update)
+        core.launcher.failures["untrash"] = LauncherError("space", "Disk quota exceeded")
+        with monkeypatch.context() as patch:
+            patch.setattr(core.operations, "_registry", slow)
+            with pytest.raises(NoSpaceError):
+                await core.deleted.restore("alice", "dev", "other")
+        core.launcher.failures.clear()
+        assert (await core.deleted.restore("alice", "dev", None)).state is SessionState.STOPPED
+        released.set()
+        await core.settle()
 
     asyncio.run(scenario())

@@ -15,7 +15,7 @@ from broker.errors import ConflictError
 from broker.names import new_id
 from broker.schema.connections import CONNECTION_TIMEOUT_S, ConnectionRecord, ConnectionReport
 from broker.schema.sessions import IdleChoice, SessionState, StartRequest, StopTime
-from broker.status_text import describe_deadline
+from broker.text.status import describe_deadline
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, ready
 from tests.fakes.core import Clock, Core, publish, site_config
@@ -88,7 +88,7 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
         assert at == pytest.approx(began + 8 * HOUR, abs=3)
         assert file(core, "idle") == f"8h\n{int(at)}\n"
         assert "idle since " in describe_deadline(core.row().view(), clock.now)
-        assert await core.connect.notices("alice") != []
+        assert await core.connect.notices("alice") != {}
         clock.now = at - 1
         await core.tick()
         assert core.row().state is SessionState.READY

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.reconcile import loop
 from broker.controller.reconcile.observation import observe, record_end
 from broker.controller.reconcile.state import Outcome
 from broker.controller.registry.registry import EventEntry
 from broker.schema.sessions import SessionState
-from broker.status_text import describe_state
+from broker.text.status import describe_state
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
@@ -35,7 +36,7 @@ def test_a_session_goes_from_queued_to_ready_and_its_end_is_seen(tmp_path: Path,
         await core.tick()
         waiting = core.row()
         assert (waiting.state, waiting.reason) == (SessionState.QUEUED, "Resources")
-        assert waiting.job.expected_start_at == clock.now + 60
+        assert (await core.sessions.show("alice", "dev")).expected_start_at == clock.now + 60
         scheduler.start(job)
         await core.tick()
         assert (core.row().state, core.row().endpoint) == (SessionState.STARTING, None)
@@ -170,9 +171,10 @@ def test_data_that_cannot_be_removed_is_said_and_tried_again(tmp_path: Path, mon
         session = core.registry.create(make_session(state=SessionState.STOPPED), EventEntry("alice", "start"))
         core.launcher.failures["trash"] = LauncherError("files", "Permission denied")
         await core.sessions.delete("alice", "dev")
-        waiting = core.changes.next()
+        waiting = asyncio.create_task(core.changes.wait([session.id], core.changes.number, 10 * DEADLINE_S))
         await core.tick()
-        assert waiting.is_set()
+        async with asyncio.timeout(DEADLINE_S):
+            await waiting
         assert core.row().state is SessionState.DELETING
         assert "Permission denied" in core.row().reason
         core.launcher.failures.clear()
@@ -213,6 +215,29 @@ def test_the_loop_outlives_a_tick_that_fails_and_looks_when_woken(tmp_path: Path
     asyncio.run(scenario())
 
 
+def test_refresh_of_a_session_queries_slurm_at_once(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `berth exec`, whose session may have ended since the last query."""
+    monkeypatch.setattr(loop, "AGE_FACTOR", 1e9)
+    monkeypatch.setattr(loop, "MOVING_QUERY_S", 10 * DEADLINE_S)
+
+    async def scenario() -> None:
+        await core.start()
+        job = core.row().job.job_id
+        assert job is not None
+        running = asyncio.create_task(core.reconciler.run())
+        async with asyncio.timeout(DEADLINE_S):
+            queued = await core.sessions.show("alice", "dev", after=core.row().revision, wait=10 * DEADLINE_S)
+            core.scheduler.start(job)
+            assert (await core.sessions.show("alice", "dev", after=queued.revision, wait=0.05)).state == queued.state
+            await core.sessions.show("alice", "dev", refresh=True)
+            await core.sessions.show("alice", "dev", after=queued.revision, wait=10 * DEADLINE_S)
+        assert core.row().state is SessionState.STARTING
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
 def test_the_place_in_the_queue_is_kept_up_to_date(tmp_path: Path, clock: Clock) -> None:
     async def scenario() -> None:
         scheduler = FakeScheduler(now=clock.time)
@@ -222,7 +247,8 @@ def test_the_place_in_the_queue_is_kept_up_to_date(tmp_path: Path, clock: Clock)
         seen = []
         for job in [*others, core.row().job.job_id or 0]:
             await core.tick()
-            seen.append((core.row().job.ahead, describe_state(core.row().view(), clock.now)))
+            view = await core.sessions.show("alice", "dev")
+            seen.append((view.ahead, describe_state(view, clock.now)))
             scheduler.start(job)
         await core.tick()
         assert seen == [
@@ -230,6 +256,6 @@ def test_the_place_in_the_queue_is_kept_up_to_date(tmp_path: Path, clock: Clock)
             (1, "queued; 1 job ahead"),
             (0, "queued; first in line"),
         ]
-        assert core.row().job.ahead is None
+        assert (await core.sessions.show("alice", "dev")).ahead is None
 
     asyncio.run(scenario())

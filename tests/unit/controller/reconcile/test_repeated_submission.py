@@ -10,7 +10,7 @@ from broker.schema.sessions import SessionState
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher
 from tests.fakes.rows import make_session
-from tests.fakes.scheduler import FakeScheduler, SlowScheduler
+from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +35,7 @@ def test_an_answer_that_is_older_than_the_submission_does_not_repeat_it(tmp_path
     """The tick saw the session before it had been submitted, and acts on that only when it has been."""
 
     async def scenario() -> None:
-        scheduler = SlowScheduler()
-        core = Core.make(site_config(tmp_path), FakeLauncher(scheduler))
+        core = Core.make(site_config(tmp_path), FakeLauncher(FakeScheduler()))
         image = core.stores.find("base")
         row = make_session(state=SessionState.SUBMITTING, digest=image.digest, image_path=str(image.path), host_key="")
         session = core.registry.create(row, EventEntry("alice", "start"))

@@ -12,7 +12,7 @@ from broker.controller.reconcile.succession import should_continue, successor_du
 from broker.controller.registry.manifest import Manifest
 from broker.errors import ConflictError, ExitCode, InvalidInputError
 from broker.schema.sessions import ContinuationChoice, SessionState, StartRequest, StopTime
-from broker.status_text import describe_deadline
+from broker.text.status import describe_deadline
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, ready, view

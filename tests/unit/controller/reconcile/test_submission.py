@@ -12,16 +12,19 @@ import asyncssh
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from broker.cli.advice import explain_session
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.submission import UNCONFIRMED, allowed_binds, job_env
+from broker.controller.reconcile.binds import allowed_binds
+from broker.controller.reconcile.job_files import job_env
+from broker.controller.reconcile.submission import UNCONFIRMED
 from broker.controller.registry.registry import EventEntry
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import RefusedError
 from broker.schema.sessions import OTHER_HOST_KEY, SessionState, StartRequest
 from broker.ssh import host_key
 from broker.ssh.keys import PublicKey
+from broker.text.advice import explain_session
 from profiles.image.store import Store
+from profiles.recipe.service import Service, parse_services
 from profiles.recipe.spec import parse_profile
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config
@@ -44,10 +47,42 @@ def test_the_job_gets_its_files_and_the_options_of_site_profile_and_user(tmp_pat
         session = core.row()
         assert "submit alice 1 --time=1:00:00 --mem=1G --partition=cpu" in core.launcher.asked
         files = core.launcher.directories["alice", session.id].files
-        assert files["job.env"] == job_env(session, 1, [], OFFSET) + "BERTH_SAVE_EVERY=600\n"
+        assert (
+            files["job.env"]
+            == job_env(session, 1, [], OFFSET) + "BERTH_SAVE_EVERY=600\nBERTH_TMP_DIRECTORIES=/tmp,/var/tmp\n"
+        )
         assert json.loads(files["manifest.json"])["host_key"] == session.host_key
         assert files["host_certificate"].startswith("ssh-ed25519-cert-v01@openssh.com ")
         assert (session.state, session.job.job_id) == (SessionState.QUEUED, 1)
+
+    asyncio.run(scenario())
+
+
+def test_job_gets_the_services_of_its_profile(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        core = make(tmp_path)
+        publish(Store(tmp_path / "store"), "web", extra="services: [{name: page, command: serve, shell: true}]\n")
+        for name, profile in (("one", "web"), ("two", "base")):
+            await core.start(name, request=StartRequest(profile=profile))
+        services = [core.launcher.directories["alice", core.row(name).id].files["services"] for name in ("one", "two")]
+        assert "command=serve\n" in services[0]
+        assert parse_services(services[0]) == [Service(name="page", command="serve", socket="page.sock", shell=True)]  # noqa: S604 - no process is started
+        assert services[1] == ""
+
+    asyncio.run(scenario())
+
+
+def test_wrong_options_of_a_profile_are_blamed_on_the_profile(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        core = make(tmp_path)
+        publish(Store(tmp_path / "store"), "old", extra="resources: {gpuss: 1}\n")
+        with pytest.raises(
+            RefusedError, match="the profile old@1 has a wrong option in its `resources`: --gpuss"
+        ) as no:
+            await core.start(request=StartRequest(profile="old"))
+        assert "ask the publisher of old for a corrected version" in no.value.hint
+        assert core.registry.find("alice", "dev") is None
+        assert {words.split()[0] for words in core.launcher.asked} == {"own_image"}, "nothing was begun"
 
     asyncio.run(scenario())
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.config.settings import WatchSettings
+from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.access import allowed, resolve
+from broker.controller.sessions.watch import SessionWatches
+from broker.controller.wakeup import ChangeNotifier
 from broker.errors import NotFoundError
 from broker.schema.permissions import Permission
+from broker.schema.states import SessionState
 from tests.fakes.rows import make_session as session
 
 if TYPE_CHECKING:
@@ -38,6 +44,32 @@ def test_the_owner_may_and_nobody_else(registry: AsyncRegistry, user: str, owner
     else:
         with pytest.raises(NotFoundError):
             asyncio.run(resolve(registry, user, owner, "dev", permission))
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_watch_has_the_sessions_of_its_user_only(registry: AsyncRegistry, user: str) -> None:
+    """Also if it is told that another user's session has changed: a user may give a job any session's name."""
+
+    async def scenario() -> None:
+        for owner in USERS[:2]:
+            row = (await registry.sessions_of(owner))[0]
+            await registry.update(row.id, lambda _: ({"state": SessionState.STOPPED}, None))
+        changes = ChangeNotifier()
+        watches = SessionWatches(
+            settings=WatchSettings(), registry=registry, observed=ObservedSlurm(changes), changes=changes
+        )
+        stream = await watches.open(user, "")
+        stopping = asyncio.Event()
+        events = stream.events(stopping)
+        owners = {view["owner"] for view in json.loads((await anext(events)).split(b"data: ")[1])["sessions"]}
+        assert owners == {user} & set(USERS[:2])
+        for owner in USERS[:2]:
+            changes.recorded((await registry.sessions_of(owner))[0].id, user)
+        stopping.set()
+        assert [part async for part in events] == []
+        stream.close()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("permission", list(Permission))

@@ -12,7 +12,8 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import ConflictError, NoSpaceError, NotFoundError, RefusedError
 from broker.names import new_id
 from broker.schema.environments import EnvironmentRequest, PromoteRequest
-from broker.schema.sessions import SessionState
+from broker.schema.sessions import SessionState, StartRequest
+from profiles.image.store import Store
 from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler, SilentScheduler
@@ -120,6 +121,24 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
         publish_again(core)
         with pytest.raises(RefusedError, match="was replaced by another one"):
             await core.environments.make("alice", DEV)
+
+    play(tmp_path, scenario)
+
+
+def test_forbidden_binds_are_refused_before_the_copy(tmp_path: Path) -> None:
+    async def scenario(core: Core) -> None:
+        core.config.storage.binds.append("/data")  # until the session runs
+        publish(Store(tmp_path / "store"), "bound", extra="binds: [{source: /data}]\n")
+        await core.start("dev", "alice", StartRequest(profile="bound"))
+        job = core.row().job.job_id
+        assert job is not None
+        core.scheduler.start(job)
+        core.announce(core.row())
+        await core.tick()
+        core.config.storage.binds.clear()
+        with pytest.raises(RefusedError, match="binds /data"):
+            await core.environments.make("alice", DEV)
+        assert await core.snapshots.snapshots("alice", "dev") == [], "nothing was copied"
 
     play(tmp_path, scenario)
 

@@ -279,7 +279,11 @@ def test_unheld_question_says_what_to_wait_for(tmp_path: Path, clock: Clock) -> 
     play(tmp_path, scene)
 
 
-def test_all_who_waited_for_a_refused_start_hear_why(tmp_path: Path, clock: Clock) -> None:
+def test_all_who_waited_for_a_refused_start_hear_why(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.controller.sessions.connect.START_WAIT_S", DEADLINE_S)
+
     async def scene() -> None:
         core, launcher = await refusing_core(tmp_path, clock)
         asked = [asyncio.create_task(core.connect.connect("alice", "dev", hold=False)) for _ in range(20)]
@@ -349,13 +353,15 @@ def test_client_that_has_left_waits_no_more(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_on_its_way_is_told_at_the_next_login(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await rest(core, clock)
-        assert await core.connect.notices("alice") == []
+        assert await core.connect.notices("alice") == {}
         await core.start()
-        assert await core.connect.notices("alice") == ["dev is queued"]
-        assert await core.connect.notices("bob") == []
+        assert await core.connect.notices("alice") == {"dev": "dev is queued", "": "dev is queued"}
+        assert await core.connect.notices("bob") == {}
         make_ready(core)
         await core.tick()
-        assert await core.connect.notices("alice") == []
+        assert await core.connect.notices("alice") == {}
+        await core.start("ci")
+        assert await core.connect.notices("alice") == {"ci": "ci is queued"}
 
     play(tmp_path, scene, now=clock.time)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions.connections import MAX_OWN_OPEN, MAX_OWN_RECORDS, MAX_OWN_REPORT, TRIM_AFTER
 from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from broker.names import new_id
@@ -293,3 +294,22 @@ def test_what_is_no_record_is_refused_at_the_edge(wrong: dict[str, object]) -> N
     ConnectionRecord.model_validate(right)
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ConnectionRecord.model_validate(right | wrong)
+
+
+def test_open_terminals_are_those_of_the_present_job(tmp_path: Path) -> None:
+    """A terminal of `berth ssh` is no connection that Berth knows; the session's job counts it."""
+
+    async def scene(core: Core) -> None:
+        session = await core.ready()
+        assert await core.connections.terminals("alice", "dev") == 0
+        files = core.launcher.directories["alice", session.id].files
+        for text, count in [(f"{session.generation} 2\n", 2), ("9.0 2\n", 0), (f"{session.generation} -1\n", 0)]:
+            files["terminals"] = text
+            assert await core.connections.terminals("alice", "dev") == count, text
+        core.launcher.failures["terminals"] = LauncherError("files", "no such disk")
+        assert await core.connections.terminals("alice", "dev") is None
+        core.launcher.failures.clear()
+        await core.sessions.stop("alice", "dev")
+        assert await core.connections.terminals("alice", "dev") == 0
+
+    play(tmp_path, scene)

@@ -41,7 +41,7 @@ def test_one_session_too_many_is_refused_however_it_is_made(tmp_path: Path, cloc
         for asked in (core.start("three"), core.snapshots.clone("alice", "one", CloneRequest(name="three"))):
             with pytest.raises(RefusedError, match=r"session limit reached \(2 of 2\)") as refused:
                 await asked
-            assert "`berth delete` removes one" in refused.value.hint
+            assert "`berth delete NAME` removes one" in refused.value.hint
         assert core.registry.find("alice", "three") is None
         await core.start("three", "bob")
         await core.start("one", request=StartRequest())

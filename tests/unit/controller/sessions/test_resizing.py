@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.controller.registry.operation import Operation
 from broker.errors import BerthError, ConflictError, ExitCode, InvalidInputError, RefusedError
 from broker.schema.sessions import SessionState, StartRequest
+from broker.text.advice import next_step
+from broker.text.status import describe_resize
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, ready, view
@@ -57,7 +60,7 @@ def test_it_goes_on_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     async def scenario(core: Core, clock: Clock) -> None:
         first = await with_gpu(core)
         clock.now += 3600
-        told = await core.resize.resize("alice", "dev", WITHOUT)
+        told = await core.resize.resize("alice", "dev", WITHOUT, "end")
         assert (told.state, told.job_id, told.resizing) == (SessionState.READY, first, True)
         assert "--gres=none" in core.launcher.asked[-1]
         assert "--gres=gpu:intel:1" not in core.launcher.asked[-1]
@@ -87,7 +90,7 @@ def test_its_gpu_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     async def scenario(core: Core, clock: Clock) -> None:
         await core.ready()
         clock.now += 3600
-        await core.resize.resize("alice", "dev", ["--gres=gpu:intel:1"])
+        await core.resize.resize("alice", "dev", ["--gres=gpu:intel:1"], "end")
         assert core.row().job.gpus == 0.0
         await core.tick()
         await core.tick()
@@ -105,8 +108,9 @@ def test_what_slurm_refuses_changes_nothing(tmp_path: Path, monkeypatch: pytest.
         core.launcher.words = ""
         first = await with_gpu(core)
         core.launcher.words = "sbatch: error: invalid gres"
-        with pytest.raises(RefusedError, match="invalid gres"):
+        with pytest.raises(RefusedError, match="invalid gres") as failure:
             await core.resize.resize("alice", "dev", ["--gres=gpu:other:1"])
+        assert failure.value.hint == "dev continues in its present job; change the options and resize it again"
         await core.tick()
         await core.tick()
         row = core.row()
@@ -124,7 +128,7 @@ def test_an_answer_that_is_unclear_ends_nothing_until_the_job_is_seen(
         core.launcher.unclear = False
         first = await with_gpu(core)
         core.launcher.unclear, core.launcher.queues = True, False
-        told = await core.resize.resize("alice", "dev", WITHOUT)
+        told = await core.resize.resize("alice", "dev", WITHOUT, "end")
         assert told.resizing
         await core.tick()
         assert core.live_jobs(core.row()) == {first: JobState.RUNNING}
@@ -143,7 +147,7 @@ def test_somebody_cancels_the_next_job(tmp_path: Path, monkeypatch: pytest.Monke
     async def scenario(core: Core, clock: Clock) -> None:
         del clock
         first = await with_gpu(core)
-        told = await core.resize.resize("alice", "dev", WITHOUT)
+        told = await core.resize.resize("alice", "dev", WITHOUT, "end")
         assert told.next_job_id is not None
         core.scheduler.end(told.next_job_id, JobState.CANCELLED)
         await core.tick()
@@ -158,7 +162,7 @@ def test_a_stop_in_between_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     async def scenario(core: Core, clock: Clock) -> None:
         del clock
         await with_gpu(core)
-        await core.resize.resize("alice", "dev", WITHOUT)
+        await core.resize.resize("alice", "dev", WITHOUT, "end")
         await core.sessions.stop("alice", "dev")
         for _ in range(3):
             await core.tick()
@@ -170,12 +174,29 @@ def test_a_stop_in_between_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     play(tmp_path, monkeypatch, scenario)
 
 
+def test_a_refused_resize_names_what_can_be_done_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        await core.stopped()
+        with pytest.raises(ConflictError, match="dev is stopped") as failure:
+            await core.resize.resize("alice", "dev", ["--gres=none"])
+        assert failure.value.hint == "`berth start dev --gres=none` starts it with these options"
+        session = await core.ready()
+        operation = Operation.new("snapshot", "alice", arguments={"label": "", "reason": "", "automatic": False})
+        core.registry.update(session.id, lambda _: ({"operation": operation.record()}, None))
+        with pytest.raises(ConflictError, match="a snapshot of dev is in progress"):
+            await core.resize.resize("alice", "dev", WITHOUT, "end")
+
+    play(tmp_path, monkeypatch, scenario)
+
+
 def test_only_what_is_ready_is_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(core: Core, clock: Clock) -> None:
         del clock
         await core.start(request=BASE)
-        with pytest.raises(ConflictError, match="dev is queued"):
-            await core.resize.resize("alice", "dev", WITHOUT)
+        with pytest.raises(ConflictError, match="dev is queued") as failure:
+            await core.resize.resize("alice", "dev", WITHOUT, "end")
+        assert failure.value.hint == "`berth show dev` shows its state; resize it when it is ready"
         with pytest.raises(InvalidInputError, match="--output cannot be used"):
             await core.resize.resize("alice", "dev", ["--output=x"])
         with pytest.raises(BerthError, match="no session named dev"):
@@ -213,7 +234,7 @@ def test_the_command_waits_for_the_next_job(controller: ScriptedController) -> N
     result = run("resize", "dev", "--gres", "none", "-c2")
     assert result.exit_code == 0, result.output
     assert [body for method, path, body in controller.asked if path.endswith("/resize")] == [
-        {"options": ["--gres=none", "--cpus-per-task=2"]}
+        {"options": ["--gres=none", "--cpus-per-task=2"], "present_job": "auto"}
     ]
     assert "ready on c2" in result.output
 
@@ -229,3 +250,52 @@ def test_the_command_tells_if_nothing_comes_of_it(controller: ScriptedController
 def test_what_is_no_resource_asks_for_nothing(controller: ScriptedController, words: tuple[str, ...]) -> None:
     assert run("resize", "dev", *words).exit_code == ExitCode.USAGE
     assert not controller.asked
+
+
+def test_interrupted_wait_names_the_way_back(controller: ScriptedController) -> None:
+    waiting = ready(resizing=True, beside=True, next_job_id=8, next_job_reason="Resources")
+    controller.script["dev"] += [waiting, waiting]
+    result = run("resize", "dev", "--gres=none", "--timeout", "0.1")
+    assert result.exit_code == ExitCode.TIMED_OUT
+    assert "dev is still in its present job, and moves to the new one when that runs" in result.stderr
+    assert "hint: `berth resize dev --cancel` keeps it there" in result.stderr
+
+
+def test_cancel_withdraws_the_resize(controller: ScriptedController) -> None:
+    result = run("resize", "dev", "--cancel")
+    assert (result.exit_code, result.stderr) == (0, "dev keeps job 7\n")
+    assert [(method, path) for method, path, _ in controller.asked] == [("DELETE", "/v1/sessions/dev/resize")]
+
+
+@pytest.mark.parametrize(("flag", "asks"), [("--keep", "keep"), ("--end-first", "end")])
+def test_choice_of_what_happens_to_the_present_job(controller: ScriptedController, flag: str, asks: str) -> None:
+    controller.script["dev"] += [ready(resizing=True, beside=asks == "keep")]
+    result = run("resize", "dev", flag, "--no-wait", "--gres=none")
+    assert result.exit_code == 0, result.output
+    when = "when that runs" if asks == "keep" else "when Slurm has queued it"
+    assert f"dev will continue in a new job {when}" in result.stderr
+    assert [body["present_job"] for _, path, body in controller.asked if path.endswith("/resize")] == [asks]
+
+
+@pytest.mark.parametrize("words", [("--keep", "--end-first", "-c2"), ("--cancel", "-c2"), ("--cancel", "--keep")])
+def test_contradicting_words_ask_for_nothing(controller: ScriptedController, words: tuple[str, ...]) -> None:
+    result = run("resize", "dev", *words)
+    assert (result.exit_code, controller.asked) == (ExitCode.USAGE, [])
+
+
+def test_stop_ends_the_wait_of_the_command(controller: ScriptedController) -> None:
+    controller.script["dev"] += [ready(resizing=True), view("dev", SessionState.STOPPED, job_id=7)]
+    result = run("resize", "dev", "--gres=none")
+    assert result.exit_code == ExitCode.CONFLICT
+    assert "dev was not resized and is stopped" in result.stderr
+
+
+def test_waiting_resize_is_shown() -> None:
+    shown = ready(resizing=True, beside=True, next_job_id=8, next_job_reason="QOSMaxJobsPerUserLimit")
+    assert describe_resize(shown) == (
+        "moves to job 8 with other resources when that runs; "
+        "it waits: QOSMaxJobsPerUserLimit (you have as many jobs as your QOS allows)"
+    )
+    assert "`berth resize dev --cancel` keeps it in its job" in next_step(shown, 0)
+    assert describe_resize(ready(resizing=True)) == "moves to a job with other resources"
+    assert describe_resize(ready()) == ""

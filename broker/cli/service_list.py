@@ -1,0 +1,75 @@
+"""Ask a running session for its services, over ssh."""
+
+# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+from broker.cli import output
+from broker.errors import BerthError, RefusedError
+
+if TYPE_CHECKING:
+    from broker.cli.context import Invocation
+    from broker.client.service_catalogue import ServiceCatalogue
+
+LIST_LIMIT_S = 60
+"""Seconds for the session's answer, with the connection."""
+_SSH_FAILED = 255
+"""The exit code of ssh(1) for its own failures, which it has explained."""
+
+
+def ask_for_services(invocation: Invocation, name: str) -> ServiceCatalogue:
+    """Return the services of a session; start a stopped one. Faults of the user's files are printed.
+
+    RefusedError if the session's job was submitted by a release without services; BerthError without an answer.
+    """
+    from broker.cli.ssh_process import find_ssh, ssh_command
+    from broker.client.service_catalogue import MAX_ANSWER_BYTES, parse_catalogue, remote_command
+
+    find_ssh()
+    argv, _ = ssh_command(invocation, name, before=["-T"], after=["--", remote_command("list")])
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        limit = threading.Timer(LIST_LIMIT_S, process.kill)
+        limit.start()
+        try:
+            answer = process.stdout.read(MAX_ANSWER_BYTES)
+        finally:
+            process.stdout.close()
+            code = process.wait()
+            limit.cancel()
+    check_end(name, code)
+    try:
+        catalogue = parse_catalogue(answer)
+    except ValueError as error:
+        raise BerthError(
+            f"{name} gave no list of services: {error}",
+            hint=f"`berth ssh {name}` shows whether its login works; `berth restart {name}` starts the session again",
+        ) from error
+    for problem in catalogue.problems:
+        output.print_note(f"ignored: {problem}")
+    return catalogue
+
+
+def check_end(name: str, code: int) -> None:
+    """Return if the program inside the session ended well. Raises what its exit code, or ssh's, means."""
+    from broker.client.service_catalogue import NO_PROGRAM_CODE
+
+    if code == NO_PROGRAM_CODE:
+        raise RefusedError(
+            f"{name} was started before this site had services",
+            hint=f"`berth stop {name}` and `berth start {name}` make its services available; its files are kept",
+        )
+    if code == _SSH_FAILED:
+        raise BerthError(f"the connection to {name} has ended", hint=f"`berth explain {name}` shows the state")
+    if code == -signal.SIGKILL:
+        raise BerthError(f"{name} did not answer within {LIST_LIMIT_S} s", hint=f"`berth ssh {name}` may show why")
+    if code != 0:
+        raise BerthError(
+            f"the program for services in {name} ended with code {code}",
+            hint=f"`berth ssh {name}` shows whether its login works",
+        )

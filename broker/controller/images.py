@@ -1,0 +1,107 @@
+"""Find images for users: in the site's stores, and in a user's own store, which only the launcher opens."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.config.file import Mode
+from broker.controller.launcher_client.errors import LauncherError
+from broker.errors import BerthError, RefusedError
+from broker.images import published_image, require_image
+from broker.launcher.arguments import OwnImageArguments
+from profiles.image.catalog import OWN, SITE, Catalog, split_owner
+from profiles.image.own_store import AnsweredStore, StoreAnswer
+from profiles.image.store import PACKAGES, Stores
+from profiles.image.store_reader import MAX_PACKAGES_BYTES, StoredImage
+from profiles.userfile import read_text
+
+if TYPE_CHECKING:
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.registry.models import Session
+    from profiles.image.store import Image
+
+
+class ImageFinder:
+    """Finds the images of one site. In personal mode the configured stores are the user's own."""
+
+    def __init__(self, stores: Stores, launcher: LauncherClient, mode: Mode) -> None:
+        self._stores = stores
+        self._launcher = launcher
+        self._is_site = mode is Mode.SITE
+
+    async def published(self, user: str, reference: str, version: str | None) -> Image:
+        """Return that version of a profile, or the newest one. `reference` is NAME, site/NAME or own/NAME.
+
+        NotFoundError if there is none; InvalidInputError if site and user have different ones; RefusedError if the
+        user's own store must not be read.
+        """
+        owner, name = split_owner(reference)
+        if not self._is_site or owner == SITE:
+            return await asyncio.to_thread(published_image, self._catalog(), reference, version)
+        try:
+            own = await self._own_store(user, name, version)
+        except LauncherError as error:
+            raise BerthError(
+                f"Berth could not read your own store of profiles: {error.message}",
+                hint=f"try again in a moment; site/{name} is found without it",
+            ) from error
+        return await asyncio.to_thread(published_image, self._catalog(own), reference, version)
+
+    async def required(self, user: str, profile: str, version: str, digest: str) -> Image:
+        """Return the image with `digest`, from which a session or snapshot of this user was created.
+
+        RefusedError if it is in no store. LauncherError if the launcher gave no clear answer.
+        """
+        try:
+            return await asyncio.to_thread(require_image, self._catalog(), profile, version, digest)
+        except RefusedError:
+            if not self._is_site:
+                raise
+        own = await self._own_store(user, profile, version)
+        return await asyncio.to_thread(require_image, self._catalog(own), profile, version, digest)
+
+    async def packages(self, user: str, image: Image) -> str:
+        """Return the list of an image's packages; empty if the image has none. LauncherError as `required`."""
+        if self.owner_of_path(str(image.path)) == SITE or not self._is_site:
+            return await asyncio.to_thread(_site_packages, image)
+        arguments = OwnImageArguments(profile=image.name, version=image.version, packages=True)
+        return (await self._launcher.own_image(user, arguments)).packages
+
+    def owner_of(self, session: Session) -> str:
+        """Return whose image a session has: SITE or OWN."""
+        return self.owner_of_path(session.image_path)
+
+    def owner_of_path(self, image_path: str) -> str:
+        store = Path(image_path).parent.parent.parent  # <store>/<name>/<version>/image.sif
+        return SITE if self._is_site and store in self._stores.paths else OWN
+
+    def _catalog(self, own: AnsweredStore | None = None) -> Catalog:
+        if not self._is_site:
+            return Catalog({OWN: self._stores})
+        return Catalog({SITE: self._stores} | ({} if own is None else {OWN: Stores([own])}))
+
+    async def _own_store(self, user: str, name: str, version: str | None) -> AnsweredStore:
+        """Ask the launcher for a profile of the user. RefusedError if it refuses, LauncherError if that is unclear."""
+        try:
+            answer = await self._launcher.own_image(user, OwnImageArguments(profile=name, version=version))
+        except LauncherError as error:
+            if error.unclear:
+                raise
+            raise RefusedError(
+                f"your own store of profiles cannot be read: {error.message}",
+                hint=f"site/{name} is found without it",
+            ) from error
+        description = answer.description
+        stored = None if description is None else StoredImage(description, answer.size, answer.offset)
+        return AnsweredStore(
+            StoreAnswer(Path(answer.store), answer.names, answer.versions, answer.version, stored, answer.problem), name
+        )
+
+
+def _site_packages(image: Image) -> str:
+    try:
+        return read_text(image.directory / PACKAGES, MAX_PACKAGES_BYTES, own=False, follow=True)
+    except OSError:
+        return ""  # then every package counts as added

@@ -1,0 +1,150 @@
+"""The files of a session's directory that belong to one submission of its job."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from broker.controller import clock
+from broker.controller.reconcile.binds import allowed_binds
+from broker.controller.reconcile.idle import idle_file
+from broker.controller.reconcile.job_files import before, job_env, tmp_directories
+from broker.controller.reconcile.retry import Backoff
+from broker.controller.reconcile.succession import outlives_successor
+from broker.controller.registry.manifest import Manifest
+from broker.errors import BerthError
+from broker.single_flight import SingleFlight
+from broker.ssh.host_names import SessionHost
+from profiles.recipe.service import format_services
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from broker.config.settings import Config
+    from broker.controller.credentials.login import SshCredentials
+    from broker.controller.images import ImageFinder
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.shown_names import NamePolicy
+    from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.models import Session
+    from broker.ssh.certificates import CertificateAuthority
+    from profiles.image.store import Image
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, MAX_PAUSE_S = 5.0, 300.0
+"""Seconds until the files of a present job are written again after a failure: first, and at most."""
+SHOWS_NAME = "BERTH_SHOW_NAME=yes\n"
+"""Line of run/job.env if the job's comment shows the session's name."""
+
+
+class SessionFiles:
+    """Composes the files with which a submission's job starts."""
+
+    def __init__(self, config: Config, authority: CertificateAuthority) -> None:
+        self._config = config
+        self._authority = authority
+
+    def of(self, session: Session, number: int, image: Image, login: SshCredentials, before: str) -> dict[str, str]:
+        """Return the files of the submission with that number, with a new host certificate."""
+        certificate = self._authority.sign_host(
+            session.host_key,
+            SessionHost(session.owner, session.name).principals(self._config.ssh.domain),
+            valid_seconds=self._config.ssh.host_certificate_days * 86400,
+            serial=int(clock.now() * 1e6),
+            key_id=f"berth session {session.id}",
+        )
+        # A successor is submitted while the present job shows its own remark.
+        remark = {"remark": ""} if number == session.submission else {}
+        return remark | {
+            "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
+            "job.env": self.job_env(session, number, image, before),
+            "continuation": session.continuation_in_force + "\n",
+            "idle": idle_file(session),
+            "services": format_services(image.profile.services),
+            "host_certificate": certificate + "\n",
+            **login.files,
+        }
+
+    def job_env(self, session: Session, number: int, image: Image, before: str) -> str:
+        """Return the content of run/job.env for the submission with that number."""
+        binds = allowed_binds(image.profile, self._config.storage.binds)
+        return (
+            job_env(session, number, binds, image.offset, before)
+            + f"BERTH_SAVE_EVERY={self._config.storage.save_every}\n"
+            + tmp_directories(self._config.storage.tmp_directories)
+        )
+
+
+class FileRestorer:
+    """Restores the files of a present submission, one task for each session.
+
+    The present job reads run/job.env again if Slurm requeues it. With the submission of a successor that has ended, it
+    would give up.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: AsyncRegistry,
+        launcher: LauncherClient,
+        images: ImageFinder,
+        names: NamePolicy,
+        files: SessionFiles,
+    ) -> None:
+        self._registry = registry
+        self._launcher = launcher
+        self._images = images
+        self._names = names
+        self._files = files
+        self._running = SingleFlight[str, None]()
+        self._restored: dict[str, int] = {}
+        """By session's id, the number of submissions at the last write of its files by this process."""
+        self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
+
+    def restore(self, session_id: str) -> asyncio.Task[None]:
+        """Start to write the files again that the submission of a successor has replaced, which has ended.
+
+        Nothing is written while the session has a successor, or no present job. A failure is logged, and `ensure`
+        repeats the write.
+        """
+        self._restored.pop(session_id, None)
+        return self._running.join(session_id, lambda: self._restore(session_id))
+
+    def ensure(self, session: Session) -> None:
+        """Restore the files of a session that outlives its successor, unless this process has done so: a write may have
+        failed, or the controller may have ended before it.
+        """
+        if self._restored.get(session.id) != session.submissions and self._backoff.due(session.id):
+            self.restore(session.id)
+
+    async def close(self) -> None:
+        """Cancel the writes."""
+        await self._running.close()
+
+    async def _restore(self, session_id: str) -> None:
+        try:
+            session = await self._registry.require(session_id)
+            if not outlives_successor(session):
+                return
+            self._restored[session_id] = session.submissions
+            files = await self._compose(session)
+            current = await self._registry.require(session_id)
+            if current.submissions == session.submissions:  # else the files of a later submission are there
+                await self._launcher.install(session.owner, session_id, files)
+        except BerthError as error:
+            self._restored.pop(session_id, None)
+            self._backoff.failed(session_id)
+            log.warning("files not restored session=%s error=%s", session_id, error.message)
+        else:
+            self._backoff.forget(session_id)
+
+    async def _compose(self, session: Session) -> dict[str, str]:
+        """Return the files of the session's present submission."""
+        image = await self._images.required(session.owner, *session.image.values())
+        jobs = await self._registry.jobs_of(session.id)
+        content = self._files.job_env(session, session.submission, image, before(jobs))
+        content += SHOWS_NAME if await self._names.are_shown() else ""
+        if session.job.began_at is not None:
+            content += f"BERTH_JOB={session.job.job_id}\n"
+        return {"job.env": content, "manifest.json": Manifest.of(session).text}

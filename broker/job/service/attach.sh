@@ -1,0 +1,60 @@
+# Starts a service that a user opens, and reports how far it is.
+
+readonly LOOK_S=0.5 # seconds between two looks at the state
+readonly SHOWN_LINES=20 SHOWN_BYTES=16384 # of the log of a service that has failed
+
+receive_own() { # NAME: keeps the definition that berth sends: lines up to an empty one; the empty one alone for a service of the profile
+  local line text='' LC_ALL=C
+  while IFS= read -r line && [[ -n $line ]] && ((${#text} < LIST_BYTES)); do text+=$line$'\n'; done
+  if [[ -n $text ]]; then printf '%s' "$text" >"$STATES/$1/own"; else rm -f -- "$STATES/$1/own"; fi
+}
+
+start_supervisor() { # NAME: unless the service has one
+  local lock place=$STATES/$1
+  exec {lock}<>"$place/lock"
+  if flock -n "$lock"; then
+    rm -f -- "$place/pid"
+    echo starting >"$place/state"
+    : >"$place/log"
+    setsid /bin/bash "$0" run "$1" "$lock" </dev/null >>"$place/log" 2>&1 &
+    echo "$!" >"$place/pid"
+  fi
+  exec {lock}>&-
+}
+
+show_lines() { # COUNT: the last lines of the log of the service NAME
+  local line
+  while IFS= read -r line || [[ -n $line ]]; do
+    printf 'output %s\n' "${line:0:500}"
+  done < <(tail -c "$SHOWN_BYTES" -- "$STATES/$NAME/log" 2>/dev/null | tail -n "$1")
+}
+
+attach_service() { # NAME: starts the service, and reports how far it is until standard input ends: then it is closed here
+  local code shown='' line='' latest STATE SOCKET
+  local -A SERVICE=()
+  NAME=$1
+  if ! command -v flock >/dev/null || ! command -v setsid >/dev/null; then
+    refuse "the image has no flock or no setsid (util-linux)"
+  fi
+  mkdir -p "$STATES/$NAME" || refuse "the node has no room for the files of a service"
+  receive_own "$NAME"
+  read_service "$NAME" || refuse "there is no service $NAME in this session"
+  start_supervisor "$NAME"
+  while :; do
+    read_state "$NAME"
+    if [[ $STATE != "$shown" ]]; then printf 'state %s\n' "$STATE"; fi
+    shown=$STATE
+    case $STATE in
+      failed) show_lines "$SHOWN_LINES" && exit 1 ;;
+      stopped) exit 0 ;;
+      starting)
+        latest=$(show_lines 1)
+        if [[ $latest != "$line" ]]; then printf '%s\n' "$latest"; fi
+        line=$latest
+        ;;
+    esac
+    code=0
+    read -rt "$LOOK_S" _ || code=$?
+    ((code == 0 || code > 128)) || exit 0
+  done
+}

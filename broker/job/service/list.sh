@@ -1,0 +1,31 @@
+# Lists what `berth services` shows.
+
+readonly OWN=$HOME/.config/berth/services.d
+readonly MAX_FILES=32 FILE_BYTES=131072 # files of the user that are read, and bytes of each: MAX_BYTES in profiles/recipe/yaml_document.py
+
+send() { # KIND NAME CONTENT: a line with kind, bytes and name, and then the content
+  local LC_ALL=C
+  printf '%s %s %s\n%s' "$1" "${#3}" "${2//[![:graph:]]/?}" "$3"
+}
+
+list_services() { # the profile's services, the user's own files, and how far each service is that was opened
+  local place file content count=0 STATE
+  printf 'berth-services 1\n' # a login's own files may have written before
+  send declared - "$(head -c "$LIST_BYTES" -- "$DECLARED" 2>/dev/null)"
+  for place in "$STATES"/*/; do
+    place=${place%/}
+    read_state "${place##*/}"
+    send state "${place##*/}" "$STATE"
+  done
+  for file in "$OWN"/*.yaml; do
+    if ((++count > MAX_FILES)); then
+      send more - "$MAX_FILES"
+      return
+    elif [[ ! -f $file || ! -r $file ]]; then
+      send unfit "${file##*/}" ''
+    else
+      { content=$(head -c $((FILE_BYTES + 1)) -- "$file" && echo .); } 2>/dev/null
+      send file "${file##*/}" "${content%.}"
+    fi
+  done
+}

@@ -1,0 +1,17 @@
+# The program inside the session with which services are listed and opened, and by which no other way leads to them.
+#
+#   service list          what `berth services` shows
+#   service attach NAME   starts the service; it is open until standard input ends
+#   service run NAME LOCK the supervisor, by the program itself
+
+service_main() {
+  [[ ${2:-} =~ ^([a-z][a-z0-9-]*)?$ ]] || refuse "${2:0:60} is not the name of a service"
+  case ${1:-}:${2:-} in
+    list:) list_services ;;
+    attach:?*) attach_service "$2" ;;
+    run:?*) run_service "$2" "$3" ;;
+    *) refuse "usage: service list | attach NAME" ;;
+  esac
+}
+
+service_main "$@"

@@ -1,0 +1,47 @@
+"""The launcher's verb for images: read the user's own store, as that user and within limits.
+
+The standard library and the bounded reader only, as session_verbs. Whatever is wrong with the files is a part of the
+answer, so that the controller can say it beside the profiles that there are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from broker.volumes.errors import from_os_error
+from profiles.errors import ProfilesError
+from profiles.image import store_reader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.launcher.arguments import OwnImageArguments
+    from broker.launcher.request import RequestContext
+
+
+def own_image(context: RequestContext, arguments: OwnImageArguments) -> dict[str, Any]:
+    """Return what the user's own store has of a profile: its versions, and one of them, or the newest."""
+    store = context.root / store_reader.OWN_STORE
+    answer: dict[str, Any] = {"store": str(store), "names": [], "versions": []}
+    try:
+        answer["names"] = store_reader.profile_names(store)
+        answer["versions"] = versions = store_reader.image_versions(store, arguments.profile)
+        version = arguments.version or (versions[-1] if versions else "")
+        if version in versions:
+            answer |= {"version": version, **_read(store, arguments, version)}
+    except OSError as error:
+        answer["problem"] = str(from_os_error(error))
+    except ProfilesError as error:
+        answer["problem"] = error.message
+    return answer
+
+
+def _read(store: Path, arguments: OwnImageArguments, version: str) -> dict[str, Any]:
+    stored = store_reader.read_stored_image(store, arguments.profile, version)
+    packages = store_reader.read_stored_packages(store, arguments.profile, version) if arguments.packages else ""
+    return {
+        "description": stored.description,
+        "size": stored.size,
+        "offset": stored.offset,
+        "packages": packages,
+    }

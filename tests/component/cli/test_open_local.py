@@ -1,0 +1,333 @@
+"""`berth open --local` and `berth services`: with the real ssh and sshd, and the real program of a session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from broker.cli import login_key
+from broker.client.client import Client
+from broker.job import bundle
+from broker.schema.states import SessionState
+from profiles.recipe.service import Service, format_services
+from tests.deadlines import DEADLINE_S
+from tests.fakes import openssh, web_service
+from tests.fakes.controller import ready, view
+from tests.processes import process_children
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from tests.fakes.controller import ScriptedController
+
+WEB = f"exec {sys.executable} {web_service.__file__}"
+PROGRAM = (
+    "import sys; from broker.client import service_catalogue as c; c.SOCKETS, c.PROGRAM = sys.argv[1:3]; "
+    "del sys.argv[:3]; sys.argv.insert(0, 'berth'); from broker.cli import main; main()"
+)
+"""`berth`, for which a session's directories are elsewhere."""
+
+
+class InsideSession:
+    """The directories that a session has in /run/berth."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        for each in ("node", "web", "session", "home/.config/berth/services.d"):
+            (base / each).mkdir(parents=True)
+        (base / "node/service").write_bytes(bundle.joined(bundle.SERVICE_SCRIPT))
+        (base / "session/services").write_text(
+            format_services(
+                [
+                    Service(name="web", title="A page", command=WEB, socket="web.sock"),
+                    Service(name="bad", command="echo no such port >&2; exit 3", socket="bad.sock"),
+                ]
+            )
+        )
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-c", PROGRAM, f"{self.base}/web", f"{self.base}/node/service", *words]
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Iterator[InsideSession]:
+    made = InsideSession(tmp_path / "inside")
+    yield made
+    for file in (made.base / "node/services").glob("*/pid"):
+        groups = process_children(int(file.read_text()))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+        for group in groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def session(controller: ScriptedController, tmp_path: Path) -> AsyncIterator[None]:
+    """A real sshd in place of the session `dev`; logins have a home of their own."""
+    me = openssh.me()
+    authority, host = openssh.make_key(tmp_path / "ca"), openssh.make_key(tmp_path / "host")
+    await openssh.run([
+        "ssh-keygen", "-q", "-s", authority, "-I", "dev", "-h", "-n", f"{me}.dev.berth", f"{host}.pub"
+    ])  # fmt: skip
+    controller.sessions["dev"] = ready()
+    controller.site = controller.site.model_copy(update={"user": me, "ca_public_keys": [openssh.public(authority)]})
+    key = await asyncio.to_thread(login_key.ensure_certificate, Client(controller.socket), "keys")
+    async with openssh.sshd(tmp_path, openssh.public(key), f"SetEnv HOME={tmp_path}/inside/home") as port:
+        controller.resolved = controller.resolved.model_copy(update={"owner": me, "port": port})
+        yield
+
+
+def fetch(url: str, host: str | None = None, path: str = "/") -> tuple[int, str]:
+    """Ask as a browser does, which connects to the loopback interface for every name below `localhost`."""
+    parts = urlsplit(url)
+    assert parts.port is not None
+    connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=DEADLINE_S)
+    with contextlib.closing(connection):
+        connection.request("GET", path, headers={"Host": host or parts.netloc})
+        with connection.getresponse() as answer:
+            return answer.status, answer.read().decode()
+
+
+def fetch_when_back(url: str) -> str:
+    """Ask until the service is back; return its process id."""
+    deadline = time.monotonic() + DEADLINE_S
+    while (answer := fetch(url))[0] == 503:
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.05)
+    return answer[1].split()[0]
+
+
+@contextlib.asynccontextmanager
+async def opened(inside: InsideSession, *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run `berth open` until the block ends; gives its address."""
+    pipe = asyncio.subprocess.PIPE
+    command = inside.command("open", "dev", *words, "--local")
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(DEADLINE_S):
+            yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        await process.wait()
+
+
+def test_service_answers_at_the_printed_address_only(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with session(controller, tmp_path), opened(inside, "web") as (process, url):
+            parts = urlsplit(url)
+            assert parts.hostname is not None
+            assert parts.hostname.startswith("web-")
+            assert parts.hostname.endswith(".localhost")
+            status, text = await asyncio.to_thread(fetch, url, path="/a?b=c")
+            assert (status, text.split()[1:]) == (200, [parts.netloc, "/a?b=c"])
+            for other in (f"localhost:{parts.port}", f"127.0.0.1:{parts.port}", f"attacker.test:{parts.port}"):
+                assert (await asyncio.to_thread(fetch, url, other))[0] == 421
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+            assert process.stderr is not None
+            said = (await process.stderr.read()).decode()
+            assert f"ssh -N -L {parts.port}:127.0.0.1:{parts.port} " in said
+            assert said.endswith("closed; A page keeps running in dev\n")
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.to_thread(fetch, url)
+
+    asyncio.run(scene())
+    pid = int((inside.base / "node/services/web/pid").read_text())
+    assert process_children(pid)
+
+
+def test_service_that_crashes_answers_again(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with session(controller, tmp_path), opened(inside, "web", "--print") as (_, url):
+            first = (await asyncio.to_thread(fetch, url))[1].split()[0]
+            assert (await asyncio.to_thread(fetch, url, path="/crash"))[0] == 503
+            assert await asyncio.to_thread(fetch_when_back, url) != first
+
+    asyncio.run(scene())
+
+
+def test_service_that_ends_by_itself_ends_the_command(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with session(controller, tmp_path), opened(inside, "web") as (process, url):
+            await asyncio.to_thread(fetch, url, path="/end")
+            assert await process.wait() == 0
+            assert process.stderr is not None
+            assert (await process.stderr.read()).decode().endswith("A page has ended in dev\n")
+
+    asyncio.run(scene())
+
+
+def test_failing_service_is_explained_by_its_last_lines(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            done = await openssh.run(inside.command("open", "dev", "bad", "--local"))
+            assert (done.code, done.out) == (1, b"")
+            assert "  no such port\n" in done.err
+            assert "berth: bad did not start in dev: bad ended with code 3, 3 times in a row\n" in done.err
+            missing = await openssh.run(inside.command("open", "dev", "none", "--local"))
+            assert missing.code == 3
+            assert "its services: web, bad" in missing.err
+
+    asyncio.run(scene())
+
+
+def test_browser_that_stays_gets_its_page(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener, page = tmp_path / "bin/xdg-open", tmp_path / "page"
+    opener.parent.mkdir()
+    opener.write_text(
+        f"#!{sys.executable}\nimport http.client, os, pathlib, sys\nfrom urllib.parse import urlsplit\n"
+        "parts = urlsplit(sys.argv[1])\nasked = http.client.HTTPConnection('127.0.0.1', parts.port)\n"
+        "asked.request('GET', '/', headers={'Host': parts.netloc})\n"
+        f"pathlib.Path({str(page)!r}).write_text(f'{{asked.getresponse().status}} {{os.getsid(0) == os.getpid()}}')\n"
+        "sys.exit(3)\n"
+    )
+    opener.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{opener.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("DISPLAY", ":0")
+
+    async def scene() -> None:
+        async with session(controller, tmp_path), opened(inside, "web") as (process, _):
+            assert process.stderr is not None
+            while not (line := await process.stderr.readline()).startswith(b"the browser"):
+                assert line
+            assert line == b"the browser could not be opened: xdg-open ended with 3\n"
+            assert page.read_text() == "200 True"  # Ctrl-C does not end it
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        ("[[ $1 != attach ]] || { printf '%070000d'; exit; }", "dev sent a line of more than 64 KiB", "Traceback"),
+        (
+            "[[ $1 != attach ]] || { echo state failed; printf 'output line %s.\\n' {1..21}; exit 1; }",
+            "  line 2.\n",
+            "  line 1.\n",
+        ),
+        (
+            "[[ $1 != attach ]] || { echo refused the image has no flock; exit 1; }",
+            "dev cannot start web: the image has no flock\n  hint: `berth services dev` lists its services; tell",
+            "Traceback",
+        ),
+        ("exit 9", "ended with code 9\n  hint: `berth ssh dev` shows whether its login works\n", "Traceback"),
+    ],
+)
+def test_strange_reports_of_a_session_are_explained(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path, report: tuple[str, str, str]
+) -> None:
+    program, said, unsaid = report
+    file = inside.base / "node/service"
+    file.write_text(f"{program}\n{file.read_text()}")
+
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            done = await openssh.run(inside.command("open", "dev", "web", "--local"))
+            assert (done.code, done.out) == (1, b"")
+            assert said in done.err
+            assert unsaid not in done.err
+
+    asyncio.run(scene())
+
+
+def test_own_service_is_opened_and_a_faulty_file_is_named(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+) -> None:
+    folder = inside.base / "home/.config/berth/services.d"
+    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {WEB}}}\n")
+    (folder / "wrong.yaml").write_text("services:\n  - {name: vscode, comand: x}\n")
+
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            listed = await openssh.run(inside.command("services", "dev", "--json"))
+            assert listed.code == 0, listed.err
+            services = {each["name"]: each for each in json.loads(listed.out)["services"]}
+            assert [(name, each["own"], each["state"]) for name, each in services.items()] == [
+                ("web", False, "stopped"),
+                ("bad", False, "stopped"),
+                ("mine", True, "stopped"),
+            ]
+            assert "ignored: " in listed.err
+            assert "did you mean `command`?" in listed.err
+            assert "vscode is the name of an IDE" in listed.err
+            async with opened(inside, "mine", "--json") as (process, _):
+                assert process.stdout is not None
+                text = "{" + (await process.stdout.readuntil(b"}")).decode()
+                assert (await asyncio.to_thread(fetch, json.loads(text)["url"]))[0] == 200
+            table = await openssh.run(inside.command("services", "dev"))
+            assert [line.split()[:1] for line in table.out.decode().splitlines()] == [
+                ["SERVICE"],
+                ["web"],
+                ["bad"],
+                ["mine"],
+            ]
+
+    asyncio.run(scene())
+
+
+def test_session_of_an_earlier_release_needs_a_restart(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+) -> None:
+    (inside.base / "node/service").unlink()
+
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            for words in (("services", "dev"), ("open", "dev", "web", "--local")):
+                done = await openssh.run(inside.command(*words))
+                assert done.code == 4
+                assert "dev was started before this site had services" in done.err
+                assert "`berth stop dev` and `berth start dev`" in done.err
+
+    asyncio.run(scene())
+
+
+def tunnel_modes(place: Path) -> set[int]:
+    """Return the modes of the directories with a tunnel, in a place or where a long path makes it lie."""
+    found = [*place.glob("berth-*/tunnel.sock"), *Path("/tmp").glob("berth-*/tunnel.sock")]  # noqa: S108
+    return {stat.S_IMODE(each.parent.stat().st_mode) for each in found}
+
+
+def test_tunnel_lies_in_a_directory_of_the_user_alone(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    async def scene() -> None:
+        async with session(controller, tmp_path), opened(inside, "web") as (_, url):
+            assert url
+            modes = await asyncio.to_thread(tunnel_modes, tmp_path)
+            assert modes == {0o700}
+
+    asyncio.run(scene())
+
+
+def test_stopped_session_lists_no_services(controller: ScriptedController, inside: InsideSession) -> None:
+    controller.sessions["dev"] = view(state=SessionState.STOPPED)
+    done = asyncio.run(openssh.run(inside.command("services", "dev")))
+    assert done.code == 5
+    assert "dev is stopped" in done.err

@@ -1,0 +1,57 @@
+"""The printed commands that the test on the lab does not run, each with its reason.
+
+Keep it short. A test fails if an entry matches no command any more, or if a command has neither an entry nor a
+situation.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.printed.runnable import Runnable
+
+_NO_SYSTEMD = "the lab has no systemd: tests/vm runs the shipped units"
+_INSTALLATION = (
+    "installs a site, with accounts and packages: tests/vm/test_quickstart.py runs these lines as they stand"
+)
+_PACKAGES = "needs the registry of a package manager: tests/lab/test_root_packages.py does the same without one"
+_OWN_LABS = "brings up a lab or a guest of its own: tests/lab/test_lab_lifecycle.py and tests/vm do it"
+_DAEMON = "runs as a service: the lab runs it for all tests"
+_GATEWAY_NODE = "prepares a gateway on a node of its own: tests/lab/test_second_login_node.py does the same on the lab"
+
+ELSEWHERE = {
+    r"systemctl ": _NO_SYSTEMD,
+    r"cp …/systemd/": _NO_SYSTEMD,
+    r"(/opt|~)/berth/bin/pip install ": _INSTALLATION,
+    r"python3 -m venv ": _INSTALLATION,
+    r"ln -s (/opt|~)/berth/bin/berth ": _INSTALLATION,
+    r"useradd --system ": _INSTALLATION,
+    r"sacctmgr add user berth ": _INSTALLATION,
+    r"install -d -m (1777|755) ": _INSTALLATION,
+    r"apt-get install apptainer ": _INSTALLATION,
+    r"sudo apt-get ": _PACKAGES,
+    r"berth exec --root dev -- (sh -c ')?apt-get ": _PACKAGES,
+    r"(\S+=\S+ )?(make|\.venv/bin/pytest) ": _OWN_LABS,
+    r"(sudo )?python3 -m (slurm\.lab|tests\.site\.vm) ": _OWN_LABS,
+    r"berth (controller|gateway( --worker)?)$": _DAEMON,
+    r"cat /etc/ssh/sshd_config\.d/": _GATEWAY_NODE,
+    r"install -d -m 700 -o berth-gateway ": _GATEWAY_NODE,
+    r"setpriv --reuid berth-gateway ": _GATEWAY_NODE,
+    r"ssh-keyscan -t ed25519 LOGIN1 ": _GATEWAY_NODE,
+    r"runuser -u berth -- sqlite3 ": "the first line of a statement that needs a backup: the page explains it",
+    r"mv /var/lib/berth/registry\.db ": "the lab's registry has another user's sessions: tests/lab/test_recovery.py",
+    r"rm /var/lib/berth-gateway/": "between two steps for a stolen key, which need a restart of the gateway",
+    r"ssh -J you@|ssh -J you\+dev@": "has the names of a site's gateway and user: tests/lab/test_clients.py jumps",
+    r"berth list --json \| jq ": "needs jq, which the lab's login node does not have",
+    r"berth open \S+ \S+ --local": "serves until Ctrl-C: tests/lab/test_web_services.py does the same",
+    r"berth tui": "fills the screen: tests/component/tui/test_tui_terminal.py runs it",
+    r"sbatch --job-name=berth-<session id>": "the form of a submission, with names in angle brackets",
+}
+"""Patterns at the beginning of a line."""
+
+
+def entry_for(command: Runnable) -> str | None:
+    """Return the pattern of the entry that the command belongs to."""
+    return next((pattern for pattern in ELSEWHERE if re.match(pattern, command.text)), None)

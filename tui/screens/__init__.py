@@ -1,0 +1,1 @@
+"""Screens: layouts of widgets, and their keys."""
