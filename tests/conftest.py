@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -40,7 +41,9 @@ settings.load_profile("order")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Record durations, and report failures at once, where reports of all workers arrive (pytest-xdist)."""
+    """Take a lab in a worker; record durations, and report failures at once, where all workers' reports arrive."""
+    if hasattr(config, "workerinput") and "LAB_NAME" in os.environ:
+        _lab_name()
     if not hasattr(config, "workerinput") and config.getoption("numprocesses", None):
         config.pluginmanager.register(Durations())
         config.pluginmanager.register(FailuresAtOnce(config))
@@ -116,8 +119,25 @@ def postgresql(postgresql_server: PostgreSQL) -> PostgreSQL:
     return postgresql_server
 
 
+@functools.cache
 def _lab_name() -> str:
-    return "-".join(filter(None, [os.environ.get("LAB_NAME", "lab"), os.environ.get("PYTEST_XDIST_WORKER", "")]))
+    """Return $LAB_NAME, or `lab`; with several pytest workers, the first of theirs that no other worker has.
+
+    The lock ends with the worker: one that replaces a crashed worker takes its lab.
+    """
+    name, worker = os.environ.get("LAB_NAME", "lab"), os.environ.get("PYTEST_XDIST_WORKER", "")
+    if not worker:
+        return name
+    labs = [f"{name}-gw{index}" for index in range(int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))]
+    for each in sorted(labs, key=lambda lab: lab != f"{name}-{worker}"):
+        lock = os.open(Path(tempfile.gettempdir()) / f"{each}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return each
+    pytest.fail(f"other workers have all labs: {', '.join(labs)}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slurm.lab.errors import LabError
@@ -32,7 +34,6 @@ from tests.site.run import NAME, OURS, PROFILES, alone, build_group, take_labs_d
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 SHORT = "not soak and not vm"
 """The tests of `make test`."""
@@ -44,6 +45,10 @@ STOP_LIMIT_S = 60
 ENDS_WHAT_HANGS = ("-o", "faulthandler_exit_on_timeout=true")
 """After pytest's faulthandler_timeout the worker of a test that hangs ends, which fails the test; another one goes on.
 Tests of `make soak` may take longer."""
+
+
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 8 * 2**30  # noqa: S108 - a folder of an unpredictable name is made in it
+"""Where the tests' own files lie if that much is free, and not on the disk: they write hundreds of thousands."""
 
 
 @dataclass
@@ -72,8 +77,8 @@ class Lane:
         """Start pytest; return at once."""
         options = ["-m", self.marks, "-n", str(self.workers), "--dist", self.spread, *ENDS_WHAT_HANGS]
         options += ["--no-loadscope-reorder"] if self.spread == "loadfile" else []
-        self._files = tempfile.mkdtemp(prefix="berth-")
-        options += ["--basetemp", f"{self._files}/files"]
+        self._files = tempfile.mkdtemp(prefix="berth-", dir=_place_of_files())
+        options += ["--basetemp", f"{self._files}/files", "-o", "tmp_path_retention_policy=failed"]
         environment = os.environ | {"TEST_DURATIONS": str(BUILD / f"durations/{self.name}.json")}
         environment |= {"LAB_NAME": self.lab} if self.lab else {}
         environment |= {"TEST_ORDER": "shortest"} if self.spread == "load" else {}  # each test goes to a free worker
@@ -115,6 +120,13 @@ class Lane:
 
     def _remove_files(self) -> None:
         subprocess.run(["rm", "-rf", self._files], check=False)
+
+
+def _place_of_files() -> Path | None:
+    """Return a folder in memory with enough room; None for that of the environment."""
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES:
+        return None
+    return MEMORY
 
 
 def main(argv: list[str]) -> int:
