@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -32,11 +33,12 @@ WEB_LOGIN = "berth-web"
 SERVE = f"exec {shlex.quote(sys.executable)} {shlex.quote(str(web_service.__file__))}"
 """The command of a service that answers."""
 _NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+_LISTENS = re.compile(r"^Server listening on 127\.0\.0\.1 port (\d+)\.$", re.MULTILINE)
 _MOUNTS = (
     'mount --bind "$1/run" /run; mount --bind "$1/passwd" /etc/passwd; mount --bind "$1/group" /etc/group; '
     "mount --bind /dev/null /etc/shadow; "
 )
-_ENTER = f'exec unshare --user --map-user={UID} --map-group={UID} bash "$2" container "$1/state"'
+_ENTER = f'exec unshare --user --map-user={UID} --map-group={UID} bash "$1/session.sh" container "$1/state"'
 """As on a node: the owner's uid alone has a name, and root is nobody."""
 
 
@@ -83,27 +85,30 @@ class SessionContainer:
     @contextlib.contextmanager
     def running(self, before: str = "") -> Iterator[SessionContainer]:
         """Run it; `before` are commands for the container's mount namespace."""
-        self.port = free_port()
         variables = {
             "HOME": f"{self.base}/home",
             "BERTH_OWNER": OWNER,
             "BERTH_SESSION_ID": self.id,
             "BERTH_SESSION_NAME": "dev",
-            "BERTH_PORTS": f"{self.port}-{self.port}",
+            "BERTH_PORTS": "20000-32767",
             "BERTH_ROOT": "",
         }
         (self.base / "state").write_text("".join(f"export {name}={value}\n" for name, value in variables.items()))
+        loopback = SESSION.read_text().replace('"ListenAddress 0.0.0.0"', '"ListenAddress 127.0.0.1"')
+        (self.base / "session.sh").write_text(loopback)
         with (self.base / "log").open("ab") as log:
             process = subprocess.Popen(
-                [*_NAMESPACES, "bash", "-euc", _MOUNTS + before + _ENTER, "enter", str(self.base), str(SESSION)],
+                [*_NAMESPACES, "bash", "-euc", _MOUNTS + before + _ENTER, "enter", str(self.base)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]},
             )  # fmt: skip
         try:
             wait_for(
-                lambda: "Server listening on " in self.log or process.poll() is not None,
+                lambda: _LISTENS.search(self.log) is not None or process.poll() is not None,
                 what="the session's sshd",
             )
-            assert process.poll() is None, self.log
+            listens = _LISTENS.search(self.log)
+            assert listens is not None, self.log
+            self.port = int(listens[1])
             yield self
         finally:
             process.kill()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SOCKETS = "/run/berth/web"
 PAGE = Service(name="page", command=f"env >~/environment; {SERVE}", socket="page.sock")
+LOUD = Service(name="loud", command="head -c 3000000 /dev/zero | tr '\\0' x; exit 3", socket="loud.sock")
 MINE = Service(name="mine", command=SERVE, socket="own.sock")
 
 
@@ -35,7 +36,7 @@ MINE = Service(name="mine", command=SERVE, socket="own.sock")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SessionContainer]:
     """A session whose profile declares `page`, and where the owner also runs a server that is no service."""
     made = SessionContainer(tmp_path_factory.mktemp("session"))
-    made.prepare(PAGE)
+    made.prepare(PAGE, LOUD)
     with made.running():
         serve = f"BERTH_SOCKET={SOCKETS}/private.sock setsid sh -c {shlex.quote(SERVE)} >~/private.log 2>&1 &"
         assert made.run(made.base / "owner", serve, login=OWNER).returncode == 0
@@ -101,6 +102,20 @@ class TestServices:
         with opened(session, key, "start", "mine"):
             assert session.ask(key, f"{SOCKETS}/own.sock").startswith("HTTP/1.1 200 ")
         assert session.ask(key, f"{SOCKETS}/page.sock").startswith("HTTP/1.1 200 ")
+
+    def test_report_is_bounded(self, session: SessionContainer, key: Path) -> None:
+        with subprocess.Popen(
+            [*session.ssh(key), "start", "loud"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            report = process.stdout.read() if process.stdout else b""
+        assert b"state failed\n" in report
+        assert b"output xxx" in report
+        assert len(report) < 20 * 520
+        flooded = session.run(key, "start", "page", stdin="\n" * 1_000_000)
+        assert (flooded.returncode, len(flooded.stdout) < 20 * 520) == (0, True)
 
     def test_open_socket_is_use_and_an_open_report_is_none(self, session: SessionContainer, key: Path) -> None:
         look = f'source {SESSION}; find_open_services; echo "<$OPEN>"'
@@ -242,7 +257,7 @@ class TestRefusals:
         done = session.run(key, command)
         assert (done.returncode, done.stdout) == (1, "refused berth-web can only run: start NAME\n")
         assert not (session.base / "home/injected").exists()
-        assert {each.name for each in (session.node / "services").glob("*/")} <= {"mine", "page"}
+        assert {each.name for each in (session.node / "services").glob("*/")} <= {"loud", "mine", "page"}
 
     def test_command_that_no_program_could_be_given_ends_its_channel_alone(
         self, session: SessionContainer, key: Path
