@@ -38,6 +38,7 @@ from broker.config.file import (
 from broker.config.setting_types import AbsolutePath, HostName, Listen, NodeDirectory, Seconds
 from broker.errors import InvalidInputError
 from broker.names import MAX_CERTIFICATE_HOURS, MAX_CONNECT_WAIT_S
+from broker.origins import Origins
 from broker.schema.sessions import Continuation, IdleTime
 from broker.ssh.keys import PublicKey
 from broker.ssh.max_startups import MaxStartups
@@ -50,6 +51,11 @@ if TYPE_CHECKING:
 MAX_SUBMIT_TIMEOUT_S = 3600.0
 MAX_READY_TIMEOUT_S = 3600.0
 """The launcher accepts no longer time limit of a call."""
+
+
+def _check_web_url(url: str) -> str:
+    Origins.parse(url)
+    return url
 
 
 class Section(BaseModel):
@@ -227,6 +233,29 @@ class GatewayConfig(Section):
     2 MiB of it for fast uploads over a long distance."""
 
 
+class WebSettings(Section):
+    """Web access: the portal, and the services of sessions in browsers."""
+
+    url: Annotated[str, AfterValidator(_check_web_url)] | None = None
+    """The address below which every origin has its name, such as `https://apps.example.org`; default: no web access.
+    A wildcard record of DNS has to lead all names below it to the node of berth-web."""
+    listen: Listen = "127.0.0.1:8443"
+    """The address at which HAProxy listens."""
+    certificate: AbsolutePath | None = None
+    """A PEM file with the private key and the certificate chain for `*.DOMAIN`; default: no TLS, for a proxy in front
+    on the same node."""
+    account: str = "berth-web"
+    """The only account that may act for logged-in browsers."""
+    login_lifetime: Annotated[float, Field(ge=60, le=31 * 86400)] = 12 * 3600.0
+    """Time for which a browser stays logged in."""
+    link_lifetime: Annotated[float, Field(ge=1, le=600)] = 60.0
+    """Time for which a login link is valid."""
+    door_lifetime: Annotated[float, Field(ge=10, le=3600)] = 300.0
+    """Validity of berth-web's certificate for one session."""
+    idle_tunnel: Annotated[float, Field(ge=1, le=86400)] = 600.0
+    """Time after which berth-web closes the connection to a session that no browser uses."""
+
+
 class RegistrySettings(Section):
     """The database of all sessions."""
 
@@ -289,6 +318,7 @@ class Config(Section):
     slurm: SlurmSettings = SlurmSettings()
     ssh: SshSettings = SshSettings()
     gateway: GatewayConfig = GatewayConfig()
+    web: WebSettings = WebSettings()
     registry: RegistrySettings = RegistrySettings()
     limits: LimitSettings = LimitSettings()
     watch: WatchSettings = WatchSettings()

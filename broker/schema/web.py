@@ -1,0 +1,163 @@
+"""Types of web access: links, logged-in browsers, and the requests of berth-web. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, model_validator
+
+from broker.names import IDENTIFIER, MAX_ITEMS, SERVICE_PATTERN
+from broker.schema.base import Name, Strict, Timestamp, UserName
+
+Id = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
+
+ServiceName = Annotated[str, StringConstraints(max_length=39, pattern=SERVICE_PATTERN)]
+
+Secret = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+"""A random text in base64url (RFC 4648). The registry has only its SHA-256."""
+
+OriginHost = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,253}$")]
+"""The host name of a service's origin, without a port."""
+
+BrowserText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\x20-\x7e]*$")]
+"""What a browser says of itself, shortened."""
+
+ClientAddress = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-fA-F.:]*$")]
+
+
+class Target(Strict):
+    """A service of one of the caller's sessions."""
+
+    session: Name
+    service: ServiceName
+
+
+class LinkRequest(Strict):
+    """A user's request for a link that logs a browser in."""
+
+    target: Target | None = None
+    """The service that the browser opens after that; the portal if there is none."""
+
+
+class LinkAnswer(Strict):
+    url: str
+    """The address to open. Its secret is in the fragment, which browsers do not send."""
+    login_url: str
+    """The page at which the code can be typed, for browsers without scripts."""
+    code: str
+    expires_at: Timestamp
+
+
+class BrowserView(Strict):
+    """A logged-in browser."""
+
+    id: Id
+    browser: BrowserText
+    address: ClientAddress
+    created_at: Timestamp
+    used_at: Timestamp
+    expires_at: Timestamp
+
+
+class BrowserList(Strict):
+    browsers: Annotated[list[BrowserView], Field(max_length=MAX_ITEMS)]
+
+
+class LogoutAnswer(Strict):
+    """The end of browsers' logins."""
+
+    ended: list[BrowserView]
+    closed: bool
+    """Whether berth-web has said that all of their connections are closed. Otherwise it closes them when it is back."""
+
+
+class DelegationRequest(Strict):
+    """The proof with which a browser logs in, as berth-web received it."""
+
+    proof: Secret
+    """The secret or the code of a link."""
+    browser: BrowserText = ""
+    address: ClientAddress = ""
+
+
+class DelegationAnswer(Strict):
+    """What a browser may do: it keeps the secret in a cookie, and berth-web keeps nothing."""
+
+    id: Id
+    secret: Secret
+    user: UserName
+    expires_at: Timestamp
+    target: Target | None
+
+
+class VisitRequest(Strict):
+    """A delegate's request to open a service: by name, or by the host name that the browser has asked for."""
+
+    target: Target | None = None
+    host: OriginHost | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> VisitRequest:
+        if (self.target is None) == (self.host is None):
+            raise ValueError("give a target or a host")
+        return self
+
+
+class VisitAnswer(Strict):
+    """The permission of one browser to use one service, until the end of its delegation."""
+
+    id: Id
+    secret: Secret
+    """With it berth-web asks for the session's endpoint as long as the visit lasts."""
+    delegation_id: Id
+    user: UserName
+    owner: UserName
+    session_id: Id
+    session: Name
+    service: ServiceName
+    host: OriginHost
+    expires_at: Timestamp
+
+
+class DoorRequest(Strict):
+    """A request of berth-web for the way into the session of a visit."""
+
+    visit: Secret
+    public_key: Annotated[str, StringConstraints(max_length=1024)]
+
+
+class DoorAnswer(Strict):
+    """How to reach the sshd of a session that runs, for a few minutes."""
+
+    host: Annotated[str, StringConstraints(max_length=255)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    host_key_alias: Annotated[str, StringConstraints(max_length=255)]
+    """The name for which the host certificate is valid."""
+    known_hosts: list[str]
+    """Lines for `UserKnownHostsFile`: authorities for hosts, and revoked keys."""
+    login: str
+    """The login name that opens nothing but services."""
+    certificate: str
+    """One line, for the public key of the request."""
+    valid_before: Timestamp
+    generation: str
+    """Another text is another container."""
+
+
+class EndedVisits(Strict):
+    """Visits and delegations that are no longer valid, for berth-web to close; all that it knows if both are empty."""
+
+    delegation_ids: Annotated[list[Id], Field(max_length=MAX_ITEMS)] = []
+    visit_ids: Annotated[list[Id], Field(max_length=MAX_ITEMS)] = []
+
+
+class VisitCheck(Strict):
+    """The visits that berth-web knows, after its restart."""
+
+    visit_ids: Annotated[list[Id], Field(max_length=10_000)]
+
+
+class ValidVisits(Strict):
+    """Those of them that are valid."""
+
+    visit_ids: list[Id]
