@@ -11,6 +11,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.forms.form import Field, Form
 from broker.user_input import (
     ProfileReference,
     default_options,
@@ -20,7 +21,6 @@ from broker.user_input import (
     parse_profile_reference,
     parse_session_options,
 )
-from tui.core.forms import Field, Form
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
