@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from broker.names import IDENTIFIER, MAX_ITEMS, SERVICE_PATTERN
-from broker.schema.base import Name, Strict, Timestamp, UserName
+from broker.schema.base import Name, Strict, Timestamp, UserName, Version
 
 Id = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
 
@@ -23,6 +23,34 @@ BrowserText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\x20-
 """What a browser says of itself, shortened."""
 
 ClientAddress = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-fA-F.:]*$")]
+
+
+class ProfileView(Strict):
+    """A version of a profile that the caller can start."""
+
+    name: Name
+    version: Version
+    owner: Literal["site", "own"]
+    description: str = ""
+    newest: bool
+    """Whether it is the newest version of its owner."""
+
+
+class ProfileList(Strict):
+    profiles: list[ProfileView]
+
+
+class SessionServiceView(Strict):
+    """A service that a session's profile declares."""
+
+    name: ServiceName
+    title: str = ""
+    description: str = ""
+    icon: str = "web"
+
+
+class SessionServices(Strict):
+    services: list[SessionServiceView]
 
 
 class Target(Strict):
