@@ -47,7 +47,7 @@ class FakeWebController(WebControllerClient):
     def add(self, name: str, state: SessionState = SessionState.READY, **values: object) -> SessionView:
         """Add a session; a ready one has an endpoint."""
         if state is SessionState.READY:
-            values = {"endpoint": {"node": "c1", "port": 2222, "fingerprint": "SHA256:x"}, "job_id": 7} | values
+            values = {"endpoint": {"node": "c1", "port": 2222, "fingerprint": "SHA256:x"}, "job_id": 7, "generation": "2.0"} | values
         self.sessions[name] = view(name, state, **({"id": SESSION_ID} | values))
         return self.sessions[name]
 

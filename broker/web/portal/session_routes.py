@@ -52,7 +52,7 @@ async def show_session(request: Request) -> HTMLResponse:
         summary=summarize(view, now),
         services=[_service_link(context_of(request).origins, view, each) for each in services],
         services_error=services_error,
-        actions=[(action, action.rule(view)) for action in ACTIONS.values()],
+        actions=[action for action in ACTIONS.values() if action.rule(view) is None],
         ides=ide_links(view, site),
         details=[
             (title, text)

@@ -32,7 +32,8 @@ def _escape_controls(value: object) -> object:
 
 def _with_code(text: str) -> Markup:
     """Return the text with its commands, which are in backticks, as code."""
-    return Markup(_CODE.sub(r"<code>\1</code>", escape(escape_controls(text))))  # noqa: S704 - escaped here
+    escaped = str(escape(escape_controls(text)))
+    return Markup(_CODE.sub(r"<code>\1</code>", escaped))  # noqa: S704 - see above
 
 
 def _shell_line(words: Sequence[str]) -> str:
