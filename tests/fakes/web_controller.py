@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from broker.errors import BerthError, ConflictError, LoggedOutError, NotFoundError
+from broker.errors import BerthError, LoggedOutError, NotFoundError
 from broker.schema.sessions import SessionState, SessionView
 from broker.web.controller_client import WebControllerClient
 from tests.fakes.cluster import cluster_view
@@ -47,7 +47,11 @@ class FakeWebController(WebControllerClient):
     def add(self, name: str, state: SessionState = SessionState.READY, **values: object) -> SessionView:
         """Add a session; a ready one has an endpoint."""
         if state is SessionState.READY:
-            values = {"endpoint": {"node": "c1", "port": 2222, "fingerprint": "SHA256:x"}, "job_id": 7, "generation": "2.0"} | values
+            values = {
+                "endpoint": {"node": "c1", "port": 2222, "fingerprint": "SHA256:x"},
+                "job_id": 7,
+                "generation": "2.0",
+            } | values
         self.sessions[name] = view(name, state, **({"id": SESSION_ID} | values))
         return self.sessions[name]
 
@@ -70,30 +74,23 @@ class FakeWebController(WebControllerClient):
     def _answer(self, method: str, path: str, body: dict[str, Any], delegation: str) -> dict[str, Any]:
         if found := re.fullmatch(r"/v1/sessions/([a-z0-9-]+)(?:/([a-z]+))?(?:\?.*)?", path):
             return self._session_answer(method, found[1], found[2] or "", body)
-        match method, path:
-            case "GET", "/v1/sessions":
-                return {"sessions": [each.model_dump(mode="json") for each in self.sessions.values()]}
-            case "GET", "/v1/site":
-                return _SITE
-            case "GET", "/v1/cluster":
-                return cluster_view().model_dump(mode="json")
-            case "GET", "/v1/profiles":
-                return {"profiles": _PROFILES}
-            case "GET", "/v1/keys":
-                return {"keys": [_KEY]}
-            case "GET", "/v1/web/browsers":
-                return {"browsers": [_BROWSER]}
-            case "DELETE", "/v1/web/delegation":
+        if method == "DELETE":
+            if path == "/v1/web/delegation":
                 self.delegations.discard(delegation)
-                return {"ended": [_BROWSER], "closed": self.closed}
-            case "DELETE", _ if path.startswith("/v1/web/browsers"):
-                return {"ended": [_BROWSER], "closed": self.closed}
-            case "POST", "/v1/web/delegations":
-                login = {"id": BROWSER_ID, "secret": SECRET, "user": "alice", "expires_at": 4e9}
-                return login | {"target": self.target}
-            case "POST", "/v1/web/visits":
-                return _VISIT | {"host": body["host"]}
-        raise NotFoundError(f"{method} {path}: Not Found")
+            return {"ended": [_BROWSER], "closed": self.closed}
+        sessions = [each.model_dump(mode="json") for each in self.sessions.values()]
+        login = {"id": BROWSER_ID, "secret": SECRET, "user": "alice", "expires_at": 4e9, "target": self.target}
+        answers: dict[str, dict[str, Any]] = {
+            "/v1/sessions": {"sessions": sessions},
+            "/v1/site": _SITE,
+            "/v1/cluster": cluster_view().model_dump(mode="json"),
+            "/v1/profiles": {"profiles": _PROFILES},
+            "/v1/keys": {"keys": [_KEY]},
+            "/v1/web/browsers": {"browsers": [_BROWSER]},
+            "/v1/web/delegations": login,
+            "/v1/web/visits": _VISIT | {"host": body.get("host")},
+        }
+        return answers[path]
 
     def _session_answer(self, method: str, name: str, part: str, body: dict[str, Any]) -> dict[str, Any]:
         if method == "POST" and part == "start" and name not in self.sessions:
@@ -101,26 +98,18 @@ class FakeWebController(WebControllerClient):
         if name not in self.sessions:
             raise NotFoundError(f"you have no session {name}", hint="`berth list` shows your sessions")
         record = self.sessions[name].model_dump(mode="json")
-        match method, part:
-            case "POST", "check":
-                return {"session": record, "ends_job": True, "switch": _PREVIEW if "switch" in body else None}
-            case "POST", _:
-                return record
-            case "GET", "":
-                return record
-            case "GET", "services":
-                return {"services": _SERVICES}
-            case "GET", "snapshots":
-                return {"snapshots": _SNAPSHOTS}
-            case "GET", "jobs":
-                return {"jobs": _JOBS}
-            case "GET", "events":
-                return {"events": [{"at": 1.79e9, "actor": "alice", "session": name, "action": "start"}]}
-            case "GET", "connections":
-                return {"connections": []}
-            case "GET", "log":
-                return {"text": "12:00:00 berth: job 7 begins\n"}
-        raise ConflictError(f"{method} {part}")
+        if method == "POST":
+            preview = _PREVIEW if "switch" in body else None
+            return {"session": record, "ends_job": True, "switch": preview} if part == "check" else record
+        return {
+            "": record,
+            "services": {"services": _SERVICES},
+            "snapshots": {"snapshots": _SNAPSHOTS},
+            "jobs": {"jobs": _JOBS},
+            "events": {"events": [{"at": 1.79e9, "actor": "alice", "session": name, "action": "start"}]},
+            "connections": {"connections": []},
+            "log": {"text": "12:00:00 berth: job 7 begins\n"},
+        }[part]
 
     @asynccontextmanager
     async def stream(self, path: str, *, delegation: str) -> AsyncIterator[AsyncIterator[bytes]]:

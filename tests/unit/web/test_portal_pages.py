@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
 from broker.errors import ControllerUnavailableError, NotFoundError, SlurmUnavailableError
 from broker.schema.sessions import SessionState
-from tests.fakes.portal_browser import PortalBrowser
+
+if TYPE_CHECKING:
+    from tests.fakes.portal_browser import PortalBrowser
 
 PAGES = {
     "/": "berth list",
@@ -107,7 +109,7 @@ def test_text_of_users_and_slurm_is_escaped(browser: PortalBrowser) -> None:
         text = browser.get(path).text
         assert "alert(1)</script>" not in text
         assert "\u202e" not in text
-        shown += html.escape(MARKUP.removesuffix("\u202e")).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
+        shown += escaped in text
     assert shown >= 8
 
 
@@ -182,7 +184,7 @@ def test_failure_of_portal_is_a_page_without_traceback(browser: PortalBrowser) -
 
 def test_start_page_shows_profiles_and_free_resources(browser: PortalBrowser) -> None:
     text = browser.get("/start").text
-    assert '<option value="triton-xpu">triton-xpu – triton-xpu@3: Triton for Intel GPUs</option>' in text
+    assert '<option value="triton-xpu">triton-xpu: triton-xpu@3: Triton for Intel GPUs</option>' in text
     assert "Free now: 1 or 4 shards." in text
 
 
