@@ -13,7 +13,7 @@ from broker.web.entrances import Entrances
 from broker.web.portal.app import make_portal
 from broker.web.portal.login_cookie import NAME
 from broker.web.portal.portal_context import PortalContext
-from tests.fakes.web_controller import SECRET, FakeWebController
+from tests.fakes.portal_controller import SECRET, FakePortalController
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ class PortalBrowser:
     """Sends requests as a browser does: with its cookie, and forms with their origin."""
 
     def __init__(self) -> None:
-        self.controller = FakeWebController()
+        self.controller = FakePortalController()
         self.entrances = Entrances()
         self.app = make_portal(PortalContext(ORIGINS, self.controller, self.entrances))
         self.cookie = f"{NAME}={SECRET}"

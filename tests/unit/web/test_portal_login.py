@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from broker.errors import ConflictError, NotFoundError, RefusedError, TooManyError
-from tests.fakes.web_controller import SECRET
+from tests.fakes.portal_controller import SECRET
 
 if TYPE_CHECKING:
     from tests.fakes.portal_browser import PortalBrowser

@@ -104,6 +104,7 @@ def test_text_of_users_and_slurm_is_escaped(browser: PortalBrowser) -> None:
             ]
         },
     }
+    escaped = "&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;"
     shown = 0
     for path in PAGES:
         text = browser.get(path).text

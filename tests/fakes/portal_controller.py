@@ -27,7 +27,7 @@ BROWSER_ID = "0" * 26
 SESSION_ID = "01" + "a" * 24
 
 
-class FakeWebController(WebControllerClient):
+class FakePortalController(WebControllerClient):
     """Answers the portal's calls. `failures` maps method and path to errors; `calls` has what was asked."""
 
     def __init__(self) -> None:
