@@ -52,6 +52,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from broker.config.settings import Config
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.registry.registry import Registry
+    from slurm.scheduler import Scheduler
+
 
 class Controller(CredentialParts):
     """The parts between the API and the outside world: registry, Slurm, launcher.

@@ -230,7 +230,7 @@ class ApiListener:
             if name is None and not reserved:
                 _refuse(connection, seat.uid, RefusedError(no_account(seat.uid)), "account")
                 return
-            if name in self._services:
+            if name is not None and name in self._services:
                 self._room.reserve(seat.uid, self._services[name])
             await self._loop.connect_accepted_socket(lambda: self._protocol(seat), connection)
             served = True
