@@ -347,6 +347,11 @@ class Config(Section):
         return self.mode is Mode.SITE and self.web.url is not None
 
     @property
+    def portal_url(self) -> str:
+        """The portal's address; empty without web access."""
+        return Origins.parse(self.web.url).portal_url if self.has_web and self.web.url else ""
+
+    @property
     def web_control_socket(self) -> Path:
         """The socket at which berth-web takes the controller's requests."""
         return self.web.runtime_dir / "control.sock"
