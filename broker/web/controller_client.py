@@ -88,7 +88,7 @@ class WebControllerClient:
         `path` is the whole path with its query; the caller quotes the parts that come from a browser.
         """
         content = None if body is None else body.model_dump_json(exclude_defaults=True)
-        async with self._slots, self._response(method, path, delegation, content, CALL_TIMEOUT_S) as response:
+        async with self._slots, self._response(method, path, delegation, content) as response:
             try:
                 return answer.model_validate_json(await _read(response))
             except (httpx.HTTPError, ValidationError) as error:
@@ -100,18 +100,12 @@ class WebControllerClient:
 
         Iterating raises ControllerUnavailableError when the controller ends or falls silent.
         """
-        async with self._response("GET", path, delegation, None, STREAM_TIMEOUT_S, EVENT_STREAM) as response:
+        async with self._response("GET", path, delegation, accept=EVENT_STREAM) as response:
             yield _chunks(response)
 
     @asynccontextmanager
     async def _response(
-        self,
-        method: str,
-        path: str,
-        delegation: str,
-        content: str | None,
-        timeout_s: float,
-        accept: str = "application/json",
+        self, method: str, path: str, delegation: str, content: str | None = None, *, accept: str = "application/json"
     ) -> AsyncIterator[httpx.Response]:
         """Yield a successful response whose body is unread."""
         headers = {"Accept": accept}
@@ -119,6 +113,7 @@ class WebControllerClient:
             headers["Berth-Delegation"] = delegation
         if content is not None:
             headers["Content-Type"] = "application/json"
+        timeout_s = STREAM_TIMEOUT_S if accept == EVENT_STREAM else CALL_TIMEOUT_S
         transport = httpx.AsyncHTTPTransport(verify=_TLS_NEVER_USED, uds=str(self._api_socket))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://controller", timeout=timeout_s, trust_env=False
