@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,7 +12,7 @@ from broker.schema.base import Strict
 from broker.schema.web import VisitAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from broker.schema.web import EndedVisits
@@ -43,7 +42,7 @@ class GrantStore:
         self._path = path
         self._grants = {grant.key: grant for grant in _load(path)}
 
-    def __iter__(self) -> Iterable[Grant]:
+    def __iter__(self) -> Iterator[Grant]:
         return iter(list(self._grants.values()))
 
     def get(self, key: str) -> Grant | None:
@@ -77,8 +76,8 @@ class GrantStore:
     def _save(self) -> None:
         data = _FILE.dump_json(list(self._grants.values()))
         fresh = self._path.with_suffix(".new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
+        fresh.touch(mode=0o600)
+        fresh.write_bytes(data)
         fresh.replace(self._path)
 
 

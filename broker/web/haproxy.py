@@ -177,7 +177,11 @@ class Haproxy:
         await self._check()
         argv = ("haproxy", "-W", "-q", "-f", self._files.configuration, "-S", self._files.master_socket)
         self._process = await asyncio.create_subprocess_exec(*_DIE_WITH_PARENT, *argv, stdin=asyncio.subprocess.DEVNULL)
-        await self._wait_for_worker(lambda _: True)
+        try:
+            await self._wait_for_worker(lambda _: True)
+        except HaproxyCommandError:
+            await self._stop()
+            raise
 
     async def _wait_for_worker(self, is_expected: Callable[[int], bool]) -> None:
         """Wait until the present worker is the expected one; HaproxyCommandError if HAProxy ends or takes too long."""
@@ -194,7 +198,14 @@ class Haproxy:
         """Kill HAProxy, which closes all connections, and start it with the present routes."""
         log.error("haproxy replaced error=%s", error)
         await self._stop()
-        await self._start()
+        await self._restart()
+
+    async def _restart(self) -> None:
+        """Start HAProxy. If it does not start, the supervisor tries again."""
+        try:
+            await self._start()
+        except BerthError as error:
+            log.error("haproxy not started error=%s hint=%s", error.message, error.hint)
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
@@ -219,7 +230,4 @@ class Haproxy:
             async with self._lock:
                 if self._process is process:
                     log.error("haproxy ended code=%s", process.returncode if process else None)
-                    try:
-                        await self._start()
-                    except BerthError as error:
-                        log.error("haproxy not started error=%s hint=%s", error.message, error.hint)
+                    await self._restart()

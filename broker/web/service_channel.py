@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from broker.errors import BerthError, ConflictError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_LINES = 20
@@ -53,32 +53,24 @@ class ServiceReport:
                 pass  # a later release may report more
 
 
-class ServiceChannel:
-    """The ssh process of the channel. `changed` is called after each line of the report."""
+async def follow_service(argv: list[str], service: str) -> AsyncGenerator[ServiceReport]:
+    """Run ssh for the channel, and yield the report after each line, until the service or the connection ends.
 
-    def __init__(self, argv: list[str], service: str, changed: Callable[[], None]) -> None:
-        self.report = ServiceReport(service)
-        self._argv = argv
-        self._changed = changed
-
-    async def run(self) -> None:
-        """Follow the report until the service or the connection ends. Ending it lets the service run on.
-
-        BerthError if the session refuses, or if its report is not valid.
-        """
-        pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-        process = await asyncio.create_subprocess_exec(
-            *self._argv, stdin=pipe, stdout=pipe, stderr=null, limit=MAX_LINE_BYTES
-        )
-        assert process.stdout is not None
-        try:
-            while line := await process.stdout.readline():
-                self.report.read(line.decode(errors="replace").rstrip("\n"))
-                self._changed()
-        except ValueError as error:
-            raise BerthError(f"the session's report on {self.report.service} has too long a line") from error
-        finally:
-            await end_process(process)
+    The service runs on when the iteration is closed. BerthError if the session refuses, or if a line is too long.
+    """
+    report = ServiceReport(service)
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=null, limit=MAX_LINE_BYTES)
+    assert process.stdout is not None
+    try:
+        yield report
+        while line := await process.stdout.readline():
+            report.read(line.decode(errors="replace").rstrip("\n"))
+            yield report
+    except ValueError as error:
+        raise BerthError(f"the session's report on {service} has too long a line") from error
+    finally:
+        await end_process(process)
 
 
 async def end_process(process: asyncio.subprocess.Process) -> None:

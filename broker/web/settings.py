@@ -44,6 +44,11 @@ class WebProcessSettings:
         return self.directory / "control.sock"
 
     @property
+    def tunnels(self) -> Path:
+        """The directory with a directory for each session. Its name is short: paths of sockets are limited."""
+        return self.directory / "t"
+
+    @property
     def grants_file(self) -> Path:
         return self.directory / "grants.json"
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import time
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
-from broker.web.service_channel import ServiceChannel, end_process
+from broker.web.service_channel import end_process, follow_service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from broker.schema.web import DoorAnswer
+    from broker.web.service_channel import ServiceReport
 
 SOCKETS = "/run/berth/web"
 """The directory of the services' sockets in a session."""
@@ -37,14 +39,15 @@ class WebKey:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "key"
+        self.public = ""
+        """Its public line."""
 
-    async def make(self) -> str:
-        """Make the key, and return its public line."""
+    async def make(self) -> None:
         public = self.path.with_name("key.pub")
         for each in (self.path, public):
             each.unlink(missing_ok=True)
         await _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "berth-web", "-f", str(self.path)])
-        return public.read_text(encoding="ascii").strip()
+        self.public = public.read_text(encoding="ascii").strip()
 
 
 class Tunnel:
@@ -60,9 +63,7 @@ class Tunnel:
 
     async def connect(self) -> None:
         """Connect. ConnectionFailedError, with ssh's message, if the session's sshd is not reached or not trusted."""
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        for stale in self._directory.iterdir():
-            stale.unlink()
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._directory / "known_hosts").write_text("\n".join([*self._door.known_hosts, ""]), encoding="utf-8")
         (self._directory / "certificate").write_text(f"{self._door.certificate}\n", encoding="ascii")
         self._process = await asyncio.create_subprocess_exec(
@@ -86,25 +87,27 @@ class Tunnel:
             pass
         await self._process.wait()
 
-    async def forward(self, socket: str) -> Path:
-        """Forward a new local socket to the socket of that name in the session, and return its path."""
-        local = self._directory / socket
+    async def forward(self, service: str, socket: str) -> Path:
+        """Forward a new local socket to the service's socket in the session, and return its path."""
+        local = self._directory / f"{service}.sock"
         with contextlib.suppress(ConnectionFailedError):
             await self._command("cancel", local, socket)
         local.unlink(missing_ok=True)
         await self._command("forward", local, socket)
         return local
 
-    def channel(self, service: str, changed: Callable[[], None]) -> ServiceChannel:
-        """Return the channel that starts and follows a service."""
+    def follow(self, service: str) -> AsyncGenerator[ServiceReport]:
+        """Start a service in a session channel, and follow it: see follow_service."""
         options = ["-S", str(self._control), "-T", "-F", "none", "-o", "BatchMode=yes"]
-        argv = [*_DIE_WITH_PARENT, "ssh", *options, self._destination, "--", f"start {service}"]
-        return ServiceChannel(argv, service, changed)
+        return follow_service(
+            [*_DIE_WITH_PARENT, "ssh", *options, self._destination, "--", f"start {service}"], service
+        )
 
     async def close(self) -> None:
         """Close the connection, and with it all channels and forwards."""
         if self._process is not None:
             await end_process(self._process)
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
     def _destination(self) -> str:
@@ -115,13 +118,9 @@ class Tunnel:
         values = {
             "BatchMode": "yes",
             "CertificateFile": self._directory / "certificate",
-            "ClearAllForwardings": "no",
             "ConnectTimeout": "10",
             "ControlPath": self._control,
-            "ControlPersist": "no",
             "ExitOnForwardFailure": "yes",
-            "ForwardAgent": "no",
-            "ForwardX11": "no",
             "GlobalKnownHostsFile": "/dev/null",
             "HostKeyAlias": self._door.host_key_alias,
             "IdentitiesOnly": "yes",
@@ -131,7 +130,6 @@ class Tunnel:
             "PreferredAuthentications": "publickey",
             "ServerAliveCountMax": "3",
             "ServerAliveInterval": "15",
-            "StreamLocalBindMask": "0177",
             "StrictHostKeyChecking": "yes",
             "UpdateHostKeys": "no",
             "UserKnownHostsFile": self._directory / "known_hosts",
