@@ -57,6 +57,7 @@ FILES = {
     "job.env": "run/job.env",
     "authorized_keys": "run/authorized_keys",
     "revoked_keys": "run/revoked_keys",
+    "web_authority": "run/web_authority",
     "continuation": "run/continuation",
     "idle": "run/idle",
     "ending": "run/ending",

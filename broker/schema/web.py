@@ -9,6 +9,15 @@ from pydantic import Field, StringConstraints, model_validator
 from broker.names import IDENTIFIER, MAX_ITEMS, SERVICE_PATTERN
 from broker.schema.base import Name, Strict, Timestamp, UserName
 
+MAX_CHECKED = 5000
+"""Visits in one check: about 150 KB, within the controller's limit of a request."""
+
+DELEGATION_HEADER = "Berth-Delegation"
+"""The header with the delegation's secret, in requests of berth-web for a user."""
+
+WEB_LOGIN = "berth-web"
+"""The login name in sessions that opens nothing but services."""
+
 Id = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
 
 ServiceName = Annotated[str, StringConstraints(max_length=39, pattern=SERVICE_PATTERN)]
@@ -154,7 +163,7 @@ class EndedVisits(Strict):
 class VisitCheck(Strict):
     """The visits that berth-web knows, after its restart."""
 
-    visit_ids: Annotated[list[Id], Field(max_length=10_000)]
+    visit_ids: Annotated[list[Id], Field(max_length=MAX_CHECKED)]
 
 
 class ValidVisits(Strict):

@@ -10,6 +10,7 @@ from fastapi import Depends, Path
 
 from broker.controller.api.peer_credentials import Caller, caller
 from broker.controller.departure import departure
+from broker.controller.registry.web_models import Delegation
 from broker.errors import RefusedError
 from broker.names import IDENTIFIER, NAME_PATTERN
 
@@ -34,10 +35,21 @@ if TYPE_CHECKING:
     from broker.controller.sessions.snapshots import Snapshots
     from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
+    from broker.controller.web.web_access import WebAccess
     from broker.schema.site import DoctorCheck, RebuildReport
 
 
 Who = Annotated[Caller, Depends(caller)]
+
+
+def delegation(who: Who) -> Delegation:
+    """Return the login of the browser for which the request is. RefusedError for a request of a user's own process."""
+    if who.delegation is None:
+        raise RefusedError("only a logged-in browser can do this", hint="`berth portal` logs one in")
+    return who.delegation
+
+
+Delegate = Annotated[Delegation, Depends(delegation)]
 
 
 Gone = Annotated[asyncio.Event, Depends(departure)]
@@ -71,6 +83,8 @@ class Services:
     logins: LoginPolicy
     cluster: ClusterService
     site: Site
+    web: WebAccess | None
+    """None in personal mode, and for a site without web access."""
     checks: Callable[[str], Awaitable[list[DoctorCheck]]]
     """Takes the caller's user name."""
     rebuild: Callable[[], Awaitable[RebuildReport]]
