@@ -17,6 +17,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, Self
 
 from broker.errors import BerthError, ControllerUnavailableError
+from broker.schema.web import MAX_CHECKED
 from broker.web.grants import Grant
 from broker.web.haproxy_config import GrantRoute
 from broker.web.master_socket import HaproxyCommandError
@@ -42,8 +43,6 @@ CHECK_RETRY_S = 2.0
 IDLE_CHECK_S = 10.0
 RETRY_S = 2.0
 """Time for which a service that did not become ready is not opened again."""
-MAX_CHECKED = 10_000
-"""Visits in one question: the limit of VisitCheck."""
 
 log = logging.getLogger(__name__)
 

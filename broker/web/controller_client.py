@@ -18,6 +18,7 @@ from broker.errors import BerthError, ControllerUnavailableError, from_reason
 from broker.schema.base import ErrorBody
 from broker.schema.watch import EVENT_STREAM
 from broker.schema.web import (
+    DELEGATION_HEADER,
     DelegationAnswer,
     DelegationRequest,
     DoorAnswer,
@@ -110,7 +111,7 @@ class WebControllerClient:
         """Yield a successful response whose body is unread."""
         headers = {"Accept": accept}
         if delegation:
-            headers["Berth-Delegation"] = delegation
+            headers[DELEGATION_HEADER] = delegation
         if content is not None:
             headers["Content-Type"] = "application/json"
         timeout_s = STREAM_TIMEOUT_S if accept == EVENT_STREAM else CALL_TIMEOUT_S

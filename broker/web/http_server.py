@@ -24,7 +24,6 @@ KEEP_ALIVE_S = 60
 STOP_TIMEOUT_S = 5
 MAX_CONCURRENT_REQUESTS = 1024
 """Others are answered with 503."""
-START_POLL_S = 0.01
 _UCRED = struct.Struct("iII")  # pid, uid, gid
 
 log = logging.getLogger(__name__)
@@ -60,8 +59,7 @@ class UnixHttpServer:
         listener.bind(str(self._path))
         self._path.chmod(self._mode)
         self._task = asyncio.create_task(self._server.serve([listener]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(START_POLL_S)
+        await self._server.listening.wait()
         return self
 
     async def __aexit__(
@@ -73,6 +71,16 @@ class UnixHttpServer:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        finally:
+            self.listening.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the process."""

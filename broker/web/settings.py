@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.config.setting_types import parse_host_and_port
-from broker.errors import ConflictError, InvalidInputError
-from broker.origins import Origins
+from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from broker.config.settings import Config
+    from pathlib import Path
 
-RUNTIME_DIRECTORY = Path("/run/berth-web")
-"""Belongs to berth-web's account. The controller finds `control.sock` in it."""
+    from broker.origins import Origins
+
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -28,7 +25,15 @@ class WebProcessSettings:
     certificate: Path | None
     api_socket: Path
     idle_tunnel: float
-    directory: Path = RUNTIME_DIRECTORY
+    directory: Path
+    """Belongs to berth-web's account. The controller finds the control socket in it."""
+
+    def __post_init__(self) -> None:
+        if self.behind_proxy and self.listen_host not in _LOOPBACK:
+            raise InvalidInputError(
+                f"web.listen is {self.listen_host}:{self.listen_port}, and there is no web.certificate",
+                hint="set web.certificate, or listen on 127.0.0.1 for a proxy on this node that ends TLS",
+            )
 
     @property
     def behind_proxy(self) -> bool:
@@ -51,19 +56,3 @@ class WebProcessSettings:
     @property
     def grants_file(self) -> Path:
         return self.directory / "grants.json"
-
-
-def web_settings(config: Config) -> WebProcessSettings:
-    """Return the settings of a site's configuration. A BerthError says what to set unless it has web access."""
-    web = config.web
-    if web.url is None:
-        raise ConflictError("web.url is not set, so this site has no web access", hint="see docs/howto/site.md")
-    origins = Origins.parse(web.url)
-    host, port = parse_host_and_port(web.listen)
-    settings = WebProcessSettings(origins, host, port, web.certificate, config.api_socket, web.idle_tunnel)
-    if settings.behind_proxy and host not in _LOOPBACK:
-        raise InvalidInputError(
-            f"web.listen is {web.listen}, and there is no web.certificate",
-            hint="set web.certificate, or listen on 127.0.0.1 for a proxy on this node that ends TLS",
-        )
-    return settings
