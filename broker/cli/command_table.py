@@ -84,6 +84,7 @@ HIDDEN = {
     "connect": Entry("ssh:connect", "Connect stdin and stdout to a session, for ssh."),
     "controller": Entry("services:controller", "Run the controller in the foreground, until SIGTERM."),
     "gateway": Entry("services:gateway", "Run the gateway in the foreground, until SIGTERM."),
+    "web": Entry("services:web", "Run berth-web, the gateway for browsers, in the foreground until SIGTERM."),
 }
 """Commands that other programs call: ssh and systemd."""
 

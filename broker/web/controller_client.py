@@ -18,6 +18,7 @@ from broker.errors import BerthError, ControllerUnavailableError, from_reason
 from broker.schema.base import ErrorBody
 from broker.schema.watch import EVENT_STREAM
 from broker.schema.web import (
+    DELEGATION_HEADER,
     DelegationAnswer,
     DelegationRequest,
     DoorAnswer,
@@ -88,7 +89,7 @@ class WebControllerClient:
         `path` is the whole path with its query; the caller quotes the parts that come from a browser.
         """
         content = None if body is None else body.model_dump_json(exclude_defaults=True)
-        async with self._slots, self._response(method, path, delegation, content, CALL_TIMEOUT_S) as response:
+        async with self._slots, self._response(method, path, delegation, content) as response:
             try:
                 return answer.model_validate_json(await _read(response))
             except (httpx.HTTPError, ValidationError) as error:
@@ -100,25 +101,20 @@ class WebControllerClient:
 
         Iterating raises ControllerUnavailableError when the controller ends or falls silent.
         """
-        async with self._response("GET", path, delegation, None, STREAM_TIMEOUT_S, EVENT_STREAM) as response:
+        async with self._response("GET", path, delegation, accept=EVENT_STREAM) as response:
             yield _chunks(response)
 
     @asynccontextmanager
     async def _response(
-        self,
-        method: str,
-        path: str,
-        delegation: str,
-        content: str | None,
-        timeout_s: float,
-        accept: str = "application/json",
+        self, method: str, path: str, delegation: str, content: str | None = None, *, accept: str = "application/json"
     ) -> AsyncIterator[httpx.Response]:
         """Yield a successful response whose body is unread."""
         headers = {"Accept": accept}
         if delegation:
-            headers["Berth-Delegation"] = delegation
+            headers[DELEGATION_HEADER] = delegation
         if content is not None:
             headers["Content-Type"] = "application/json"
+        timeout_s = STREAM_TIMEOUT_S if accept == EVENT_STREAM else CALL_TIMEOUT_S
         transport = httpx.AsyncHTTPTransport(verify=_TLS_NEVER_USED, uds=str(self._api_socket))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://controller", timeout=timeout_s, trust_env=False

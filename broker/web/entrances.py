@@ -18,7 +18,7 @@ from broker.errors import RefusedError, TooManyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.schema.web import VisitAnswer
+    from broker.schema.web import EndedVisits, VisitAnswer
 
 CODE_LIFETIME_S = 30.0
 MAX_CODES = 10_000
@@ -57,6 +57,15 @@ class Entrances:
         if not hmac.compare_digest(_digest(cookie), entrance.entry):
             raise RefusedError("this way into the service is for another browser", hint="open the service again")
         return entrance.visit
+
+    def end(self, ended: EndedVisits) -> None:
+        """Forget the codes of these delegations and visits; all if none are named."""
+        delegations, visits = set(ended.delegation_ids), set(ended.visit_ids)
+        self._entrances = {
+            code: each
+            for code, each in self._entrances.items()
+            if (delegations or visits) and each.visit.delegation_id not in delegations and each.visit.id not in visits
+        }
 
     def _drop_ended(self) -> None:
         now = self._clock()
