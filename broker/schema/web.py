@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -39,7 +39,8 @@ class ProfileView(Strict):
 
     name: Name
     version: Version
-    owner: Literal["site", "own"]
+    owner: str
+    """`site`, or `own` for the caller's own."""
     description: str = ""
     newest: bool
     """Whether it is the newest version of its owner."""

@@ -11,8 +11,6 @@ import signal
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from starlette.responses import PlainTextResponse
-
 from broker.errors import BerthError, ConflictError
 from broker.service import journal
 from broker.service.notify import notify_ready, notify_stopping
@@ -24,8 +22,10 @@ from broker.web.entrances import Entrances
 from broker.web.grants import GrantStore
 from broker.web.haproxy import Haproxy
 from broker.web.http_server import UnixHttpServer
+from broker.web.portal.app import make_portal
+from broker.web.portal.portal_context import PortalContext
+from broker.web.portal.service_pages import PortalServicePages
 from broker.web.service_face import ServiceFace
-from broker.web.service_pages import PlainPages
 from broker.web.tunnel import WebKey
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ async def _main(settings: WebProcessSettings) -> None:
         entrances.end(ended)
         await access.close(ended)
 
-    portal = PlainTextResponse("there is no portal yet\n", 404)
-    app = HostRouter(settings.origins, portal, ServiceFace(settings.origins, access, entrances, PlainPages()))
+    origins = settings.origins
+    portal = make_portal(PortalContext(origins, client, entrances))
+    app = HostRouter(origins, portal, ServiceFace(origins, access, entrances, PortalServicePages(origins)))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(UnixHttpServer(settings.app_socket, app, lambda uid: uid == os.geteuid()))
         await stack.enter_async_context(haproxy)

@@ -10,8 +10,8 @@ from broker.errors import InvalidInputError
 if TYPE_CHECKING:
     from broker.origins import Origins
 
-MAX_PATH_CHARS = 4000
-"""Above the paths of notebooks in deep directories, and within the limits of a header."""
+MAX_PATH_CHARS = 4097
+"""As long as the paths that the origins of services send: a slash and 4096 characters."""
 _PATH = re.compile(r"/(?!/)[!-\[\]-~]*", re.ASCII)
 """A path on the same origin: printable ASCII without blanks and backslashes, which browsers read as slashes."""
 _LABEL = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)

@@ -26,7 +26,6 @@ _GROUPS = (
     ("What", ("name", "profile")),
     ("Resources", ("gpus", "cpus", "memory", "time")),
     ("Further options of Slurm", ("partition", "account", "qos", "node", "options")),
-    ("What is kept after a stop", ("keep", "fresh")),
 )
 _INCOMPLETE = ["berth", "start", "NAME", "--profile", "PROFILE"]
 
@@ -60,7 +59,8 @@ async def start_session(request: Request) -> Response:
 async def _form(calls: UserCalls) -> tuple[Form, dict[str, str]]:
     """Return the form, and the descriptions of profiles. Without a list of profiles, it takes any name."""
     sessions, profiles = await asyncio.gather(calls.sessions(), optional(calls.profiles()))
-    return new_session_form(profiles, {view.name for view in sessions}), profile_descriptions(profiles)
+    form = new_session_form(profiles, {view.name for view in sessions}, persistence=False)
+    return form, profile_descriptions(profiles)
 
 
 async def _page(

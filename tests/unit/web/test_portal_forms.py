@@ -32,16 +32,15 @@ class FormCase:
 CASES = {
     "new": FormCase(
         "/start",
-        {"name": "trial", "profile": "triton-xpu@3", "gpus": "1", "time": "2h", "fresh": "system"},
+        {"name": "trial", "profile": "triton-xpu@3", "gpus": "1", "time": "2h"},
         "/v1/sessions/trial/start",
         {
             "profile": "triton-xpu",
             "version": "3",
             "options": ["--gres=gpu:1", "--time=2:00:00"],
-            "persistence": {"system": "fresh"},
         },
         "/sessions/trial?done=start",
-        {"name": "Dev Box", "profile": "nothing", "gpus": "many", "memory": "16X", "time": "soon", "keep": "x,,y"},
+        {"name": "Dev Box", "profile": "nothing", "gpus": "many", "memory": "16X", "time": "soon"},
         "is neither a number of GPUs nor",
     ),
     "start": FormCase(
