@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import hashlib
 import shutil
+import ssl
+import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +33,6 @@ from tests.fakes.recording_service import RecordingService
 from tests.fakes.web_controller import WebController
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from broker.web.process import WebGateway
@@ -81,6 +82,15 @@ class WebWorld:
     gateway: WebGateway = field(init=False)
     tls: ssl.SSLContext | None = None
     wires: list[Wire] = field(default_factory=list)
+
+    def use_tls(self) -> None:
+        """Serve https from now on, with a certificate of its own."""
+        certificate = self.place / "tls.pem"
+        make_certificate(certificate, DOMAIN)
+        self.settings = dataclasses.replace(
+            self.settings, certificate=certificate, origins=Origins.parse(f"https://{DOMAIN}:{self.port}")
+        )
+        self.tls = ssl.create_default_context(cafile=str(certificate))
 
     @property
     def port(self) -> int:
@@ -253,14 +263,31 @@ async def _sshd(place: Path, session_id: str, authority: CertificateAuthority) -
         yield port
 
 
-def play_web(scene: Callable[[WebWorld], Awaitable[None]], **settings: Any) -> None:  # noqa: ANN401 - as above
-    """Play a scene in a world in which berth-web serves."""
+def play_web(
+    scene: Callable[[WebWorld], Awaitable[None]],
+    *,
+    tls: bool = False,
+    **settings: Any,  # noqa: ANN401 - as above
+) -> None:
+    """Play a scene in a world in which berth-web serves, on request with TLS."""
 
     async def whole() -> None:
-        async with asyncio.timeout(TEST_DEADLINE_S), web_world(**settings) as world, world.serving():
-            await scene(world)
+        async with asyncio.timeout(TEST_DEADLINE_S), web_world(**settings) as world:
+            if tls:
+                world.use_tls()
+            async with world.serving():
+                await scene(world)
 
     asyncio.run(whole())
+
+
+def make_certificate(path: Path, domain: str) -> None:
+    """Write a private key and its certificate for all names below the domain, as a site would."""
+    key = path.with_suffix(".key")
+    names = ["-subj", f"/CN={domain}", "-addext", f"subjectAltName=DNS:*.{domain}"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-keyout", key]
+    subprocess.run(["openssl", "req", "-x509", *kind, *names, "-out", path], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + key.read_bytes())
 
 
 def cookie_of(answer: Answer, name: str) -> str:
