@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -86,10 +85,11 @@ _FILE = TypeAdapter(list[Grant])
 
 def _load(path: Path) -> list[Grant]:
     """Return the grants of the file. Without a valid file there are none, and browsers open their services again."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            with path.open("rb") as file:
-                return _FILE.validate_json(file.read(MAX_FILE_BYTES))
-        except (OSError, ValidationError) as error:
-            log.warning("grants not restored error=%s", type(error).__name__)
-    return []
+    try:
+        with path.open("rb") as file:
+            return _FILE.validate_json(file.read(MAX_FILE_BYTES))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValidationError) as error:
+        log.warning("grants not restored error=%s", type(error).__name__)
+        return []

@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import signal
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError, ConflictError
@@ -29,7 +30,7 @@ from broker.web.service_face import ServiceFace
 from broker.web.tunnel import WebKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from broker.schema.web import EndedVisits
@@ -49,13 +50,33 @@ def run_web(settings: WebProcessSettings) -> None:
         asyncio.run(_main(settings))
 
 
+@dataclass(frozen=True, slots=True)
+class WebGateway:
+    """The parts of berth-web while it serves."""
+
+    haproxy: Haproxy
+    access: WebAccess
+    entrances: Entrances
+
+
 async def _main(settings: WebProcessSettings) -> None:
     stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    async with serve_web(settings) as gateway:
+        reloading = asyncio.create_task(_reload_on_change(gateway.haproxy, settings.certificate, reload))
+        log.info("ready: %s on %s:%d", settings.origins.portal_url, settings.listen_host, settings.listen_port)
+        notify_ready()
+        await stop.wait()
+        notify_stopping()
+        reloading.cancel()
 
+
+@asynccontextmanager
+async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
+    """Serve browsers and the controller during the block."""
     shutil.rmtree(settings.tunnels, ignore_errors=True)
     key = WebKey(settings.directory)
     await key.make()
@@ -69,24 +90,14 @@ async def _main(settings: WebProcessSettings) -> None:
     origins = settings.origins
     portal = make_portal(PortalContext(origins, client, entrances))
     app = HostRouter(origins, portal, ServiceFace(origins, access, entrances, PortalServicePages(origins)))
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(UnixHttpServer(settings.app_socket, app, lambda uid: uid == os.geteuid()))
-        await stack.enter_async_context(haproxy)
-        await stack.enter_async_context(access)
-        await stack.enter_async_context(
-            UnixHttpServer(
-                settings.control_socket,
-                control_app(close),
-                lambda uid: may_control(uid, settings.api_socket),
-                mode=0o666,  # the client's account decides
-            )
-        )
-        reloading = asyncio.create_task(_reload_on_change(haproxy, settings.certificate, reload))
-        stack.callback(reloading.cancel)
-        log.info("ready: %s on %s:%d", settings.origins.portal_url, settings.listen_host, settings.listen_port)
-        notify_ready()
-        await stop.wait()
-        notify_stopping()
+    control = UnixHttpServer(
+        settings.control_socket,
+        control_app(close),
+        lambda uid: may_control(uid, settings.api_socket),
+        mode=0o666,  # the client's account decides
+    )
+    async with UnixHttpServer(settings.app_socket, app, lambda uid: uid == os.geteuid()), haproxy, access, control:
+        yield WebGateway(haproxy, access, entrances)
 
 
 async def _reload_on_change(haproxy: Haproxy, certificate: Path | None, requested: asyncio.Event) -> None:

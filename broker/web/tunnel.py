@@ -53,11 +53,10 @@ class WebKey:
 class Tunnel:
     """ssh as a master of connection sharing (ControlMaster in ssh_config(5)), with files in `directory`."""
 
-    def __init__(self, directory: Path, key: WebKey, door: DoorAnswer, sockets: str = SOCKETS) -> None:
+    def __init__(self, directory: Path, key: WebKey, door: DoorAnswer) -> None:
         self._directory = directory
         self._key = key
         self._door = door
-        self._sockets = sockets
         self._process: asyncio.subprocess.Process | None = None
         self._control = directory / "control"
 
@@ -147,7 +146,7 @@ class Tunnel:
             await asyncio.sleep(POLL_S)
 
     async def _command(self, command: str, local: Path, socket: str) -> None:
-        forward = f"{local}:{self._sockets}/{socket}"
+        forward = f"{local}:{SOCKETS}/{socket}"
         await _run(["ssh", "-F", "none", "-S", str(self._control), "-O", command, "-L", forward, self._destination])
 
 

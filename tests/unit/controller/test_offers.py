@@ -58,11 +58,8 @@ def test_damaged_own_profile_is_left_out(core: Core, tmp_path: Path) -> None:
     assert [name for name, _, _ in _listed(core)] == ["site/base", "own/good"]
 
 
-def test_launcher_that_is_away_leaves_profiles_of_site(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object) -> object:
-        raise LauncherError("the launcher is away")
-
-    monkeypatch.setattr(core.launcher, "own_image", fail)
+def test_launcher_that_is_away_leaves_profiles_of_site(core: Core) -> None:
+    core.launcher.failures["own_image"] = LauncherError("gone", "the launcher is away")
     assert _listed(core) == [("site/base", "1", True)]
 
 
@@ -80,17 +77,13 @@ def test_services_are_those_of_the_session_image(core: Core) -> None:
     asyncio.run(scenario())
 
 
-def test_missing_image_of_session_is_said(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_image_of_session_is_said(core: Core) -> None:
     async def scenario() -> None:
         await core.start()
         (core.stores.stores[0].path / "base").rename(core.stores.stores[0].path / ".gone")
         with pytest.raises(RefusedError):
             await core.offers.services("alice", "dev")
-
-        async def fail(*_: object) -> object:
-            raise LauncherError("the launcher is away", unclear=True)
-
-        monkeypatch.setattr(core.launcher, "own_image", fail)
+        core.launcher.failures["own_image"] = LauncherError("gone", "the launcher is away")
         with pytest.raises(BerthError, match="could not read the profile of dev"):
             await core.offers.services("alice", "dev")
 
