@@ -66,6 +66,13 @@ class RefusedError(BerthError):
     status = 403
 
 
+class LoggedOutError(RefusedError):
+    """The browser's login has ended."""
+
+    reason = "logged-out"
+    status = 401
+
+
 class TooManyError(RefusedError):
     """The user has as many of these at once as the controller allows."""
 
@@ -137,6 +144,7 @@ _BY_REASON: dict[str, type[BerthError]] = {
         InvalidInputError,
         NotFoundError,
         RefusedError,
+        LoggedOutError,
         ConflictError,
         SlurmUnavailableError,
         ControllerUnavailableError,

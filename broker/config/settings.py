@@ -246,6 +246,8 @@ class WebSettings(Section):
     on the same node."""
     account: str = "berth-web"
     """The only account that may act for logged-in browsers."""
+    runtime_dir: AbsolutePath = Path("/run/berth-web")
+    """The directory of berth-web's sockets; it belongs to berth-web's account."""
     login_lifetime: Annotated[float, Field(ge=60, le=31 * 86400)] = 12 * 3600.0
     """Time for which a browser stays logged in."""
     link_lifetime: Annotated[float, Field(ge=1, le=600)] = 60.0
@@ -332,6 +334,27 @@ class Config(Section):
                 "it; change the gateway's name or ssh.domain"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_web_account(self) -> Config:
+        if self.has_web and self.gateway.enabled and self.web.account == self.gateway.account:
+            raise ValueError("web.account: berth-web needs an account of its own, not the gateway's")
+        return self
+
+    @property
+    def has_web(self) -> bool:
+        """Whether the site has web access. In personal mode, a user opens services with `berth open --local`."""
+        return self.mode is Mode.SITE and self.web.url is not None
+
+    @property
+    def portal_url(self) -> str:
+        """The portal's address; empty without web access."""
+        return Origins.parse(self.web.url).portal_url if self.has_web and self.web.url else ""
+
+    @property
+    def web_control_socket(self) -> Path:
+        """The socket at which berth-web takes the controller's requests."""
+        return self.web.runtime_dir / "control.sock"
 
     @property
     def api_socket(self) -> Path:

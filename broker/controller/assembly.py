@@ -11,8 +11,7 @@ from broker.controller.api.dependencies import Services
 from broker.controller.cluster.answers import ClusterAnswers
 from broker.controller.cluster.groups import UserGroups
 from broker.controller.cluster.service import ClusterService
-from broker.controller.credentials.authorized_keys import AuthorizedKeys
-from broker.controller.credentials.login import LoginPolicy
+from broker.controller.credential_parts import CredentialParts
 from broker.controller.doctor import controller_checks
 from broker.controller.images import ImageFinder
 from broker.controller.rebuild import rebuild
@@ -31,7 +30,6 @@ from broker.controller.reconcile.session_files import FileRestorer, SessionFiles
 from broker.controller.reconcile.shown_names import NamePolicy
 from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.reconcile.submission import Submitter
-from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.sessions.connect import ConnectService
 from broker.controller.sessions.connections import Connections
 from broker.controller.sessions.deleted import DeletedSessions
@@ -39,6 +37,7 @@ from broker.controller.sessions.environments import Environments
 from broker.controller.sessions.extend import ExtendService
 from broker.controller.sessions.lifecycle import Sessions
 from broker.controller.sessions.limits import Limits
+from broker.controller.sessions.offers import Offers
 from broker.controller.sessions.pending import PendingOperations
 from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.rename import RenameService
@@ -47,9 +46,7 @@ from broker.controller.sessions.resize import ResizeService
 from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.sessions.start_estimates import StartEstimates
 from broker.controller.sessions.watch import SessionWatches
-from broker.controller.site import Site
-from broker.controller.wakeup import ChangeNotifier
-from broker.ssh.certificates import CertificateAuthority
+from broker.controller.web.web_access import WebAccess
 from profiles.image.store import Stores
 
 if TYPE_CHECKING:
@@ -62,29 +59,15 @@ if TYPE_CHECKING:
     from slurm.scheduler import Scheduler
 
 
-class Controller:
+class Controller(CredentialParts):
     """The parts between the API and the outside world: registry, Slurm, launcher.
 
     `process` has its life cycle. Each part is created at its first use, together with the parts that it needs.
     """
 
     def __init__(self, config: Config, registry: Registry, scheduler: Scheduler, launcher: LauncherClient) -> None:
-        self.config = config
-        self.registry = registry
+        super().__init__(config, registry, launcher)
         self.scheduler = scheduler
-        self.launcher = launcher
-
-    @cached_property
-    def async_registry(self) -> AsyncRegistry:
-        return AsyncRegistry(self.registry, self.changes.recorded)
-
-    @cached_property
-    def authority(self) -> CertificateAuthority:
-        return CertificateAuthority.load_or_create(self.config.state_dir / "ca_ed25519_key")
-
-    @cached_property
-    def user_authority(self) -> CertificateAuthority:
-        return CertificateAuthority.load_or_create(self.config.state_dir / "user_ca_ed25519_key", "berth user CA")
 
     @cached_property
     def stores(self) -> Stores:
@@ -93,18 +76,6 @@ class Controller:
     @cached_property
     def images(self) -> ImageFinder:
         return ImageFinder(self.stores, self.launcher, self.config.mode)
-
-    @cached_property
-    def keys(self) -> AuthorizedKeys:
-        return AuthorizedKeys(self.async_registry, self.launcher, enough=self.config.ssh.login_with != "certificates")
-
-    @cached_property
-    def logins(self) -> LoginPolicy:
-        return LoginPolicy(self.config.ssh, self.async_registry, self.keys, self.user_authority)
-
-    @cached_property
-    def changes(self) -> ChangeNotifier:
-        return ChangeNotifier()
 
     @cached_property
     def cluster_answers(self) -> ClusterAnswers:
@@ -273,9 +244,8 @@ class Controller:
         return ConnectService(
             registry=self.async_registry,
             sessions=self.sessions,
-            launcher=self.launcher,
             reconciler=self.reconciler,
-            logins=self.logins,
+            credentials=self.installed_credentials,
             changes=self.changes,
             settings=self.config.ssh,
         )
@@ -355,6 +325,26 @@ class Controller:
             limits=self.limits,
         )
 
+    @cached_property
+    def offers(self) -> Offers:
+        return Offers(registry=self.async_registry, images=self.images)
+
+    @cached_property
+    def web(self) -> WebAccess | None:
+        """Return the parts of web access; None in personal mode, and for a site without `web.url`."""
+        if self.web_authority is None:
+            return None
+        return WebAccess.build(
+            self.config,
+            self.web_authority,
+            registry=self.async_registry,
+            images=self.images,
+            credentials=self.installed_credentials,
+            site=self.site,
+            observed=self.observed,
+            changes=self.changes,
+        )
+
     def services(self, in_use: Callable[[], AbstractContextManager[None]]) -> Services:
         """Return the parts that the API calls. Each request enters `in_use`."""
         outside = (self.config, self.registry, self.scheduler, self.launcher)
@@ -372,11 +362,13 @@ class Controller:
             snapshots=self.snapshots,
             deleted=self.deleted,
             environments=self.environments,
+            offers=self.offers,
             request_checks=self.request_checks,
             keys=self.keys,
             logins=self.logins,
             cluster=self.cluster,
-            site=Site(self.config, self.async_registry, self.authority, self.user_authority),
+            site=self.site,
+            web=self.web,
             checks=functools.partial(controller_checks, *checked),
             rebuild=functools.partial(rebuild, *outside),
             in_use=in_use,

@@ -23,7 +23,14 @@ from broker.config.setting_types import parse_host_and_port
 from broker.controller.accounts import AccountCache
 from broker.controller.api import protocol
 from broker.controller.api.app import application
-from broker.controller.api.listener import BACKLOG, GATEWAYS, ApiListener, ConnectionRoom, reserved_connections
+from broker.controller.api.listener import (
+    BACKLOG,
+    GATEWAYS,
+    WEB_CONNECTIONS,
+    ApiListener,
+    ConnectionRoom,
+    reserved_connections,
+)
 from broker.controller.assembly import Controller
 from broker.controller.fence import FencedScheduler
 from broker.controller.launcher_client.client import inherited, spawned
@@ -83,8 +90,8 @@ async def _main(config: Config, listener: socket.socket) -> int:
             controller = Controller(config, registry, scheduler, launcher)
             activity = ActivityTracker()
             running = _background(controller.reconciler.run())
-            metrics = _metrics(controller)
-            async with metrics, running as reconciling, _serving(controller.services(activity.request), listener):
+            serving = _serving(controller.services(activity.request), listener)
+            async with _metrics(controller), _sweeping(controller), running as reconciling, serving:
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
                 launcher.tell_ready()
                 ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
@@ -103,6 +110,16 @@ async def _main(config: Config, listener: socket.socket) -> int:
             log.error("the launcher has left; ending, so that systemd restarts both")
             return 1
     return 0
+
+
+@contextlib.asynccontextmanager
+async def _sweeping(controller: Controller) -> AsyncIterator[None]:
+    """End what is over in web access during the block, if the site has it."""
+    if controller.web is None:
+        yield
+        return
+    async with _background(controller.web.sweep.run()):
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -212,18 +229,19 @@ async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[asynci
 async def _serving(services: Services, listener: socket.socket) -> AsyncIterator[None]:
     """Serve the API during the block, and complete its requests at the end."""
     config = services.config
-    gateway = None
+    reserved = {}
     if config.gateway.enabled:
-        workers = config.gateway_workers * GATEWAYS
-        gateway = (config.gateway.account, workers * API_CONNECTIONS)
-    room = ConnectionRoom(reserved_connections(services.own_uid, gateway))
+        reserved[config.gateway.account] = config.gateway_workers * GATEWAYS * API_CONNECTIONS
+    if config.has_web:
+        reserved[config.web.account] = WEB_CONNECTIONS
+    room = ConnectionRoom(reserved_connections(services.own_uid, reserved))
     app = application(services)
     server = _Server(uvicorn.Config(**protocol.settings(app)))
     server.config.load()
     async with AccountCache() as accounts:
         task = asyncio.create_task(server.serve(sockets=[]))
         try:
-            async with ApiListener(listener, server, accounts, room, gateway=gateway):
+            async with ApiListener(listener, server, accounts, room, services=reserved):
                 yield
         finally:
             app.state.stopping.set()

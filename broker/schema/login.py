@@ -85,8 +85,8 @@ class UserCertificateList(Strict):
     certificates: list[UserCertificateView]
 
 
-AuthorityKind = Literal["host", "user"]
-"""The kind of an authority: `host` signs for sessions and the gateway, `user` for users."""
+AuthorityKind = Literal["host", "user", "web"]
+"""The kind of an authority: `host` signs for sessions and the gateway, `user` for users, `web` for berth-web."""
 
 
 class AuthorityKeyView(Strict):

@@ -10,6 +10,8 @@ class Permission(StrEnum):
 
     SEE = "see"
     CONNECT = "connect"
+    VISIT = "visit"
+    """Use the session's services in a browser."""
     START = "start"
     STOP = "stop"
     DELETE = "delete"

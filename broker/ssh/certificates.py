@@ -108,6 +108,28 @@ class CertificateAuthority:
         )
         return certificate.export_certificate().decode().strip()
 
+    def sign_web(self, public_key_line: str, session_id: str, *, valid_seconds: float, serial: int, key_id: str) -> str:
+        """Return a user certificate for berth-web's key, which permits forwarding and nothing else.
+
+        Only the session with that id has its principal, `web:<session id>`.
+        """
+        public = PublicKey.parse(public_key_line)
+        now = int(time.time())
+        certificate = self.keys.signing.generate_user_certificate(
+            asyncssh.import_public_key(public.line),
+            key_id,
+            serial=serial,
+            principals=[f"web:{session_id}"],
+            valid_after=now - CLOCK_SKEW_S,
+            valid_before=now + int(valid_seconds),
+            permit_x11_forwarding=False,
+            permit_agent_forwarding=False,
+            permit_pty=False,
+            permit_user_rc=False,
+            comment=key_id,
+        )
+        return certificate.export_certificate().decode().strip()
+
 
 @dataclass(frozen=True, slots=True)
 class HostCertificate:

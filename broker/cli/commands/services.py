@@ -1,4 +1,4 @@
-"""`berth controller`, `gateway` and `registry`: run the services, and administer them."""
+"""`berth controller`, `gateway`, `web` and `registry`: run the services, and administer them."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker.config.settings import Config
     from broker.gateway.master import MetricsTarget
     from broker.gateway.settings import GatewaySettings
+    from broker.web.settings import WebProcessSettings
 
 
 @click.command()
@@ -87,6 +88,37 @@ def _gateway_settings(config: Config) -> GatewaySettings:
         max_user_connections=gateway.max_user_connections,
         max_user_forwards=gateway.max_user_forwards,
         max_user_window_bytes=gateway.max_user_window,
+    )
+
+
+@click.command()
+@pass_invocation
+def web(invocation: Invocation) -> None:
+    """Run berth-web, the gateway for browsers, in the foreground until SIGTERM.
+
+    On SIGHUP it reloads HAProxy with the present certificate; open connections are kept.
+    """
+    from broker.web.process import run_web
+
+    run_web(_web_settings(invocation.config))
+
+
+def _web_settings(config: Config) -> WebProcessSettings:
+    from broker.config.setting_types import parse_host_and_port
+    from broker.origins import Origins
+    from broker.web.settings import WebProcessSettings
+
+    if config.web.url is None or not config.has_web:
+        raise ConflictError("this site has no web access", hint="set web.url: see docs/howto/site.md")
+    host, port = parse_host_and_port(config.web.listen)
+    return WebProcessSettings(
+        origins=Origins.parse(config.web.url),
+        listen_host=host,
+        listen_port=port,
+        certificate=config.web.certificate,
+        api_socket=config.api_socket,
+        idle_tunnel=config.web.idle_tunnel,
+        directory=config.web.runtime_dir,
     )
 
 

@@ -20,6 +20,7 @@ from broker.controller.api.session_routes import add_session_routes
 from broker.controller.api.site_routes import add_site_routes
 from broker.controller.api.volume_routes import add_deleted_routes, add_root_routes, add_volume_routes
 from broker.controller.api.watch_routes import add_watch_routes
+from broker.controller.api.web_routes import add_berth_web_routes, add_web_routes
 from broker.schema.base import ErrorBody
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def application(services: Services) -> FastAPI:
     app = FastAPI(title="Berth", version=__version__, docs_url=None, redoc_url=None, responses=failures)
     app.state.stopping = asyncio.Event()
     app.state.only_uid = services.own_uid if services.config.mode is Mode.PERSONAL else None
+    app.state.web = services.web
     add_error_handlers(app)
 
     add_watch_routes(app, services)
@@ -44,6 +46,8 @@ def application(services: Services) -> FastAPI:
     add_certificate_routes(app, services)
     add_gateway_routes(app, services)
     add_site_routes(app, services)
+    add_web_routes(app, services)
+    add_berth_web_routes(app, services)
     methods = frozenset().union(*(getattr(route, "methods", None) or () for route in app.routes))
     app.add_middleware(RequestLimits, in_use=services.in_use, methods=methods)
     return app

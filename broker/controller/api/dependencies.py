@@ -10,6 +10,7 @@ from fastapi import Depends, Path
 
 from broker.controller.api.peer_credentials import Caller, caller
 from broker.controller.departure import departure
+from broker.controller.registry.web_models import Delegation
 from broker.errors import RefusedError
 from broker.names import IDENTIFIER, NAME_PATTERN
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.environments import Environments
     from broker.controller.sessions.extend import ExtendService
     from broker.controller.sessions.lifecycle import Sessions
+    from broker.controller.sessions.offers import Offers
     from broker.controller.sessions.policies import Policies
     from broker.controller.sessions.rename import RenameService
     from broker.controller.sessions.request_checks import RequestChecks
@@ -34,10 +36,22 @@ if TYPE_CHECKING:
     from broker.controller.sessions.snapshots import Snapshots
     from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
+    from broker.controller.web.web_access import WebAccess
+    from broker.schema.sessions import Persistence
     from broker.schema.site import DoctorCheck, RebuildReport
 
 
 Who = Annotated[Caller, Depends(caller)]
+
+
+def delegation(who: Who) -> Delegation:
+    """Return the login of the browser for which the request is. RefusedError for a request of a user's own process."""
+    if who.delegation is None:
+        raise RefusedError("only a logged-in browser can do this", hint="`berth portal` logs one in")
+    return who.delegation
+
+
+Delegate = Annotated[Delegation, Depends(delegation)]
 
 
 Gone = Annotated[asyncio.Event, Depends(departure)]
@@ -66,17 +80,29 @@ class Services:
     snapshots: Snapshots
     deleted: DeletedSessions
     environments: Environments
+    offers: Offers
     request_checks: RequestChecks
     keys: AuthorizedKeys
     logins: LoginPolicy
     cluster: ClusterService
     site: Site
+    web: WebAccess | None
+    """None in personal mode, and for a site without web access."""
     checks: Callable[[str], Awaitable[list[DoctorCheck]]]
     """Takes the caller's user name."""
     rebuild: Callable[[], Awaitable[RebuildReport]]
     in_use: Callable[[], AbstractContextManager[None]]
     """Entered for the time of every request, so that a personal controller knows that it is in use."""
     own_uid: int
+
+
+def refuse_policies(who: Caller, persistence: Persistence | None) -> None:
+    """RefusedError if a browser's request changes what a session keeps: that needs the user's own login."""
+    if who.delegation is not None and persistence is not None:
+        raise RefusedError(
+            "a browser may not change what a session keeps",
+            hint="`berth start` and `berth switch` have --keep and --fresh",
+        )
 
 
 def require_operator(services: Services, who: Caller) -> None:

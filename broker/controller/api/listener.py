@@ -33,11 +33,14 @@ if TYPE_CHECKING:
 CONNECTIONS = 256
 """Connections that one user may have open at once, each with one request at a time."""
 TOTAL_CONNECTIONS = 4096
-"""Connections of all users together, at some 20 KiB. The gateway, root and the service account have their own room."""
+"""Connections of all users together, at some 20 KiB. Gateway, berth-web, root and the service account have their own
+room."""
 UNKNOWN_CONNECTIONS = 512
 """Connections of all uids whose account is being looked up."""
 SUBORDINATE_CONNECTIONS = 64
 """The same for subordinate uids, of which one user can have thousands."""
+WEB_CONNECTIONS = 1024
+"""Connections of berth-web: one for each call and each stream of its browsers."""
 GATEWAYS = 8
 """Gateways of a site that share one account: other login nodes reach the socket through its sshd. After a reload a
 gateway counts twice, since its old workers finish while new ones serve."""
@@ -139,14 +142,14 @@ class ApiListener:
         accounts: AccountCache,
         room: ConnectionRoom,
         *,
-        gateway: tuple[str, int] | None = None,
+        services: Mapping[str, int] | None = None,
     ) -> None:
-        """`gateway`: the gateway's account and the number of its connections."""
+        """`services`: the numbers of connections of the accounts of gateway and berth-web."""
         self._listener = listener
         self._server = server
         self._accounts = accounts
         self._room = room
-        self._gateway = gateway
+        self._services = services or {}
         self._unknown = {False: 0, True: 0}
         """Connections whose account is looked up, of ordinary and of subordinate uids."""
         self._beginnings: set[asyncio.Task[None]] = set()
@@ -227,8 +230,8 @@ class ApiListener:
             if name is None and not reserved:
                 _refuse(connection, seat.uid, RefusedError(no_account(seat.uid)), "account")
                 return
-            if self._gateway is not None and name == self._gateway[0]:
-                self._room.reserve(seat.uid, self._gateway[1])
+            if name is not None and name in self._services:
+                self._room.reserve(seat.uid, self._services[name])
             await self._loop.connect_accepted_socket(lambda: self._protocol(seat), connection)
             served = True
         except OSError as error:
@@ -264,11 +267,10 @@ def _refuse(connection: socket.socket, uid: int, error: BerthError, reason: str)
         connection.send(head.encode() + body)
 
 
-def reserved_connections(own_uid: int, gateway: tuple[str, int] | None) -> dict[int, int]:
-    """Return the limits of root, of the controller's account and of `gateway` (an account and its limit)."""
+def reserved_connections(own_uid: int, services: Mapping[str, int]) -> dict[int, int]:
+    """Return the limits of root, of the controller's account and of `services` (limits by account)."""
     reserved = {0: CONNECTIONS, own_uid: CONNECTIONS}
-    if gateway is not None:
-        account, connections = gateway
+    for account, connections in services.items():
         with contextlib.suppress(KeyError):  # an unknown account gets its limit once it is known
             uid = pwd.getpwnam(account).pw_uid
             reserved[uid] = max(connections, reserved.get(uid, 0))

@@ -1,6 +1,7 @@
 """The user at the other end of a Unix socket (SO_PEERCRED in unix(7)), for each HTTP request.
 
-The uid is part of the connection's state, which no header of a request can reach.
+The uid is part of the connection's state, which no header of a request can reach. One account may act for others:
+berth-web, with the delegation of a logged-in browser, on the routes of `route_access`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request  # noqa: TC002 - FastAPI reads this annotation when the application is made
 
+from broker.controller.api.route_access import BERTH_WEB, DELEGATED
 from broker.errors import RefusedError
+from broker.schema.web import DELEGATION_HEADER
 
 if TYPE_CHECKING:
     from broker.controller.accounts import AccountCache
+    from broker.controller.registry.web_models import Delegation
+    from broker.controller.web.web_access import WebAccess
 
 _UCRED = struct.Struct("iII")  # pid, uid, gid
 
@@ -39,11 +44,15 @@ class Caller:
     """An authenticated user of the API."""
 
     uid: int
+    """The uid of the process that has sent the request."""
     user: str
+    delegation: Delegation | None = None
+    """The login of the browser for which berth-web has sent the request."""
 
 
 async def caller(request: Request) -> Caller:
-    """Return the request's sender. RefusedError for a uid without an account or one that is not served.
+    """Return the user for whom the request is. RefusedError for a uid without an account or one that is not served,
+    and for a route that the sender may not call; LoggedOutError for a delegation that has ended.
 
     If the application's `state.only_uid` is set, it serves only that uid.
     """
@@ -55,7 +64,19 @@ async def caller(request: Request) -> Caller:
     name = await peer.accounts.name(peer.uid)
     if name is None:
         raise RefusedError(no_account(peer.uid))
-    return Caller(peer.uid, name)
+    web: WebAccess | None = request.app.state.web
+    route = (request.method, request.scope["route"].path)
+    secret = request.headers.get(DELEGATION_HEADER)
+    if web is None or name != web.account:
+        if secret is not None or route in BERTH_WEB:
+            raise RefusedError("only berth-web may send this request")
+        return Caller(peer.uid, name)
+    if route not in (BERTH_WEB if secret is None else DELEGATED):
+        raise RefusedError("a browser may not do this", hint="use the command line, where the user's own login counts")
+    if secret is None:
+        return Caller(peer.uid, name)
+    delegation = await web.browsers.authenticate(secret)
+    return Caller(peer.uid, delegation.user, delegation)
 
 
 def no_account(uid: int) -> str:

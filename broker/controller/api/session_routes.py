@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query
 
-from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway
+from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway, refuse_policies
 from broker.errors import RefusedError
 from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.connections import (
@@ -30,6 +30,7 @@ from broker.schema.sessions import (
     StopTime,
 )
 from broker.schema.site import EventList, LogText
+from broker.schema.web import SessionServices
 
 MAX_WAIT_S = 300.0
 
@@ -55,6 +56,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.post("/v1/sessions/{name}/start", status_code=202)
     async def start_session(who: Who, name: SessionName, request: StartRequest) -> SessionView:
+        refuse_policies(who, request.persistence)
         return await sessions.start(who.user, name, request)
 
     @app.put("/v1/sessions/{name}/continuation")
@@ -92,6 +94,10 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.get("/v1/sessions/{name}/jobs")
     async def list_jobs(who: Who, name: SessionName) -> JobList:
         return JobList(jobs=await sessions.jobs(who.user, name))
+
+    @app.get("/v1/sessions/{name}/services")
+    async def list_services(who: Who, name: SessionName) -> SessionServices:
+        return await services.offers.services(who.user, name)
 
     @app.patch("/v1/sessions/{name}/connecting")
     async def set_connecting(who: Who, name: SessionName, policy: ConnectPolicy) -> SessionView:

@@ -29,12 +29,18 @@ class SshCredentials:
     """Public keys of the authorities whose certificates for `user` are accepted."""
     revoked: list[str]
     """Keys whose certificates are revoked."""
+    web: list[str]
+    """Public keys of the authority whose certificates let berth-web in; none without web access."""
 
     @property
     def files(self) -> dict[str, str]:
         """Return the files for a session's sshd (sshd(8), sshd_config(5)), by their names in session_verbs.FILES."""
         principal = [f'cert-authority,principals="{self.user}" {line}' for line in self.authorities]
-        lines = {"authorized_keys": [*self.keys, *principal], "revoked_keys": self.revoked}
+        lines = {
+            "authorized_keys": [*self.keys, *principal],
+            "revoked_keys": self.revoked,
+            "web_authority": self.web,
+        }
         return {name: "".join(f"{line}\n" for line in content) for name, content in lines.items()}
 
     @property
@@ -48,13 +54,19 @@ class LoginPolicy:
     """The site's policy for credentials. It signs and revokes certificates."""
 
     def __init__(
-        self, settings: SshSettings, registry: AsyncRegistry, keys: AuthorizedKeys, authority: CertificateAuthority
+        self,
+        settings: SshSettings,
+        registry: AsyncRegistry,
+        keys: AuthorizedKeys,
+        authority: CertificateAuthority,
+        web_authority: CertificateAuthority | None,
     ) -> None:
-        """`authority`: the one for users."""
+        """`authority`: the one for users. `web_authority`: None without web access."""
         self._settings = settings
         self._registry = registry
         self._keys = keys
         self._authority = authority
+        self._web_authority = web_authority
 
     async def of(self, user: str) -> SshCredentials:
         """Return the credentials that open the sessions of `user` now; none for a user that does not exist.
@@ -62,10 +74,11 @@ class LoginPolicy:
         Raises as `AuthorizedKeys.lines`.
         """
         keys = await self._keys.lines(user)
+        web = [] if self._web_authority is None else self._web_authority.trusted_lines
         if self._settings.login_with == "keys":
-            return SshCredentials(user, keys, [], [])
+            return SshCredentials(user, keys, [], [], web)
         if not await self._keys.knows(user):
-            return SshCredentials(user, [], [], [])
+            return SshCredentials(user, [], [], [], [])
         authorities = [*self._authority.trusted_lines, *self._settings.user_ca_keys]
         if self._settings.login_with == "certificates":
             keys = []
@@ -74,7 +87,7 @@ class LoginPolicy:
         certificates = await self._registry.certificates_of(user, clock.now())
         revoked = [certificate.public_key for certificate in certificates if certificate.revoked_at is not None]
         return SshCredentials(
-            user, keys, authorities, [line for line in revoked if PublicKey.parse(line).blob not in plain]
+            user, keys, authorities, [line for line in revoked if PublicKey.parse(line).blob not in plain], web
         )
 
     async def sign(self, user: str, public_key: str, hours: float | None) -> UserCertificateAnswer:

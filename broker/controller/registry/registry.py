@@ -19,6 +19,7 @@ from broker.controller.registry.connection_rows import ConnectionRows
 from broker.controller.registry.credential_rows import CredentialRows
 from broker.controller.registry.models import Event, JobRow, Session
 from broker.controller.registry.transactions import column
+from broker.controller.registry.web_rows import WebRows
 from broker.errors import ConflictError, NotFoundError
 from broker.schema.sessions import SessionState
 
@@ -66,7 +67,7 @@ def changes(session: Session, decision: RowChange) -> bool:
     return bool(_changed(session, change.values)) or any(_changed(*each) for each in _jobs_of_change(session, change))
 
 
-class Registry(CredentialRows, ConnectionRows):
+class Registry(CredentialRows, ConnectionRows, WebRows):
     """One open database. Make it with `open_registry`."""
 
     on_change: Callable[[Session], None] = staticmethod(lambda _: None)

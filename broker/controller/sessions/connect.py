@@ -7,34 +7,30 @@ session has no endpoint, the controller starts it if its policy allows that, wai
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.lasting_states import LastingStates
-from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions import access
+from broker.controller.sessions.status_line import status_line
 from broker.errors import BerthError, ConflictError, WaitingError
-from broker.format import format_duration, format_time
+from broker.format import format_duration
 from broker.schema.connections import ResolveAnswer
 from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, SessionState, StartRequest
 from broker.single_flight import SingleFlight
 from broker.ssh.host_names import SessionHost
-from broker.text.status import describe_notices, describe_state
+from broker.text.status import describe_notices
 
 if TYPE_CHECKING:
     from broker.config.settings import SshSettings
-    from broker.controller.credentials.login import LoginPolicy
-    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
+    from broker.controller.sessions.installed_credentials import InstalledCredentials
     from broker.controller.sessions.lifecycle import Sessions
     from broker.controller.wakeup import ChangeNotifier
     from broker.schema.sessions import SessionView
 
-log = logging.getLogger(__name__)
 
 FIRST_POLL_S, LATER_POLL_S = 2.0, 20.0
 """Seconds that the first query of a connection waits, and each later one. Every login needs a first query, for which
@@ -61,22 +57,19 @@ class ConnectService:
         *,
         registry: AsyncRegistry,
         sessions: Sessions,
-        launcher: LauncherClient,
         reconciler: Reconciler,
-        logins: LoginPolicy,
+        credentials: InstalledCredentials,
         changes: ChangeNotifier,
         settings: SshSettings,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
-        self._launcher = launcher
         self._reconciler = reconciler
-        self._logins = logins
+        self._credentials = credentials
         self._changes = changes
         self._settings = settings
         self._starts = SingleFlight[str, "SessionView"](self._start_ended)
         """The start that a connection has requested, by session, one for all clients. It continues when they leave."""
-        self._lasting = LastingStates(log)
         self._failures: dict[str, tuple[BerthError, float]] = {}
         """The reason and the time of the last failed start, by session."""
 
@@ -109,7 +102,7 @@ class ConnectService:
         while True:
             seen = self._changes.number
             session = await access.resolve(self._registry, user, host.owner, host.name, Permission.CONNECT)
-            _check_login(session, root=root)
+            check_login(session, root=root)
             if session.endpoint is not None:
                 break
             if root:
@@ -133,7 +126,7 @@ class ConnectService:
             if poll_left <= 0 or (patient and status != shown) or (gone is not None and gone.is_set()):
                 raise WaitingError(status)
             await self._changes.wait([session.id], seen, poll_left if patient else min(left, poll_left), gone)
-        await self._refresh_keys(session)
+        await self._credentials.refresh(session)
         return ResolveAnswer(
             session_id=session.id,
             owner=session.owner,
@@ -238,22 +231,7 @@ class ConnectService:
         return self._settings.connect_wait if chosen is None else chosen
 
     def _status_line(self, session: Session) -> str:
-        view = self._reconciler.observed.view(session)
-        stale = view.stale_since
-        since = "" if stale is None else f" (as of {format_time(stale)}; Slurm does not answer)"
-        return f"{session.name} is {describe_state(view, clock.now())}{since}"
-
-    async def _refresh_keys(self, session: Session) -> None:
-        login = await self._logins.of(session.owner)
-        if (digest := login.digest) != session.keys_digest:
-            try:
-                await self._launcher.install(session.owner, session.id, login.files)
-            except LauncherError as error:  # a full disk must not lock out the user who wants to free space
-                text = f"keys not updated {session.log_name} error={error.message}"
-                self._lasting.report(session.id, logging.WARNING, text)
-                return
-            self._lasting.end(session.id)
-            await self._registry.update(session.id, lambda _: ({"keys_digest": digest}, None))
+        return status_line(self._reconciler.observed, session)
 
 
 def _ended_cleanly(session: Session) -> bool:
@@ -261,7 +239,7 @@ def _ended_cleanly(session: Session) -> bool:
     return session.job.outcome in CLEAN_OUTCOMES and session.job.fingerprint != ""
 
 
-def _check_login(session: Session, *, root: bool) -> None:
+def check_login(session: Session, *, root: bool) -> None:
     """Raise ConflictError if `root` differs from the session's mode: root mode accepts only `berth exec --root`."""
     if session.root and not root:
         raise ConflictError(

@@ -10,7 +10,6 @@ import pytest
 
 from broker.client import ssh_config
 from broker.controller.registry.registry import JobChange
-from broker.controller.site import Site
 from broker.errors import ConflictError
 from broker.schema.sessions import SessionState
 from broker.ssh.host_names import SessionHost
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from broker.controller.site import Site
     from broker.ssh.certificates import CertificateAuthority
 
 
@@ -32,7 +32,7 @@ def play(place: Path, scene: Callable[[Core, Site], Awaitable[None]], **ssh: Any
     async def whole() -> None:
         core = Core.make(site_config(place, ssh=ssh), FakeLauncher(FakeScheduler()))
         async with asyncio.timeout(TEST_DEADLINE_S):
-            await scene(core, Site(core.config, core.async_registry, core.authority, core.user_authority))
+            await scene(core, core.site)
 
     asyncio.run(whole())
 

@@ -19,7 +19,6 @@ from broker.controller.api.dependencies import Services
 from broker.controller.doctor import controller_checks
 from broker.controller.process import ActivityTracker, _serving
 from broker.controller.rebuild import rebuild
-from broker.controller.site import Site
 from broker.names import new_id
 from broker.schema.base import ErrorBody
 from broker.schema.connections import ConnectionRecord
@@ -58,11 +57,13 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         snapshots=core.snapshots,
         deleted=core.deleted,
         environments=core.environments,
+        offers=core.offers,
         request_checks=core.request_checks,
         keys=core.keys,
         logins=core.logins,
         cluster=core.cluster,
-        site=Site(core.config, core.async_registry, core.authority, core.user_authority),
+        site=core.site,
+        web=core.web,
         checks=functools.partial(controller_checks, *parts),
         rebuild=functools.partial(rebuild, core.config, core.registry, core.scheduler, core.launcher),
         in_use=ActivityTracker().request,

@@ -10,7 +10,6 @@ import pytest
 
 import broker.controller.sessions.pending
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.site import Site
 from broker.errors import ConflictError, NoSpaceError, NotFoundError
 from broker.schema.sessions import SessionState
 from broker.schema.volumes import SnapshotRequest
@@ -40,7 +39,7 @@ def manifest(core: Core, session: Session) -> dict[str, Any]:
 
 
 async def revoked(core: Core) -> list[str]:
-    site = Site(core.config, core.async_registry, core.authority, core.user_authority)
+    site = core.site
     return (await site.view("alice")).revoked_host_keys
 
 

@@ -1,0 +1,51 @@
+"""Which routes a logged-in browser may call, by its delegation, and which belong to berth-web alone.
+
+All others need a user's own process. A route that is in neither table is refused to berth-web.
+"""
+
+from __future__ import annotations
+
+DELEGATED = frozenset(
+    {
+        ("GET", "/v1/site"),
+        ("GET", "/v1/cluster"),
+        ("GET", "/v1/profiles"),
+        ("GET", "/v1/sessions"),
+        ("GET", "/v1/sessions/watch"),
+        ("GET", "/v1/sessions/{name}"),
+        ("GET", "/v1/sessions/{name}/jobs"),
+        ("GET", "/v1/sessions/{name}/log"),
+        ("GET", "/v1/sessions/{name}/events"),
+        ("GET", "/v1/sessions/{name}/connections"),
+        ("GET", "/v1/sessions/{name}/snapshots"),
+        ("GET", "/v1/sessions/{name}/services"),
+        ("GET", "/v1/events"),
+        ("GET", "/v1/keys"),
+        ("POST", "/v1/sessions/{name}/check"),
+        ("POST", "/v1/sessions/{name}/start"),
+        ("POST", "/v1/sessions/{name}/stop"),
+        ("POST", "/v1/sessions/{name}/restart"),
+        ("POST", "/v1/sessions/{name}/extend"),
+        ("POST", "/v1/sessions/{name}/snapshots"),
+        ("POST", "/v1/sessions/{name}/rollback"),
+        ("POST", "/v1/sessions/{name}/clone"),
+        ("POST", "/v1/sessions/{name}/switch"),
+        ("GET", "/v1/web/browsers"),
+        ("DELETE", "/v1/web/browsers"),
+        ("DELETE", "/v1/web/browsers/{browser}"),
+        ("DELETE", "/v1/web/delegation"),
+        ("POST", "/v1/web/visits"),
+    }
+)
+"""Method and path of the routes that a delegation covers. A new route is not among them: keys, policies, deletion and
+other logins need a fresh proof of the user.
+"""
+
+BERTH_WEB = frozenset(
+    {
+        ("POST", "/v1/web/delegations"),
+        ("POST", "/v1/web/door"),
+        ("POST", "/v1/web/visits/check"),
+    }
+)
+"""Routes that only berth-web calls, without a delegation: the request itself has a proof, or has no secret in it."""

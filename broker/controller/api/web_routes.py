@@ -1,0 +1,84 @@
+"""Routes for web access: links and browsers of users, and the requests of berth-web."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI, Path
+
+from broker.config.file import Mode
+from broker.controller.api.dependencies import Delegate, Services, Who
+from broker.controller.web.web_access import WebAccess
+from broker.errors import RefusedError
+from broker.names import IDENTIFIER
+from broker.schema.web import (
+    BrowserList,
+    DelegationAnswer,
+    DelegationRequest,
+    DoorAnswer,
+    DoorRequest,
+    LinkAnswer,
+    LinkRequest,
+    LogoutAnswer,
+    ValidVisits,
+    VisitAnswer,
+    VisitCheck,
+    VisitRequest,
+)
+
+BrowserId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
+
+
+def add_web_routes(app: FastAPI, services: Services) -> None:
+    @app.post("/v1/web/links", status_code=201)
+    async def make_link(who: Who, request: LinkRequest) -> LinkAnswer:
+        return await _web(services).browsers.make_link(who.user, request)
+
+    @app.get("/v1/web/browsers")
+    async def list_browsers(who: Who) -> BrowserList:
+        return BrowserList(browsers=await _web(services).browsers.views(who.user))
+
+    @app.delete("/v1/web/browsers")
+    async def log_out_browsers(who: Who) -> LogoutAnswer:
+        return await _web(services).browsers.log_out_all(who.user)
+
+    @app.delete("/v1/web/browsers/{browser}")
+    async def log_out_browser(who: Who, browser: BrowserId) -> LogoutAnswer:
+        return await _web(services).browsers.log_out(who.user, browser)
+
+    @app.delete("/v1/web/delegation")
+    async def end_delegation(delegate: Delegate) -> LogoutAnswer:
+        return await _web(services).browsers.log_out(delegate.user, delegate.id)
+
+    @app.post("/v1/web/visits", status_code=201)
+    async def begin_visit(delegate: Delegate, request: VisitRequest) -> VisitAnswer:
+        return await _web(services).visits.begin(delegate, request)
+
+
+def add_berth_web_routes(app: FastAPI, services: Services) -> None:
+    """Add the routes that only berth-web may call: `route_access.BERTH_WEB`."""
+
+    @app.post("/v1/web/delegations", status_code=201)
+    async def make_delegation(who: Who, request: DelegationRequest) -> DelegationAnswer:
+        del who
+        return await _web(services).browsers.log_in(request)
+
+    @app.post("/v1/web/door")
+    async def open_door(who: Who, request: DoorRequest) -> DoorAnswer:
+        del who
+        return await _web(services).door.open(request)
+
+    @app.post("/v1/web/visits/check")
+    async def check_visits(who: Who, request: VisitCheck) -> ValidVisits:
+        del who
+        return await _web(services).visits.check(request)
+
+
+def _web(services: Services) -> WebAccess:
+    if services.web is not None:
+        return services.web
+    where = "personal mode" if services.config.mode is Mode.PERSONAL else "this site"
+    raise RefusedError(
+        f"{where} has no web access",
+        hint="`berth open NAME SERVICE --local` opens a service in the browser of this machine",
+    )

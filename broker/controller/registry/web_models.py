@@ -1,0 +1,40 @@
+"""The registry's tables of web access: logins of browsers, and their visits. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from sqlmodel import Field, SQLModel
+
+from broker.schema.web import BrowserView
+
+
+class Delegation(SQLModel, table=True):
+    """The login of one browser: what berth-web may do for its user until `expires_at`."""
+
+    id: str = Field(primary_key=True, max_length=26)
+    secret_hash: str = Field(max_length=64, unique=True)
+    """SHA-256 of the secret in the browser's cookie, in hexadecimal digits."""
+    user: str = Field(max_length=32, index=True)
+    browser: str = Field(max_length=200)
+    """What the browser says of itself."""
+    address: str = Field(max_length=64)
+    created_at: float
+    used_at: float
+    expires_at: float = Field(index=True)
+
+    def view(self) -> BrowserView:
+        """Return the login as the API shows it to its user."""
+        return BrowserView(**self.model_dump(include=set(BrowserView.model_fields)))
+
+
+class Visit(SQLModel, table=True):
+    """The permission of one browser to use one service. It ends with the delegation and with the session."""
+
+    id: str = Field(primary_key=True, max_length=26)
+    secret_hash: str = Field(max_length=64, unique=True)
+    """SHA-256 of the secret that berth-web has, in hexadecimal digits."""
+    delegation_id: str = Field(foreign_key="delegation.id", max_length=26, index=True)
+    user: str = Field(max_length=32, index=True)
+    session_id: str = Field(max_length=26, index=True)
+    service: str = Field(max_length=39)
+    created_at: float
+    expires_at: float

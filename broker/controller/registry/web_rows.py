@@ -1,0 +1,118 @@
+"""Rows of logged-in browsers and their visits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from broker.controller.registry.models import Session
+from broker.controller.registry.transactions import Transactions, column
+from broker.controller.registry.web_models import Delegation, Visit
+from broker.errors import TooManyError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from broker.schema.states import SessionState
+
+
+class WebRows(Transactions):
+    """Queries on the tables `delegation` and `visit`."""
+
+    def add_delegation(self, delegation: Delegation, most: int) -> None:
+        """Add a delegation. TooManyError if its user has `most` of them that are valid."""
+        count = select(func.count()).where(
+            column(Delegation.user) == delegation.user, column(Delegation.expires_at) > delegation.created_at
+        )
+        with self.transaction() as db:
+            if db.execute(count).scalar_one() >= most:
+                raise TooManyError(
+                    f"limit of logged-in browsers reached ({most})",
+                    hint="`berth browsers` lists them, `berth browsers --logout-all` logs all of them out",
+                )
+            db.add(delegation)
+
+    def find_delegation(self, secret_hash: str, at: float) -> Delegation | None:
+        """Return the delegation with that secret, if it is valid at that time."""
+        query = select(Delegation).where(
+            column(Delegation.secret_hash) == secret_hash, column(Delegation.expires_at) > at
+        )
+        with self.transaction() as db:
+            return db.execute(query).scalar_one_or_none()
+
+    def note_delegation_use(self, delegation_id: str, at: float) -> None:
+        with self.transaction() as db:
+            statement = update(Delegation).where(column(Delegation.id) == delegation_id).values(used_at=at)
+            db.connection().execute(statement)
+
+    def delegations_of(self, user: str, at: float) -> list[Delegation]:
+        """Return the user's delegations that are valid at that time, oldest first."""
+        query = select(Delegation).where(column(Delegation.user) == user, column(Delegation.expires_at) > at)
+        return self.all_rows(query.order_by(column(Delegation.id)))
+
+    def end_delegations(self, user: str, delegation_id: str | None = None) -> list[Delegation]:
+        """Remove one or all delegations of a user, and their visits. Return the removed delegations."""
+        query = select(Delegation).where(column(Delegation.user) == user)
+        if delegation_id is not None:
+            query = query.where(column(Delegation.id) == delegation_id)
+        with self.transaction() as db:
+            ended = list(db.execute(query.order_by(column(Delegation.id))).scalars())
+            ids = [each.id for each in ended]
+            db.connection().execute(delete(Visit).where(column(Visit.delegation_id).in_(ids)))
+            db.connection().execute(delete(Delegation).where(column(Delegation.id).in_(ids)))
+            return ended
+
+    def forget_delegations(self, before: float) -> int:
+        """Remove the delegations that expired before that time, with their visits. Return the number of delegations."""
+        old = select(column(Delegation.id)).where(column(Delegation.expires_at) <= before)
+        with self.transaction() as db:
+            db.connection().execute(delete(Visit).where(column(Visit.delegation_id).in_(old)))
+            return db.connection().execute(delete(Delegation).where(column(Delegation.expires_at) <= before)).rowcount
+
+    def add_visit(self, visit: Visit, most: int) -> bool:
+        """Add a visit; False if its delegation has ended. TooManyError if the delegation has `most` visits."""
+        count = select(func.count()).where(column(Visit.delegation_id) == visit.delegation_id)
+        try:
+            with self.transaction() as db:
+                if db.execute(count).scalar_one() >= most:
+                    raise TooManyError(
+                        f"this browser has opened services {most} times since its login",
+                        hint="log it out with `berth browsers`, and in again",
+                    )
+                db.add(visit)
+        except IntegrityError:  # its delegation is gone
+            return False
+        return True
+
+    def find_visit(self, secret_hash: str, at: float) -> Visit | None:
+        """Return the visit with that secret, if it is valid at that time."""
+        query = select(Visit).where(column(Visit.secret_hash) == secret_hash, column(Visit.expires_at) > at)
+        with self.transaction() as db:
+            return db.execute(query).scalar_one_or_none()
+
+    def valid_visits(self, ids: Collection[str], at: float) -> list[str]:
+        """Return those of the ids that belong to visits which are valid at that time."""
+        known = column(Visit.id)
+        return self.all_rows(select(known).where(known.in_(list(ids)), column(Visit.expires_at) > at))
+
+    def visited_services(self, user: str) -> list[tuple[str, str]]:
+        """Return session id and service of each present visit of the user, each pair once."""
+        query = select(column(Visit.session_id), column(Visit.service)).where(column(Visit.user) == user).distinct()
+        with self.transaction() as db:
+            return [(row[0], row[1]) for row in db.execute(query)]
+
+    def visited_sessions(self) -> list[str]:
+        """Return the ids of the sessions that have visits."""
+        return self.all_rows(select(column(Visit.session_id)).distinct())
+
+    def end_visits(self, states: Collection[SessionState]) -> list[str]:
+        """Remove the visits of sessions in these states, and of unknown sessions. Return their ids."""
+        lasting = select(column(Session.id)).where(column(Session.state).not_in(list(states)))
+        query = select(column(Visit.id)).where(column(Visit.session_id).not_in(lasting))
+        with self.transaction() as db:
+            ended = list(db.execute(query).scalars())
+            if ended:
+                db.connection().execute(delete(Visit).where(column(Visit.id).in_(ended)))
+            return ended

@@ -1,0 +1,127 @@
+"""Logins of browsers: a link proves who the user is, and a delegation says what the browser may do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from broker.controller import clock
+from broker.controller.registry.web_models import Delegation
+from broker.controller.sessions import access
+from broker.controller.wakeup import wait_for_any
+from broker.controller.web.secret import hash_secret, new_secret
+from broker.errors import LoggedOutError, NotFoundError
+from broker.names import MAX_ITEMS, new_id
+from broker.schema.permissions import Permission
+from broker.schema.web import BrowserView, DelegationAnswer, LinkAnswer, LogoutAnswer
+
+if TYPE_CHECKING:
+    from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.web.control_client import ControlClient
+    from broker.controller.web.links import LoginLinks
+    from broker.origins import Origins
+    from broker.schema.web import DelegationRequest, LinkRequest
+
+USE_INTERVAL_S = 60.0
+"""Seconds between two records of the time at which a delegation was used."""
+
+
+class Browsers:
+    """The logged-in browsers of all users."""
+
+    def __init__(
+        self,
+        *,
+        registry: AsyncRegistry,
+        links: LoginLinks,
+        control: ControlClient,
+        origins: Origins,
+        lifetime_s: float,
+    ) -> None:
+        """`lifetime_s`: seconds for which a browser stays logged in."""
+        self._registry = registry
+        self._links = links
+        self._control = control
+        self._origins = origins
+        self._lifetime_s = lifetime_s
+        self._followed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        """Events to set at a logout, by the delegation's id."""
+
+    async def make_link(self, user: str, request: LinkRequest) -> LinkAnswer:
+        """Return a link that logs a browser in as `user`. NotFoundError if the target's session is not the user's."""
+        if request.target is not None:
+            await access.resolve_own(self._registry, user, request.target.session, Permission.VISIT)
+        link = self._links.create(user, request.target)
+        login_url = f"{self._origins.portal_url}/login"
+        return LinkAnswer(
+            url=f"{login_url}#{link.secret}", login_url=login_url, code=link.code, expires_at=link.expires_at
+        )
+
+    async def log_in(self, request: DelegationRequest) -> DelegationAnswer:
+        """Exchange a link or its code, which is used up, for a delegation. RefusedError as LoginLinks.consume."""
+        link = self._links.consume(request.proof)
+        secret, now = new_secret(), clock.now()
+        delegation = Delegation(
+            id=new_id(),
+            secret_hash=hash_secret(secret),
+            user=link.user,
+            browser=request.browser,
+            address=request.address,
+            created_at=now,
+            used_at=now,
+            expires_at=now + self._lifetime_s,
+        )
+        await self._registry.add_delegation(delegation, MAX_ITEMS)
+        return DelegationAnswer(
+            id=delegation.id,
+            secret=secret,
+            user=link.user,
+            expires_at=delegation.expires_at,
+            target=link.target,
+        )
+
+    async def authenticate(self, secret: str) -> Delegation:
+        """Return the delegation with this secret; LoggedOutError if it has ended."""
+        now = clock.now()
+        delegation = await self._registry.find_delegation(hash_secret(secret), now)
+        if delegation is None:
+            raise LoggedOutError("this browser is not logged in", hint="`berth portal` prints a link that logs it in")
+        if now - delegation.used_at > USE_INTERVAL_S:
+            await self._registry.note_delegation_use(delegation.id, now)
+        return delegation
+
+    async def wait_ended(self, delegation: Delegation, stopping: asyncio.Event) -> None:
+        """Return when the delegation has ended, or `stopping` is set."""
+        ended = asyncio.Event()
+        self._followed[delegation.id].add(ended)
+        try:
+            await wait_for_any([ended, stopping], delegation.expires_at - clock.now())
+        finally:
+            self._followed[delegation.id].discard(ended)
+            if not self._followed[delegation.id]:
+                del self._followed[delegation.id]
+
+    async def views(self, user: str) -> list[BrowserView]:
+        return [each.view() for each in await self._registry.delegations_of(user, clock.now())]
+
+    async def log_out(self, user: str, delegation_id: str) -> LogoutAnswer:
+        """Log one browser of the user out. NotFoundError if there is none with that id."""
+        answer = await self._end(user, delegation_id)
+        if not answer.ended:
+            raise NotFoundError(f"you have no logged-in browser {delegation_id}", hint="`berth browsers` lists them")
+        return answer
+
+    async def log_out_all(self, user: str) -> LogoutAnswer:
+        return await self._end(user, None)
+
+    async def _end(self, user: str, delegation_id: str | None) -> LogoutAnswer:
+        """Remove the delegations, and return when their connections are closed.
+
+        The removal is committed first: berth-web asks again for what it has, if it does not hear of it now.
+        """
+        ended = await self._registry.end_delegations(user, delegation_id)
+        for event in [event for each in ended for event in self._followed.get(each.id, ())]:
+            event.set()
+        closed = await self._control.close(delegations=[each.id for each in ended])
+        return LogoutAnswer(ended=[each.view() for each in ended], closed=closed)

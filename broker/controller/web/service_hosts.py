@@ -1,0 +1,86 @@
+"""Find the service of an origin's host name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from broker.controller.sessions import access
+from broker.errors import BerthError, NotFoundError
+from broker.names import NAME_PATTERN, SERVICE_PATTERN, USER_PATTERN
+from broker.origins import service_label, split_label
+from broker.schema.permissions import Permission
+
+if TYPE_CHECKING:
+    from broker.controller.images import ImageFinder
+    from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.models import Session
+    from broker.origins import Origins
+
+_PATTERNS = tuple(re.compile(pattern) for pattern in (SERVICE_PATTERN, NAME_PATTERN, USER_PATTERN))
+
+
+class ServiceHosts:
+    """Host names of services, as a user may open them."""
+
+    def __init__(self, registry: AsyncRegistry, images: ImageFinder, origins: Origins) -> None:
+        self._registry = registry
+        self._images = images
+        self._origins = origins
+
+    def host(self, session: Session, service: str) -> str:
+        return self._origins.service_host(service, session.name, session.id, session.owner)
+
+    async def find(self, user: str, host: str) -> tuple[Session, str]:
+        """Return the session and the service of a host name.
+
+        NotFoundError if it has none that `user` may visit; the message says no more.
+        """
+        label = host.removesuffix(f".{self._origins.domain}")
+        if label == host:
+            raise _no_service(host)
+        parts = split_label(label)
+        found = await (self._find_hashed(user, label) if parts is None else self._find_readable(user, parts))
+        if found is None or self.host(*found) != host:
+            raise _no_service(host)
+        return found
+
+    async def _find_readable(self, user: str, parts: tuple[str, str, str]) -> tuple[Session, str] | None:
+        if not all(pattern.fullmatch(part) for pattern, part in zip(_PATTERNS, parts, strict=True)):
+            return None
+        service, name, owner = parts
+        try:
+            return await access.resolve(self._registry, user, owner, name, Permission.VISIT), service
+        except NotFoundError:
+            return None
+
+    async def _find_hashed(self, user: str, label: str) -> tuple[Session, str] | None:
+        """Find the service whose triple has this hash, among those that the controller knows of the user's sessions:
+        the ones that their profiles declare, and those with visits.
+        """
+        sessions = {session.id: session for session in await self._registry.sessions_of(user)}
+        for session_id, service in await self._registry.visited_services(user):
+            if session_id in sessions and _has_label(sessions[session_id], service, label):
+                return sessions[session_id], service
+        for session in sessions.values():
+            for service in await self._declared(session):
+                if _has_label(session, service, label):
+                    return session, service
+        return None
+
+    async def _declared(self, session: Session) -> list[str]:
+        try:
+            image = await self._images.required(session.owner, *session.image.values())
+        except BerthError:
+            return []
+        return [service.name for service in image.profile.services]
+
+
+def _has_label(session: Session, service: str, label: str) -> bool:
+    return service_label(service, session.name, session.id, session.owner) == label
+
+
+def _no_service(host: str) -> NotFoundError:
+    return NotFoundError(
+        f"{host} has no service that you may open", hint="open it from the portal, or with `berth open NAME SERVICE`"
+    )

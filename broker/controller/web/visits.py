@@ -1,0 +1,96 @@
+"""Visits: the permission of one logged-in browser to use one service of a session."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from broker.controller import clock
+from broker.controller.registry.web_models import Visit
+from broker.controller.sessions import access
+from broker.controller.sessions.status_line import status_line
+from broker.controller.web.secret import hash_secret, new_secret
+from broker.errors import ConflictError, LoggedOutError, NotFoundError
+from broker.names import MAX_ITEMS, new_id
+from broker.schema.permissions import Permission
+from broker.schema.states import STARTABLE, SessionState
+from broker.schema.web import ValidVisits, VisitAnswer
+
+if TYPE_CHECKING:
+    from broker.controller.reconcile.observed_slurm import ObservedSlurm
+    from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.models import Session
+    from broker.controller.registry.web_models import Delegation
+    from broker.controller.web.service_hosts import ServiceHosts
+    from broker.schema.web import VisitCheck, VisitRequest
+
+END_STATES = STARTABLE | {SessionState.DELETING, SessionState.DELETED}
+"""States of a session that end its visits. While it continues in another job, they last."""
+
+
+class Visits:
+    """The visits of all browsers. Each call asks `access` first."""
+
+    def __init__(self, registry: AsyncRegistry, hosts: ServiceHosts, observed: ObservedSlurm) -> None:
+        self._registry = registry
+        self._hosts = hosts
+        self._observed = observed
+        self.begun = asyncio.Event()
+        """Set by each new visit."""
+
+    async def begin(self, delegation: Delegation, request: VisitRequest) -> VisitAnswer:
+        """Let the delegation's browser use a service until the delegation ends.
+
+        NotFoundError for a session that the user may not visit; ConflictError for one that neither runs nor waits.
+        """
+        session, service = await self._find(delegation.user, request)
+        if session.state in END_STATES:
+            raise ConflictError(status_line(self._observed, session), hint=f"`berth start {session.name}` starts it")
+        secret = new_secret()
+        visit = Visit(
+            id=new_id(),
+            secret_hash=hash_secret(secret),
+            delegation_id=delegation.id,
+            user=delegation.user,
+            session_id=session.id,
+            service=service,
+            created_at=clock.now(),
+            expires_at=delegation.expires_at,
+        )
+        if not await self._registry.add_visit(visit, MAX_ITEMS):
+            raise LoggedOutError(
+                "this browser has been logged out", hint="`berth portal` prints a link that logs it in"
+            )
+        self.begun.set()
+        return VisitAnswer(
+            id=visit.id,
+            secret=secret,
+            delegation_id=delegation.id,
+            user=visit.user,
+            owner=session.owner,
+            session_id=session.id,
+            session=session.name,
+            service=service,
+            host=self._hosts.host(session, service),
+            expires_at=visit.expires_at,
+        )
+
+    async def require(self, secret: str) -> tuple[Visit, Session]:
+        """Return the visit with this secret, and its session. NotFoundError if it has ended."""
+        visit = await self._registry.find_visit(hash_secret(secret), clock.now())
+        if visit is not None:
+            session = await self._registry.get(visit.session_id)
+            if session is not None and access.allowed(visit.user, session, Permission.VISIT):
+                return visit, session
+        raise NotFoundError("this visit has ended", hint="open the service again from the portal")
+
+    async def check(self, request: VisitCheck) -> ValidVisits:
+        """Return those of the visits that are valid."""
+        return ValidVisits(visit_ids=await self._registry.valid_visits(request.visit_ids, clock.now()))
+
+    async def _find(self, user: str, request: VisitRequest) -> tuple[Session, str]:
+        if request.host is not None:
+            return await self._hosts.find(user, request.host)
+        assert request.target is not None
+        session = await access.resolve_own(self._registry, user, request.target.session, Permission.VISIT)
+        return session, request.target.service

@@ -1,0 +1,75 @@
+"""The parts of web access together: a site has all of them, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.controller.web.browsers import Browsers
+from broker.controller.web.control_client import ControlClient
+from broker.controller.web.door import SessionDoor
+from broker.controller.web.links import LoginLinks
+from broker.controller.web.service_hosts import ServiceHosts
+from broker.controller.web.sweep import WebSweep
+from broker.controller.web.visits import Visits
+from broker.origins import Origins
+
+if TYPE_CHECKING:
+    from broker.config.settings import Config
+    from broker.controller.images import ImageFinder
+    from broker.controller.reconcile.observed_slurm import ObservedSlurm
+    from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.sessions.installed_credentials import InstalledCredentials
+    from broker.controller.site import Site
+    from broker.controller.wakeup import ChangeNotifier
+    from broker.ssh.certificates import CertificateAuthority
+
+
+@dataclass(frozen=True, slots=True)
+class WebAccess:
+    """What the API calls for web access, and the account that it serves as berth-web."""
+
+    account: str
+    browsers: Browsers
+    visits: Visits
+    door: SessionDoor
+    sweep: WebSweep
+
+    @classmethod
+    def build(
+        cls,
+        config: Config,
+        authority: CertificateAuthority,
+        *,
+        registry: AsyncRegistry,
+        images: ImageFinder,
+        credentials: InstalledCredentials,
+        site: Site,
+        observed: ObservedSlurm,
+        changes: ChangeNotifier,
+    ) -> WebAccess:
+        """`authority`: the one for berth-web. `config` has web access."""
+        settings = config.web
+        assert settings.url is not None
+        origins, control = Origins.parse(settings.url), ControlClient(config.web_control_socket)
+        visits = Visits(registry, ServiceHosts(registry, images, origins), observed)
+        return cls(
+            account=settings.account,
+            browsers=Browsers(
+                registry=registry,
+                links=LoginLinks(settings.link_lifetime),
+                control=control,
+                origins=origins,
+                lifetime_s=settings.login_lifetime,
+            ),
+            visits=visits,
+            door=SessionDoor(
+                visits=visits,
+                credentials=credentials,
+                site=site,
+                authority=authority,
+                observed=observed,
+                lifetime_s=settings.door_lifetime,
+            ),
+            sweep=WebSweep(registry, visits, control, changes),
+        )

@@ -1,0 +1,85 @@
+"""A session channel of a tunnel: it starts a service in the session, and reports how far the service is.
+
+The report is that of `broker/job/service`: lines such as `state ready`, `output TEXT` and `refused TEXT`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections import deque
+from typing import TYPE_CHECKING
+
+from broker.errors import BerthError, ConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+MAX_LINE_BYTES = 64 * 1024
+MAX_LINES = 20
+MAX_LINE_CHARS = 500
+STOP_TIMEOUT_S = 5.0
+_SOCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}\.sock")
+
+
+class ServiceReport:
+    """How far a service is, as its session reports it."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.state = "starting"
+        """`starting`, `ready`, `waiting` before it starts again, `failed` or `stopped`."""
+        self.lines: deque[str] = deque(maxlen=MAX_LINES)
+        """The last lines of its output since the state changed."""
+        self.socket = f"{service}.sock"
+        """The file name of its socket in the session."""
+
+    def read(self, line: str) -> None:
+        """Take in a line. ConflictError if the session refuses to start the service."""
+        word, _, text = line.partition(" ")
+        match word:
+            case "state":
+                self.state = text.partition(" ")[0]
+                self.lines.clear()
+            case "output":
+                self.lines.append(text[:MAX_LINE_CHARS])
+            case "socket" if _SOCKET.fullmatch(text):
+                self.socket = text
+            case "refused":
+                hint = "`berth services SESSION` lists its services"
+                raise ConflictError(f"the session cannot start {self.service}: {text[:MAX_LINE_CHARS]}", hint=hint)
+            case _:
+                pass  # a later release may report more
+
+
+async def follow_service(argv: list[str], service: str) -> AsyncGenerator[ServiceReport]:
+    """Run ssh for the channel, and yield the report after each line, until the service or the connection ends.
+
+    The service runs on when the iteration is closed. BerthError if the session refuses, or if a line is too long.
+    """
+    report = ServiceReport(service)
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=null, limit=MAX_LINE_BYTES)
+    assert process.stdout is not None
+    try:
+        yield report
+        while line := await process.stdout.readline():
+            report.read(line.decode(errors="replace").rstrip("\n"))
+            yield report
+    except ValueError as error:
+        raise BerthError(f"the session's report on {service} has too long a line") from error
+    finally:
+        await end_process(process)
+
+
+async def end_process(process: asyncio.subprocess.Process) -> None:
+    """End a process with SIGTERM, or with SIGKILL if it does not end."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

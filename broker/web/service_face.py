@@ -1,0 +1,148 @@
+"""The application at the origins of services: it leads browsers to the portal and in, and opens services.
+
+HAProxy sends a request here if its cookie has no route. `X-Berth-Grant` has the key that HAProxy has looked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from broker.errors import BerthError, InvalidInputError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from broker.origins import Origins
+    from broker.web.access import WebAccess
+    from broker.web.entrances import Entrances
+    from broker.web.grants import Grant
+    from broker.web.service_pages import ServicePages
+
+GRANT_COOKIE = "__Host-Http-berth"
+ENTRY_COOKIE = "__Host-Http-berth-entry"
+ENTRY_LIFETIME_S = 600
+ENTER_PATH = "/.berth/enter"
+OPEN_TIMEOUT_S = 5.0
+"""Time for which a navigation waits for its service; then the browser gets a page that asks again."""
+RETRY_AFTER_S = 2
+_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,4096}")
+"""A path and a query in ASCII, without a backslash, which browsers take for a slash."""
+_ENTRY = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class ServiceFace:
+    """An ASGI application for the hosts of services."""
+
+    def __init__(self, origins: Origins, access: WebAccess, entrances: Entrances, pages: ServicePages) -> None:
+        self._origins = origins
+        self._access = access
+        self._entrances = entrances
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._respond(Request(scope, receive))
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        if request.url.path == ENTER_PATH:
+            try:
+                return await self._enter(request)
+            except BerthError as error:
+                return _with_status(self._pages.refused(error), error.status)
+        grant = self._grant(request)
+        if grant is not None:
+            return await self._open(request, grant)
+        if _is_navigation(request):
+            return self._lead_to_portal(request)
+        return PlainTextResponse("no access: open this address in a window of its own, and log in\n", 403)
+
+    def _grant(self, request: Request) -> Grant | None:
+        return self._access.grant(request.headers.get("x-berth-grant", ""))
+
+    def _lead_to_portal(self, request: Request) -> Response:
+        """Send the browser to the portal, and bind the way back to a cookie of this origin."""
+        entry = request.cookies.get(ENTRY_COOKIE, "")
+        if not _ENTRY.fullmatch(entry):
+            entry = secrets.token_urlsafe(32)
+        path = _path(request)
+        proof = hashlib.sha256(entry.encode()).hexdigest()
+        query = urlencode(
+            {"host": host_of(request), "path": path if _PATH.fullmatch(path) else "/", "entry": proof}, safe="/"
+        )
+        response = RedirectResponse(f"{self._origins.portal_url}/open?{query}", 303)
+        _set_cookie(response, ENTRY_COOKIE, entry, ENTRY_LIFETIME_S)
+        return response
+
+    async def _enter(self, request: Request) -> Response:
+        """Exchange the code of the portal for the cookie of a grant. BerthError if the browser may not enter."""
+        path = request.query_params.get("path", "/")
+        if request.method != "GET" or not _PATH.fullmatch(path):
+            raise InvalidInputError("this address is not complete", hint="open the service again")
+        code, entry = request.query_params.get("code", ""), request.cookies.get(ENTRY_COOKIE, "")
+        visit = self._entrances.enter(host_of(request), code, entry)
+        response = RedirectResponse(path, 303)
+        _set_cookie(response, ENTRY_COOKIE, "", 0)
+        present = self._grant(request)
+        if present is not None and present.visit.delegation_id == visit.delegation_id:
+            return response
+        grant, cookie = self._access.begin(visit)
+        _set_cookie(response, GRANT_COOKIE, cookie, max(int(visit.expires_at - time.time()), 0))
+        if present is not None:  # another login of this browser, whose cookie is replaced
+            await self._access.end(present)
+        await self._access.open(grant, 0)
+        return response
+
+    async def _open(self, request: Request, grant: Grant) -> Response:
+        """Open the service of a grant that has no route."""
+        is_navigation = _is_navigation(request)
+        service = await self._access.open(grant, OPEN_TIMEOUT_S if is_navigation else 0)
+        if not is_navigation:
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            return PlainTextResponse("the service is not open now\n", 503, headers=headers)
+        if service.ready.is_set():
+            return RedirectResponse(_path(request), 303)
+        if service.error is None:
+            return _with_status(self._pages.starting(grant.visit, list(service.report.lines)), 202)
+        page = self._pages.unavailable(grant.visit, service.error, list(service.report.lines))
+        return _with_status(page, service.error.status)
+
+
+def host_of(request: Request) -> str:
+    """Return the host name of a request, without a port."""
+    return request.headers.get("host", "").partition(":")[0].lower()
+
+
+def _path(request: Request) -> str:
+    """Return path and query as the browser has sent them."""
+    path: bytes = request.scope.get("raw_path") or b"/"
+    query: bytes = request.scope["query_string"]
+    return (path + (b"?" + query if query else b"")).decode("latin-1")
+
+
+def _is_navigation(request: Request) -> bool:
+    """Whether the response will be a page in a window of its own. Old browsers say it by what they accept."""
+    if request.method not in {"GET", "HEAD"}:
+        return False
+    mode = request.headers.get("sec-fetch-mode")
+    if mode is None:
+        return "text/html" in request.headers.get("accept", "")
+    return mode == "navigate" and request.headers.get("sec-fetch-dest") == "document"
+
+
+def _set_cookie(response: Response, name: str, value: str, max_age_s: int) -> None:
+    response.set_cookie(name, value, max_age=max_age_s, path="/", secure=True, httponly=True, samesite="lax")
+
+
+def _with_status(response: Response, status: int) -> Response:
+    response.status_code = status
+    return response

@@ -1,0 +1,112 @@
+"""A web service on a Unix socket, which keeps what it receives: echo, WebSocket, event stream and upload."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import re
+from typing import TYPE_CHECKING, Self
+
+from tests.deadlines import DEADLINE_S
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
+
+
+class RecordingService:
+    """Answers `/ws` by an echo of bytes, `/events` by what `events` gets, and other paths by the request's head."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.heads: list[bytes] = []
+        """The heads of all requests, as they came."""
+        self.bodies: list[int] = []
+        """The length of each body that has come whole."""
+        self.body_begun = asyncio.Event()
+        self.events: asyncio.Queue[bytes] = asyncio.Queue()
+        self.open = 0
+        """Connections that are open."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.open += 1
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while await self._answer(reader, writer):
+                    pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; whether the connection stays."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        path = head.split(b" ", 2)[1].partition(b"?")[0]
+        if path == b"/ws" and b"\r\nupgrade: websocket" in head.lower():
+            await _echo(head, reader, writer)
+            return False
+        if path == b"/events":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while True:
+                event = await self.events.get()
+                writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+                await writer.drain()
+        length = await self._body(head, reader)
+        self.bodies.append(length)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(head), head))
+        await writer.drain()
+        return True
+
+    async def _body(self, head: bytes, reader: asyncio.StreamReader) -> int:
+        found = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
+        length = 0
+        if found:
+            while length < int(found[1]) and (some := await reader.read(min(int(found[1]) - length, 65536))):
+                length += len(some)
+                self.body_begun.set()
+        elif b"\r\ntransfer-encoding: chunked" in head.lower():
+            while size := int((await reader.readline()).strip(), 16):
+                length += len(await reader.readexactly(size))
+                await reader.readexactly(2)
+                self.body_begun.set()
+            await reader.readexactly(2)
+        return length
+
+
+async def _echo(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    key = re.search(rb"\r\nsec-websocket-key: *(\S+)", head.lower())
+    original = head[key.start(1) : key.end(1)] if key else b""
+    accept = base64.b64encode(hashlib.sha1(original + ACCEPT, usedforsecurity=False).digest())
+    writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+    writer.write(b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept)
+    while some := await reader.read(65536):
+        writer.write(some)
+        await writer.drain()
+
+
+async def read_for(reader: asyncio.StreamReader, count: int) -> bytes:
+    async with asyncio.timeout(DEADLINE_S):
+        return await reader.readexactly(count)

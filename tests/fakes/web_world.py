@@ -1,0 +1,302 @@
+"""berth-web on loopback with the real HAProxy, ssh and sshd; the controller and the services are fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import shutil
+import ssl
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import httpx
+import pytest
+
+from broker.names import new_id
+from broker.origins import Origins
+from broker.schema.web import DoorAnswer, EndedVisits, VisitAnswer
+from broker.ssh.certificates import CertificateAuthority
+from broker.web import tunnel
+from broker.web.process import serve_web
+from broker.web.settings import WebProcessSettings
+from tests.deadlines import TEST_DEADLINE_S
+from tests.fakes import openssh, raw_http
+from tests.fakes.openssh import free_port, me, public
+from tests.fakes.raw_http import Answer, Wire, request
+from tests.fakes.recording_service import RecordingService
+from tests.fakes.web_controller import WebController
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from broker.web.process import WebGateway
+
+DOMAIN = "apps.localhost"
+ALIAS = "alice.dev.berth"
+NAVIGATION = {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+OWN_PAGE = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
+DOOR = """#!/bin/bash
+cd {place}
+echo "$SSH_ORIGINAL_COMMAND" >>commands
+name=${{SSH_ORIGINAL_COMMAND#start }}
+[[ -e $name.refused ]] && {{ echo "refused there is no service $name in this session"; exit 1; }}
+echo "state starting"
+echo "output the service $name begins"
+while [[ -e $name.slow ]]; do read -rt 0.05 _ || (( $? > 128 )) || exit 0; done
+[[ -e $name.broken ]] && {{ echo "state failed"; echo "output no such program"; exit 1; }}
+echo "state ready"
+while [[ ! -e $name.stopped ]]; do read -rt 0.05 _ || (( $? > 128 )) || exit 0; done
+echo "state stopped"
+"""
+"""The session's program for services, as broker/job/service reports."""
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A browser at the origin of a service, with its cookie."""
+
+    visit: VisitAnswer
+    cookie: str
+
+    @property
+    def host(self) -> str:
+        return self.visit.host
+
+
+@dataclass
+class WebWorld:
+    """berth-web, the controller, and a session `dev` with a real sshd and the services `echo` and `other`."""
+
+    place: Path
+    settings: WebProcessSettings
+    controller: WebController
+    services: dict[str, RecordingService]
+    sshd_port: int
+    session_id: str
+    gateway: WebGateway = field(init=False)
+    tls: ssl.SSLContext | None = None
+    wires: list[Wire] = field(default_factory=list)
+
+    def use_tls(self) -> None:
+        """Serve https from now on, with a certificate of its own."""
+        certificate = self.place / "tls.pem"
+        make_certificate(certificate, DOMAIN)
+        self.settings = dataclasses.replace(
+            self.settings, certificate=certificate, origins=Origins.parse(f"https://{DOMAIN}:{self.port}")
+        )
+        self.tls = ssl.create_default_context(cafile=str(certificate))
+
+    @property
+    def port(self) -> int:
+        return self.settings.listen_port
+
+    @property
+    def echo(self) -> RecordingService:
+        return self.services["echo"]
+
+    def host(self, service: str = "echo") -> str:
+        return f"{service}--dev--alice.{self.settings.origins.domain}"
+
+    def authority(self, host: str) -> str:
+        return f"{host}:{self.port}"
+
+    def origin(self, host: str) -> str:
+        return self.settings.origins.url(host)
+
+    async def wire(self, host: str = "") -> Wire:
+        wire = await raw_http.connect(self.port, self.tls, host or self.host())
+        self.wires.append(wire)
+        return wire
+
+    async def ask(self, data: bytes, host: str = "") -> Answer:
+        """The answer to these bytes, on a connection of their own."""
+        wire = await self.wire(host)
+        await wire.send(data)
+        answer = await wire.answer()
+        wire.close()
+        return answer
+
+    async def get(self, browser: Entered, path: str = "/", **headers: str) -> Answer:
+        """A request of the service's own page."""
+        return await self.send(browser, "GET", path, OWN_PAGE | headers)
+
+    async def send(
+        self, browser: Entered, method: str, path: str, headers: dict[str, str], body: bytes = b""
+    ) -> Answer:
+        headers = self.cookie(browser) | headers
+        return await self.ask(request(method, path, self.authority(browser.host), headers, body))
+
+    def cookie(self, browser: Entered) -> dict[str, str]:
+        return {"Cookie": f"__Host-Http-berth={browser.cookie}"}
+
+    async def navigate(self, host: str, path: str = "/", **headers: str) -> Answer:
+        return await self.ask(request("GET", path, self.authority(host), NAVIGATION | headers))
+
+    async def websocket(self, browser: Entered, **headers: str) -> tuple[Answer, Wire]:
+        """A WebSocket to the echo of the service, or its refusal."""
+        wire = await self.wire(browser.host)
+        usual = {
+            "Connection": "keep-alive, Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            "Origin": self.origin(browser.host),
+        }
+        headers = self.cookie(browser) | usual | headers
+        await wire.send(request("GET", "/ws", self.authority(browser.host), headers))
+        return await wire.head(), wire
+
+    def visit(self, service: str = "echo", *, seconds: float = 3600) -> VisitAnswer:
+        return self.controller.visit(self.host(service), service, self.session_id, seconds=seconds)
+
+    async def entered(self, service: str = "echo", *, seconds: float = 3600, path: str = "/") -> Entered:
+        """A browser that has come through the portal, until its service is open."""
+        visit = self.visit(service, seconds=seconds)
+        browser = await self.enter(visit, path)
+        async with asyncio.timeout(TEST_DEADLINE_S):
+            while (await self.navigate(visit.host, **self.cookie(browser))).status != 200:  # noqa: ASYNC110 - HAProxy sets no Event
+                await asyncio.sleep(0.02)
+        self.services[service].heads.clear()
+        return browser
+
+    async def enter(self, visit: VisitAnswer, path: str = "/") -> Entered:
+        """The way of a browser from the service's origin to the portal and back."""
+        first = await self.navigate(visit.host, path)
+        assert first.status == 303, first
+        entry = cookie_of(first, "__Host-Http-berth-entry")
+        query = parse_qs(urlsplit(first.header("location")).query)
+        assert query["host"] == [visit.host]
+        assert query["entry"] == [hashlib.sha256(entry.encode()).hexdigest()]
+        code = self.gateway.entrances.admit(visit, query["entry"][0])
+        back = await self.navigate(
+            visit.host,
+            f"/.berth/enter?code={code}&path={quote(query['path'][0], safe='')}",
+            Cookie=f"__Host-Http-berth-entry={entry}",
+        )
+        assert back.status == 303, back
+        assert back.header("location") == path
+        return Entered(visit, cookie_of(back, "__Host-Http-berth"))
+
+    async def close(self, **ended: list[str]) -> None:
+        """The controller's message."""
+        async with httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(self.settings.control_socket))
+        ) as client:
+            body = EndedVisits(**ended).model_dump()
+            assert (await client.post("http://berth-web/v1/close", json=body, timeout=60)).status_code == 200
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """berth-web serves during the block."""
+        async with serve_web(self.settings) as self.gateway:
+            try:
+                yield
+            finally:
+                for wire in self.wires:
+                    wire.close()
+
+
+@contextlib.asynccontextmanager
+async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401 - any of WebProcessSettings
+    """All but berth-web itself. The directory's name is short: paths of sockets are limited."""
+    openssh.require()
+    assert shutil.which("haproxy", path="/usr/sbin:/usr/bin"), "install haproxy: these tests need the real program"
+    place = Path(tempfile.mkdtemp(prefix="bw", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as cleaning:
+        cleaning.callback(shutil.rmtree, place, ignore_errors=True)
+        patch.setattr(tunnel, "SOCKETS", str(place / "s"))
+        session_id, authority = new_id(), CertificateAuthority.load_or_create(place / "ca" / "key")
+        for name in ("s", "sshd", "run"):
+            (place / name).mkdir()
+        host_key = openssh.make_key(place / "sshd" / "host")
+        line = authority.sign_host(public(host_key), [ALIAS], valid_seconds=3600, serial=1, key_id="dev")
+        (place / "sshd" / "host-cert.pub").write_text(f"{line}\n")
+        (place / "door").write_text(DOOR.format(place=place))
+        (place / "door").chmod(0o700)
+        async with _sshd(place, session_id, authority) as sshd_port, contextlib.AsyncExitStack() as stack:
+
+            def door(visit: VisitAnswer, key: str) -> DoorAnswer:
+                certificate = authority.sign_web(key, visit.session_id, valid_seconds=300, serial=1, key_id="web")
+                return DoorAnswer(
+                    host="127.0.0.1",
+                    port=sshd_port,
+                    host_key_alias=ALIAS,
+                    known_hosts=[f"@cert-authority {ALIAS} {authority.public_line}"],
+                    login=me(),
+                    certificate=certificate,
+                    valid_before=visit.expires_at,
+                    generation="1.0",
+                )
+
+            controller = await stack.enter_async_context(WebController(place / "api.sock", door))
+            services = {
+                name: await stack.enter_async_context(RecordingService(place / "s" / f"{name}.sock"))
+                for name in ("echo", "other")
+            }
+            port = free_port()
+            usual = WebProcessSettings(
+                origins=Origins.parse(f"http://{DOMAIN}:{port}"),
+                listen_host="127.0.0.1",
+                listen_port=port,
+                certificate=None,
+                api_socket=place / "api.sock",
+                idle_tunnel=600,
+                directory=place / "run",
+            )
+            chosen = dataclasses.replace(usual, **settings)
+            yield WebWorld(place, chosen, controller, services, sshd_port, session_id)
+
+
+@contextlib.asynccontextmanager
+async def _sshd(place: Path, session_id: str, authority: CertificateAuthority) -> AsyncIterator[int]:
+    """The session's sshd, which lets berth-web's certificate reach the sockets and run the door."""
+    opens = ",".join(f'permitopen="[{place}/s/{name}.sock]:*"' for name in ("echo", "other"))
+    options = f'cert-authority,principals="web:{session_id}",restrict,port-forwarding,{opens}'
+    match = ("AllowStreamLocalForwarding local", "AllowTcpForwarding local", f"ForceCommand {place}/door")
+    async with openssh.sshd(place / "sshd", f"{options} {authority.public_line}", *match) as port:
+        yield port
+
+
+def play_web(
+    scene: Callable[[WebWorld], Awaitable[None]],
+    *,
+    tls: bool = False,
+    **settings: Any,  # noqa: ANN401 - as above
+) -> None:
+    """Play a scene in a world in which berth-web serves, on request with TLS."""
+
+    async def whole() -> None:
+        async with asyncio.timeout(TEST_DEADLINE_S), web_world(**settings) as world:
+            if tls:
+                world.use_tls()
+            async with world.serving():
+                await scene(world)
+
+    asyncio.run(whole())
+
+
+def make_certificate(path: Path, domain: str) -> None:
+    """Write a private key and its certificate for all names below the domain, as a site would."""
+    key = path.with_suffix(".key")
+    names = ["-subj", f"/CN={domain}", "-addext", f"subjectAltName=DNS:*.{domain}"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-keyout", key]
+    subprocess.run(["openssl", "req", "-x509", *kind, *names, "-out", path], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + key.read_bytes())
+
+
+def cookie_of(answer: Answer, name: str) -> str:
+    """The value that the answer gives a cookie, with the attributes that each of ours has."""
+    for line in answer.headers_of("set-cookie"):
+        key, _, rest = line.partition("=")
+        if key == name:
+            value, *attributes = [part.strip() for part in rest.split(";")]
+            assert {"Path=/", "Secure", "HttpOnly", "SameSite=lax"} <= set(attributes), line
+            assert not any(each.lower().startswith("domain") for each in attributes)
+            return value.strip('"')
+    raise AssertionError(answer)
