@@ -21,7 +21,7 @@ _EVERYTHING = (
     "python3", "python3-venv", "python3-dev", "gcc", "libc6-dev", "git", "rsync", "curl", "zstd", "xz-utils",
     # what people expect of a login node
     "acl", "attr", "socat", "iproute2", "iputils-ping", "procps", "psmisc", "less", "vim-tiny", "bash-completion",
-    "strace",
+    "strace", "haproxy",
 )  # fmt: skip
 
 

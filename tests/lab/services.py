@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
 
 def restart(site: Site) -> None:
-    """Launcher and controller run and answer, whether or not they did before."""
-    if site.pid("broker") is None:
-        site.start("broker")
+    """Launcher, controller and berth-web run and answer, whether or not they did before."""
+    for service in ("broker", "web"):
+        if site.pid(service) is None:
+            site.start(service)
     wait_for(site.api_answers, what="the controller to answer again")
+    wait_for(site.web_answers, what="berth-web to answer again")
 
 
 def died_and_restarted(site: Site) -> None:

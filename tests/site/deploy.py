@@ -1,4 +1,4 @@
-"""Berth on the lab, installed as an operator would do it: accounts, directories, configuration, three services.
+"""Berth on the lab, installed as an operator would do it: accounts, directories, configuration, four services.
 
 Standard library only: `make demo` runs it before anything is installed. What systemd does on a real site (start,
 restart, kill) is done here by name and process id, so that tests can do it at the worst moment.
@@ -37,9 +37,13 @@ Without it each command compiles what it imports, which is a third of its time."
 THERE = f"{SOURCE}/{HERE.relative_to(CHECKOUT)}"
 SERVICE_ACCOUNT = "berth"
 GATEWAY_ACCOUNT = "berth-gateway"
+WEB_ACCOUNT = "berth-web"
 PROFILE_TEAM = "carol"
 """The user whom this site lets publish profiles."""
 GATEWAY_PORT = 2222
+WEB_PORT = 8080
+WEB_HOST = "portal.berth.localhost"
+"""The host name of the portal: web.url of config.yaml."""
 BUILD_TIMEOUT = 900
 """Seconds for one profile, over a slow network."""
 WAIT_LIMIT_S = 120
@@ -51,6 +55,7 @@ COMMANDS = {
         "exec berth-launcher --account berth --storage '/shared/berth/{user}' -- /usr/local/bin/berth controller",
     ),
     "gateway": (GATEWAY_ACCOUNT, "exec /usr/local/bin/berth gateway"),
+    "web": (WEB_ACCOUNT, "exec /usr/local/bin/berth web"),
 }
 """Each service: its account, and its command. The launcher starts the controller."""
 
@@ -129,6 +134,11 @@ class Site:
 
     def gateway_answers(self) -> bool:
         return self.lab.run(["timeout", "2", "bash", "-c", f"</dev/tcp/login/{GATEWAY_PORT}"]).returncode == 0
+
+    def web_answers(self) -> bool:
+        """Whether a browser gets the portal's login page."""
+        curl = ["curl", "-sf", "-m", "5", "-o", "/dev/null", "--resolve", f"{WEB_HOST}:{WEB_PORT}:127.0.0.1"]
+        return self.lab.run([*curl, f"http://{WEB_HOST}:{WEB_PORT}/login"], user="alice").returncode == 0
 
     def log(self, service: str) -> str:
         return self.lab.sh(f"cat /var/log/berth/{service}.log")
@@ -216,7 +226,8 @@ def deploy(site: Site, progress: ProgressLog) -> None:
     """Install Berth on a running lab and start its services; what is there already stays."""
     site.run("sh -eu", user="root", stdin=_INSTALL.encode(), seconds=WAIT_LIMIT_S)
     site.run("sh -c 'cat >/etc/berth/config.yaml'", user="root", stdin=(HERE / "config.yaml").read_bytes())
-    for service, answers in (("broker", site.api_answers), ("gateway", site.gateway_answers)):
+    answering = {"broker": site.api_answers, "gateway": site.gateway_answers, "web": site.web_answers}
+    for service, answers in answering.items():
         if site.pid(service) is None:
             progress.say(f"starting {service}")
             site.start(service)
@@ -227,13 +238,15 @@ def deploy(site: Site, progress: ProgressLog) -> None:
 
 
 _INSTALL = f"""
-id {GATEWAY_ACCOUNT} >/dev/null 2>&1 ||
-    useradd --system --home-dir /var/lib/{GATEWAY_ACCOUNT} --shell /usr/sbin/nologin {GATEWAY_ACCOUNT}
+for account in {GATEWAY_ACCOUNT} {WEB_ACCOUNT}; do
+    id $account >/dev/null 2>&1 || useradd --system --home-dir /var/lib/$account --shell /usr/sbin/nologin $account
+done
 install -d -m 755 /etc/berth /var/log/berth
 install -d -m 1777 /run/berth-services
 install -d -m 755 -o {SERVICE_ACCOUNT} /run/berth
 install -d -m 700 -o {SERVICE_ACCOUNT} /var/lib/berth
 install -d -m 700 -o {GATEWAY_ACCOUNT} /var/lib/{GATEWAY_ACCOUNT}
+install -d -m 711 -o {WEB_ACCOUNT} /run/berth-web
 install -d -m 1777 /shared/berth
 install -d -m 755 -o {PROFILE_TEAM} /profiles
 install -d -m 755 /shared/datasets

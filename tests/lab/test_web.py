@@ -1,0 +1,150 @@
+"""Web access in Chromium: log in by a link, work in a terminal, and lose it by a logout."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.deadlines import DEADLINE_S
+from tests.lab.browser import chromium_on_login
+from tests.lab_cluster import wait_for
+from tests.site import deploy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser
+
+    from tests.lab.conftest import User
+    from tests.site.deploy import Site
+
+PORTAL = f"http://{deploy.WEB_HOST}:{deploy.WEB_PORT}"
+
+
+@pytest.fixture(scope="module")
+def chromium(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium_on_login(site.lab, tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def dev(people: dict[str, User]) -> Iterator[str]:
+    """A session of alice's that is ready."""
+    alice = people["alice"]
+    alice.ok("start", "dev", "--profile", "base")
+    yield "dev"
+    alice.remove("dev")
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    with chromium.new_context() as made:
+        made.set_default_timeout(DEADLINE_S * 1000)
+        yield made
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+def log_in(page: Page, user: User, *command: str) -> None:
+    """Follow the link that a command of the user prints."""
+    page.goto(link(user, *command))
+
+
+def link(user: User, *command: str) -> str:
+    output = user.ok(*command, "--print")
+    found = re.search(rf"{re.escape(PORTAL)}/login#\S+", output)
+    assert found, output
+    return found[0]
+
+
+def type_in_terminal(page: Page, line: str) -> None:
+    page.locator(".xterm-helper-textarea").wait_for(state="attached")
+    page.keyboard.type(line + "\n")
+
+
+def host_of(service: str, session: str, user: str) -> str:
+    return f"http://{service}--{session}--{user}.berth.localhost:{deploy.WEB_PORT}/"
+
+
+def test_link_opens_a_terminal_and_the_next_page_finds_the_same_shell(alice: User, dev: str, page: Page) -> None:
+    log_in(page, alice, "open", dev, "terminal")
+    page.wait_for_url(host_of("terminal", dev, "alice"))
+    type_in_terminal(page, "mark=$((6*7)); echo $mark >~/typed-in-browser")
+    read = ["ssh", dev, "cat typed-in-browser"]
+    wait_for(lambda: alice.berth(*read).stdout == b"42\n", what="the typed command")
+    page.reload()
+    type_in_terminal(page, "echo again $mark >~/typed-in-browser")
+    wait_for(lambda: alice.berth(*read).stdout == b"again 42\n", what="the same shell")
+
+
+def test_logout_closes_the_open_terminal(alice: User, dev: str, page: Page) -> None:
+    log_in(page, alice, "open", dev, "terminal")
+    page.wait_for_url(host_of("terminal", dev, "alice"))
+    page.locator(".xterm-helper-textarea").wait_for(state="attached")
+    browsers = json.loads(alice.ok("browsers", "--json"))["browsers"]
+    assert browsers
+    with page.expect_websocket() as reconnected:  # ttyd connects anew when its WebSocket has ended
+        answer = json.loads(alice.ok("browsers", "--logout-all", "--json"))
+    assert answer["closed"]
+    assert reconnected.value.url.startswith("ws://terminal--")
+    assert json.loads(alice.ok("browsers", "--json"))["browsers"] == []
+    page.goto(host_of("terminal", dev, "alice"))
+    assert page.url.startswith(f"{PORTAL}/login?")
+
+
+def test_another_user_is_refused(bob: User, dev: str, page: Page) -> None:
+    log_in(page, bob, "portal")
+    page.wait_for_url(f"{PORTAL}/")
+    expect(page.get_by_text(dev, exact=True)).to_have_count(0)
+    page.goto(host_of("terminal", dev, "alice"))
+    expect(page.get_by_text("has no session named")).to_be_visible()
+
+
+def test_session_is_started_and_stopped_from_the_portal(alice: User, dev: str, page: Page) -> None:
+    log_in(page, alice, "portal")
+    page.wait_for_url(f"{PORTAL}/")
+    page.get_by_role("link", name=dev, exact=True).click()
+    page.wait_for_url(f"{PORTAL}/sessions/{dev}")
+    page.get_by_role("link", name="Stop").click()
+    page.get_by_role("button", name="Stop").click()
+    alice.wait(dev, "stopped")
+    page.goto(f"{PORTAL}/sessions/{dev}")
+    page.get_by_role("button", name="Start").click()
+    alice.wait(dev, "ready")
+
+
+def test_link_works_once(alice: User, page: Page, chromium: Browser) -> None:
+    address = link(alice, "portal")
+    page.goto(address)
+    page.wait_for_url(f"{PORTAL}/")
+    with chromium.new_context() as another:
+        late = another.new_page()
+        late.goto(address)
+        expect(late.get_by_text("was used or has expired")).to_be_visible()
+
+
+def test_open_terminal_survives_killed_processes(alice: User, dev: str, page: Page, crashing: Site) -> None:
+    """berth-web keeps its grants, and starts HAProxy and the tunnel again; the page reconnects by itself."""
+    log_in(page, alice, "open", dev, "terminal")
+    page.wait_for_url(host_of("terminal", dev, "alice"))
+    type_in_terminal(page, "mark=kept")
+    for kill in (
+        "pkill -KILL -u berth-web haproxy",
+        "pkill -KILL -u berth-web ssh",
+    ):
+        crashing.lab.sh(kill)
+        page.goto(host_of("terminal", dev, "alice"))
+        page.locator(".xterm-helper-textarea").wait_for(state="attached")
+    crashing.kill("web", "KILL")
+    crashing.start("web")
+    wait_for(crashing.web_answers, what="berth-web to answer")
+    page.goto(host_of("terminal", dev, "alice"))
+    type_in_terminal(page, "echo $mark >~/typed-in-browser")
+    wait_for(lambda: alice.berth("ssh", dev, "cat typed-in-browser").stdout == b"kept\n", what="the same shell")
