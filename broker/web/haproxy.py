@@ -62,6 +62,7 @@ class Haproxy:
         """Held while routes change or processes start, so that no process misses a change."""
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._messages: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         async with self._lock:
@@ -176,10 +177,15 @@ class Haproxy:
         """Start HAProxy with the present routes. BerthError if it does not serve."""
         self._files.write(self._routes.values())
         await self._check()
-        argv = ("haproxy", "-W", "-q", "-f", self._files.configuration, "-S", self._files.master_socket)
+        argv = ("haproxy", "-W", "-f", self._files.configuration, "-S", self._files.master_socket)
         self._process = await asyncio.create_subprocess_exec(
-            *_DIE_WITH_PARENT, *argv, stdin=asyncio.subprocess.DEVNULL, process_group=0
+            *(*_DIE_WITH_PARENT, *argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            process_group=0,
         )
+        assert self._process.stderr is not None
+        self._messages = asyncio.create_task(_log_alerts(self._process.stderr))
         try:
             await self._wait_for_worker(lambda _: True)
         except HaproxyCommandError:
@@ -236,3 +242,11 @@ class Haproxy:
                 if self._process is process:
                     log.error("haproxy ended code=%s", process.returncode if process else None)
                     await self._restart()
+
+
+async def _log_alerts(messages: asyncio.StreamReader) -> None:
+    """Log the alerts among HAProxy's messages, which are many, until the last of its processes ends."""
+    while chunk := await messages.read(65536):
+        for line in chunk.decode(errors="replace").splitlines():
+            if line.startswith("[ALERT]"):
+                log.error("haproxy: %s", line[:MAX_MESSAGE_CHARS])
