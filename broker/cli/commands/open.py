@@ -79,7 +79,8 @@ def open_session(
         return
     if path is not None:
         raise InvalidInputError(
-            f"--path is for IDEs, and {target} is a service", hint=f"`berth open {name} {target}` opens it"
+            f"--path is for IDEs, and {target} is a service",
+            hint=f"`berth open {name} {target}{' --local' if local else ''}` opens it",
         )
     if local:
         from broker.cli.local_service import open_local

@@ -82,7 +82,9 @@ def test_it_is_opened_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.usefixtures("controller")
 def test_of_sessions_that_are_there_and_ides_that_are_known() -> None:
     assert run("open", "none", "zed").exit_code == 3
-    assert run("open", "dev", "ed").exit_code == 2
+    result = run("open", "dev", "ed")
+    assert result.exit_code == 4
+    assert "IDEs are vscode, cursor, jetbrains, zed\n" in result.stderr
 
 
 def test_services_are_no_ides() -> None:
