@@ -76,10 +76,10 @@ $ curl -N -H 'Accept: {EVENT_STREAM}' --unix-socket /run/berth/api.sock http://b
 
 ## Browsers
 
-Requests of the account [`web.account`](config.md#webaccount) with the header `{DELEGATION_HEADER}` are for the logged-in
-browser that has this secret, and act as its user. Only the calls that are marked *browsers may call it* accept them, and
-`start` and `switch` then without `persistence`. A login that has ended is answered with 401, and the header of another
-account with 403. Without the header, that account may send only the calls that say so.
+Requests of the account [`web.account`](config.md#webaccount) with the header `{DELEGATION_HEADER}` are for the
+logged-in browser that has this secret, and act as its user. Only the calls that are marked *browsers may call it*
+accept them, and `start` and `switch` then without `persistence`. A login that has ended is answered with 401, and the
+header of another account with 403. Without the header, that account may send only the calls that say so.
 
 ## Failures
 

@@ -80,7 +80,7 @@ def open_session(
     if path is not None:
         raise InvalidInputError(
             f"--path is for IDEs, and {target} is a service",
-            hint=f"`berth open {name} {target}{' --local' if local else ''}` opens it",
+            hint=f"omit --path, as in `berth open {name} {target}`",
         )
     if local:
         from broker.cli.local_service import open_local

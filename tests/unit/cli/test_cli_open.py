@@ -94,4 +94,4 @@ def test_services_are_no_ides() -> None:
     assert ") nor a valid name of a service: it " in wrong.stderr
     path = run("open", "dev", "web", "--local", "--path", "/x")
     assert path.exit_code == 2
-    assert "--path is for IDEs, and web is a service\n  hint: `berth open dev web --local` opens it\n" in path.stderr
+    assert "--path is for IDEs, and web is a service\n  hint: omit --path, as in `berth open dev web`\n" in path.stderr
