@@ -24,6 +24,7 @@ _DAILY = {
     "exec": Entry("ssh:execute", "Run a command in a session."),
     "cp": Entry("cp:copy_files", "Copy files to or from a session."),
     "open": Entry("open:open_session", "Open a session in an IDE, or a service of it."),
+    "portal": Entry("web:portal", "Open the portal: your sessions in the browser."),
     "services": Entry("session_services:list_session_services", "List the services of a session, with their states."),
     "stop": Entry("sessions:stop", "End a session's job and keep its files."),
     "restart": Entry("restart:restart", "Stop a session and start it again."),
@@ -64,6 +65,7 @@ _ACCESS = {
     "key": Entry("keys:key", "Manage the public keys for your sessions."),
     "login": Entry("login:login", "Get a login certificate for some hours."),
     "logout": Entry("login:logout", "Revoke your login certificates."),
+    "browsers": Entry("web:browsers", "List the browsers that are logged in as you, or log them out."),
     "who": Entry("logs:who", "Show the connections to a session."),
 }
 _ADMINISTRATION = {
@@ -123,5 +125,6 @@ SUGGESTIONS = {
     **dict.fromkeys(("nodes", "sinfo", "partitions", "free"), "cluster"),
     **dict.fromkeys(("setup", "init", "tutorial"), "quickstart"),
     **dict.fromkeys(("ui", "top", "dashboard", "menu"), "tui"),
+    **dict.fromkeys(("web", "browser"), "portal"),
 }
 """Words of other programs, and the command that does the same here."""

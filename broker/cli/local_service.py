@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from broker.cli import output
 from broker.cli.progress import ProgressLine
-from broker.cli.service_list import ask_for_services, check_end
-from broker.errors import BerthError, NotFoundError
+from broker.cli.service_list import ask_for_services, check_end, find_service, start_refused
+from broker.errors import BerthError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def open_local(invocation: Invocation, name: str, service: str, opened: Callable
     from broker.cli.ssh_process import ssh_command
     from broker.client.service_catalogue import remote_command
 
-    listed = _find(name, service, ask_for_services(invocation, name).services)
+    listed = find_service(name, service, ask_for_services(invocation, name).services)
     with _private_directory() as directory:
         tunnel = Path(directory) / "tunnel.sock"
         options = ["-o", "ExitOnForwardFailure=yes", "-o", "LogLevel=ERROR", "-L", f"{tunnel}:{listed.socket}"]
@@ -68,13 +68,6 @@ def open_local(invocation: Invocation, name: str, service: str, opened: Callable
 
 class _ConnectionEndedError(Exception):
     """The tunnel has ended, and the service is open no more."""
-
-
-def _find(name: str, service: str, services: dict[str, ListedService]) -> ListedService:
-    if service not in services:
-        known = f"its services: {', '.join(services)}" if services else "its profile declares none"
-        raise NotFoundError(f"{name} has no service {service}", hint=f"{known}; `berth services {name}` lists them")
-    return services[service]
 
 
 def _private_directory() -> tempfile.TemporaryDirectory[str]:
@@ -150,11 +143,7 @@ class _Attachment:
             case "output":
                 self._lines.append(text)
             case "refused":
-                raise BerthError(
-                    f"{self._name} cannot start {self._listed.service.name}: {text}",
-                    hint=f"`berth services {self._name}` lists its services; tell the owner of the profile if its "
-                    "image lacks a program",
-                )
+                raise start_refused(self._name, self._listed.service.name, text)
             case _:
                 pass  # a login's own files have written it
 

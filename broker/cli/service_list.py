@@ -10,11 +10,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from broker.cli import output
-from broker.errors import BerthError, RefusedError
+from broker.errors import BerthError, NotFoundError, RefusedError
 
 if TYPE_CHECKING:
     from broker.cli.context import Invocation
-    from broker.client.service_catalogue import ServiceCatalogue
+    from broker.client.service_catalogue import ListedService, ServiceCatalogue
 
 LIST_LIMIT_S = 60
 """Seconds for the session's answer, with the connection."""
@@ -53,6 +53,22 @@ def ask_for_services(invocation: Invocation, name: str) -> ServiceCatalogue:
     for problem in catalogue.problems:
         output.print_note(f"ignored: {problem}")
     return catalogue
+
+
+def find_service(name: str, service: str, services: dict[str, ListedService]) -> ListedService:
+    """Return the service of that name; NotFoundError with the names of those that the session has."""
+    if service not in services:
+        known = f"its services: {', '.join(services)}" if services else "its profile declares none"
+        raise NotFoundError(f"{name} has no service {service}", hint=f"{known}; `berth services {name}` lists them")
+    return services[service]
+
+
+def start_refused(name: str, service: str, why: str) -> BerthError:
+    """Return the error for a service that the program inside the session refuses to start."""
+    return BerthError(
+        f"{name} cannot start {service}: {why}",
+        hint=f"`berth services {name}` lists its services; tell the owner of the profile if its image lacks a program",
+    )
 
 
 def check_end(name: str, code: int) -> None:

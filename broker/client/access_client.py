@@ -1,4 +1,4 @@
-"""The part of the client that manages keys, certificates and certificate authorities."""
+"""The part of the client that manages keys, certificates, certificate authorities and logged-in browsers."""
 
 # ruff: noqa: PLC0415 - each call imports the types that it needs: all of them take long
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         UserCertificateRequest,
         UserCertificateView,
     )
+    from broker.schema.web import BrowserView, LinkAnswer, LogoutAnswer, Target
 
 
 class AccessClient(RequestSender):
@@ -73,3 +74,21 @@ class AccessClient(RequestSender):
 
         request = RetireRequest(fingerprint=fingerprint, now=now)
         return self._send("POST", f"/v1/ca/{kind}/retire", AuthorityKeyView, request)
+
+    def make_link(self, target: Target | None) -> LinkAnswer:
+        """Request a link that logs a browser in, and leads to `target` or to the portal."""
+        from broker.schema.web import LinkAnswer, LinkRequest
+
+        return self._send("POST", "/v1/web/links", LinkAnswer, LinkRequest(target=target))
+
+    def browsers(self) -> list[BrowserView]:
+        from broker.schema.web import BrowserList
+
+        return self._get("/v1/web/browsers", BrowserList).browsers
+
+    def log_browsers_out(self, browser_id: str | None) -> LogoutAnswer:
+        """Log out the browser with that id, or all; return the ones that were logged in."""
+        from broker.schema.web import LogoutAnswer
+
+        path = "/v1/web/browsers" if browser_id is None else f"/v1/web/browsers/{quote_segment(browser_id)}"
+        return self._send("DELETE", path, LogoutAnswer)

@@ -16,7 +16,7 @@ from broker.cli.params import FINGERPRINT, Hours
 if TYPE_CHECKING:
     from broker.schema.login import AuthorityKeyView, AuthorityKind, UserCertificateView
 
-kind_argument = click.argument("kind", type=click.Choice(["host", "user"]))
+kind_argument = click.argument("kind", type=click.Choice(["host", "user", "web"]))
 
 now_option = click.option("--now", is_flag=True, help="Do not wait; see above for the users that this locks out.")
 
@@ -134,7 +134,7 @@ def ca() -> None:
 def list_authorities(invocation: Invocation) -> None:
     """List the keys of the certificate authorities.
 
-    `host` signs for sessions and the gateway, `user` for `berth login`.
+    `host` signs for sessions and the gateway, `user` for `berth login`, `web` for web access.
     """
     from broker.format import format_time
 
@@ -159,9 +159,9 @@ def rotate(invocation: Invocation, kind: AuthorityKind, *, now: bool) -> None:
 
     `host` needs two calls, because clients must learn the new key first. The first call announces the key. The second
     call, `ssh.ca_overlap_days` later, makes it the signing key. With --now, it signs at once; clients that have not run
-    `berth ssh-config` since then refuse all sessions that start later. `user` signs with the new key at once, and users
-    need not do anything. Certificates of the old key stay valid until `berth ca retire`. For root and the service
-    account.
+    `berth ssh-config` since then refuse all sessions that start later. `user` and `web` sign with the new key at once,
+    and users need not do anything. Certificates of the old key stay valid until `berth ca retire`. For root and the
+    service account.
     """
     _print_key(invocation, invocation.client.rotate(kind, now=now))
 
@@ -176,8 +176,8 @@ def retire(invocation: Invocation, kind: AuthorityKind, fingerprint: str, *, now
     """Stop trusting a former signing key.
 
     While certificates of the key may still be valid, this needs --now. For `host`, clients then refuse sessions that
-    have not been started since the rotation; for `user`, all users must run `berth login` again. For root and the
-    service account.
+    have not been started since the rotation; for `user`, all users must run `berth login` again; for `web`, nothing
+    else happens. For root and the service account.
     """
     _print_key(invocation, invocation.client.retire(kind, fingerprint, now=now), gone=True)
 

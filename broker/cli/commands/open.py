@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import threading
@@ -14,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from broker.cli import output
+from broker.cli.browser import has_display, open_address
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.client.ide_links import LINKS
@@ -52,7 +52,7 @@ class OpenTarget(click.ParamType[str]):
 @click.command("open")
 @name_argument
 @click.argument("target", type=OpenTarget(), metavar="IDE|SERVICE")
-@click.option("--local", is_flag=True, help="Open a service here: listen on this machine until Ctrl-C.")
+@click.option("--local", is_flag=True, help="Open a service without web access: listen here until Ctrl-C.")
 @click.option("--path", metavar="PATH", help="The folder to open, absolute; default: your home in the session.")
 @click.option("--print", "only_print", is_flag=True, help="Print the link or address, and open nothing.")
 @json_option
@@ -66,17 +66,18 @@ def open_session(
     there; connecting starts the session if need be. Where there is no display, as on a login node, the link is
     printed: open it where the IDE is.
 
-    SERVICE is a web application in the session, as `berth services NAME` lists them. With --local, the service is
-    started, and the command prints an address for the browser on this machine, where only you can use it. For the
-    browser on your laptop it also prints the ssh command. The service keeps running when the command ends.
+    SERVICE is a web application in the session, as `berth services NAME` lists them. The command prints a link that
+    logs one browser in as you, once and within a minute, and leads to the service; where there is a display, it opens
+    the link. This needs a site with web access.
+
+    With --local, the service is started, and the command prints an address for the browser on this machine, where only
+    you can use it. For the browser on your laptop it also prints the ssh command. The service keeps running when the
+    command ends.
     """
     if target in LINKS:
         _open_ide(invocation, name, target, local=local, path=path, only_print=only_print)
-        return
-    _check_service_options(name, target, local=local, path=path)
-    from broker.cli.local_service import open_local
-
-    open_local(invocation, name, target, lambda url, port: _service_opened(invocation, target, url, port, only_print))
+    else:
+        _open_service(invocation, name, target, local=local, path=path, only_print=only_print)
 
 
 def _open_ide(invocation: Invocation, name: str, ide: str, *, local: bool, path: str | None, only_print: bool) -> None:
@@ -91,24 +92,31 @@ def _open_ide(invocation: Invocation, name: str, ide: str, *, local: bool, path:
     link = LINKS[ide](f"{view.name}.{invocation.client.site().domain}", view.owner, path or f"/home/{view.owner}")
     if invocation.json:
         output.print_json({"link": link})
-    elif only_print or not _can_open():
+    elif only_print or not has_display():
         output.print_line(link)
     else:
         _open_link(link, ide, instead=f"berth open {name} {ide} --print")
         output.print_note(f"{ide} is opening {view.name}")
 
 
-def _check_service_options(name: str, service: str, *, local: bool, path: str | None) -> None:
-    """Raise InvalidInputError for options that a service does not take."""
-    if not local:
-        raise InvalidInputError(
-            f"{service} is no IDE ({', '.join(LINKS)}), and a service needs --local",
-            hint=f"`berth open {name} {service} --local`; `berth services {name}` lists the services",
-        )
+def _open_service(
+    invocation: Invocation, name: str, service: str, *, local: bool, path: str | None, only_print: bool
+) -> None:
+    """Open the service by the site's web access, or on this machine."""
     if path is not None:
         raise InvalidInputError(
-            f"--path is for IDEs, and {service} is a service", hint=f"`berth open {name} {service} --local` opens it"
+            f"--path is for IDEs, and {service} is a service", hint=f"omit --path, as in `berth open {name} {service}`"
         )
+    if local:
+        from broker.cli.local_service import open_local
+
+        open_local(
+            invocation, name, service, lambda url, port: _service_opened(invocation, service, url, port, only_print)
+        )
+    else:
+        from broker.cli.web_service import open_in_browser
+
+        open_in_browser(invocation, name, service, only_print=only_print)
 
 
 def _service_opened(invocation: Invocation, service: str, url: str, port: int, only_print: bool) -> None:
@@ -121,25 +129,8 @@ def _service_opened(invocation: Invocation, service: str, url: str, port: int, o
     output.print_line(url)
     output.print_note(f"on your laptop, run this first: {command}")
     output.print_note("Ctrl-C closes it; the service keeps running")
-    if not only_print and _can_open():
-        threading.Thread(target=_open_browser, args=[url], daemon=True).start()
-
-
-def _open_browser(url: str) -> None:
-    """Hand the address to the desktop; print a failure. Return when the browser has ended, if the desktop waits for it.
-
-    The browser is in a session of its own: Ctrl-C closes the address, and not the browser.
-    """
-    opener, nothing = shutil.which("xdg-open") or "xdg-open", subprocess.DEVNULL
-    try:
-        done = subprocess.run(
-            [opener, url], stdin=nothing, stdout=nothing, stderr=nothing, check=False, start_new_session=True
-        )
-        failure = f"xdg-open ended with {done.returncode}" if done.returncode else ""
-    except OSError as error:
-        failure = str(error.strerror)
-    if failure:
-        output.print_note(f"the browser could not be opened: {failure}")
+    if not only_print and has_display():
+        threading.Thread(target=open_address, args=[url], daemon=True).start()
 
 
 def _laptop_command(site: SiteView, port: int) -> str:
@@ -149,10 +140,6 @@ def _laptop_command(site: SiteView, port: int) -> str:
     here = socket.gethostname()
     host = site.login_host if site.login_host.partition(".")[0] == here.partition(".")[0] else here
     return f"ssh -N -L {port}:127.0.0.1:{port} {site.user}@{host}"
-
-
-def _can_open() -> bool:
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and shutil.which("xdg-open") is not None
 
 
 def _open_link(link: str, ide: str, *, instead: str) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
     from broker.controller.web.web_access import WebAccess
+    from broker.schema.sessions import Persistence
     from broker.schema.site import DoctorCheck, RebuildReport
 
 
@@ -91,6 +92,15 @@ class Services:
     in_use: Callable[[], AbstractContextManager[None]]
     """Entered for the time of every request, so that a personal controller knows that it is in use."""
     own_uid: int
+
+
+def refuse_policies(who: Caller, persistence: Persistence | None) -> None:
+    """RefusedError if a browser's request changes what a session keeps: that needs the user's own login."""
+    if who.delegation is not None and persistence is not None:
+        raise RefusedError(
+            "a browser may not change what a session keeps",
+            hint="use the command line, as `berth start NAME --keep system`",
+        )
 
 
 def require_operator(services: Services, who: Caller) -> None:

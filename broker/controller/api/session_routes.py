@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query
 
-from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway
+from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway, refuse_policies
 from broker.errors import RefusedError
 from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.connections import (
@@ -55,6 +55,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.post("/v1/sessions/{name}/start", status_code=202)
     async def start_session(who: Who, name: SessionName, request: StartRequest) -> SessionView:
+        refuse_policies(who, request.persistence)
         return await sessions.start(who.user, name, request)
 
     @app.put("/v1/sessions/{name}/continuation")

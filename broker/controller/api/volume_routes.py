@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path, Query
 
-from broker.controller.api.dependencies import Services, SessionName, Who
+from broker.controller.api.dependencies import Services, SessionName, Who, refuse_policies
 from broker.schema import volumes
 from broker.schema.sessions import (
     DeletedList,
@@ -37,6 +37,7 @@ def add_volume_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 -
 
     @app.post("/v1/sessions/{name}/switch", status_code=202)
     async def switch_profile(who: Who, name: SessionName, request: volumes.SwitchRequest) -> SessionView:
+        refuse_policies(who, request.persistence)
         return await snapshots.switch(who.user, name, request)
 
     @app.post("/v1/sessions/{name}/clone", status_code=202)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request
@@ -14,10 +15,14 @@ from broker.controller.api.dependencies import Who
 from broker.schema.watch import EVENT_STREAM, HEARTBEAT_HEADER, WATCH_PATH
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.types import Receive, Scope, Send
 
     from broker.controller.api.dependencies import Services
+    from broker.controller.registry.web_models import Delegation
     from broker.controller.sessions.watch import SessionStream
+    from broker.controller.web.browsers import Browsers
 
 MAX_REVISION_CHARS = 64
 
@@ -36,11 +41,11 @@ class _StreamRoute(APIRoute):
 
 
 class _StreamResponse(StreamingResponse):
-    """A response that sends a stream until the client leaves or the controller stops, and then closes it."""
+    """A response that sends a stream until it ends or the client leaves, and then closes it."""
 
-    def __init__(self, stream: SessionStream, request: Request, heartbeat: float) -> None:
+    def __init__(self, stream: SessionStream, events: AsyncIterator[bytes], heartbeat: float) -> None:
         super().__init__(
-            stream.events(request.app.state.stopping),
+            events,
             media_type=EVENT_STREAM,
             headers={HEARTBEAT_HEADER: f"{heartbeat:g}", "Cache-Control": "no-store"},
         )
@@ -53,6 +58,20 @@ class _StreamResponse(StreamingResponse):
             self._stream.close()
 
 
+async def _events_until_logout(
+    stream: SessionStream, delegation: Delegation, browsers: Browsers, stopping: asyncio.Event
+) -> AsyncIterator[bytes]:
+    """Yield the parts of a browser's stream until its login ends."""
+    over = asyncio.Event()
+    login = asyncio.create_task(browsers.wait_ended(delegation, stopping))
+    login.add_done_callback(lambda _: over.set())
+    try:
+        async for part in stream.events(over):
+            yield part
+    finally:
+        login.cancel()
+
+
 def add_watch_routes(app: FastAPI, services: Services) -> None:
     """Add the route. It must come before the route of one session, whose pattern has the same form."""
 
@@ -62,8 +81,12 @@ def add_watch_routes(app: FastAPI, services: Services) -> None:
         since: Annotated[str, Query(max_length=MAX_REVISION_CHARS)] = "",
         last_event_id: Annotated[str, Header(max_length=MAX_REVISION_CHARS)] = "",
     ) -> _StreamResponse:
+        stopping = request.app.state.stopping
         stream = await services.watches.open(who.user, last_event_id or since)
-        return _StreamResponse(stream, request, services.watches.heartbeat)
+        events = stream.events(stopping)
+        if who.delegation is not None and services.web is not None:
+            events = _events_until_logout(stream, who.delegation, services.web.browsers, stopping)
+        return _StreamResponse(stream, events, services.watches.heartbeat)
 
     app.router.add_api_route(
         WATCH_PATH,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
 from broker.controller.registry.web_models import Delegation
 from broker.controller.sessions import access
+from broker.controller.wakeup import wait_for_any
 from broker.controller.web.secret import hash_secret, new_secret
 from broker.errors import LoggedOutError, NotFoundError
 from broker.names import MAX_ITEMS, new_id
@@ -42,6 +45,8 @@ class Browsers:
         self._control = control
         self._origins = origins
         self._lifetime_s = lifetime_s
+        self._followed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        """Events to set at a logout, by the delegation's id."""
 
     async def make_link(self, user: str, request: LinkRequest) -> LinkAnswer:
         """Return a link that logs a browser in as `user`. NotFoundError if the target's session is not the user's."""
@@ -86,6 +91,17 @@ class Browsers:
             await self._registry.note_delegation_use(delegation.id, now)
         return delegation
 
+    async def wait_ended(self, delegation: Delegation, stopping: asyncio.Event) -> None:
+        """Return when the delegation has ended, or `stopping` is set."""
+        ended = asyncio.Event()
+        self._followed[delegation.id].add(ended)
+        try:
+            await wait_for_any([ended, stopping], delegation.expires_at - clock.now())
+        finally:
+            self._followed[delegation.id].discard(ended)
+            if not self._followed[delegation.id]:
+                del self._followed[delegation.id]
+
     async def views(self, user: str) -> list[BrowserView]:
         return [each.view() for each in await self._registry.delegations_of(user, clock.now())]
 
@@ -105,5 +121,7 @@ class Browsers:
         The removal is committed first: berth-web asks again for what it has, if it does not hear of it now.
         """
         ended = await self._registry.end_delegations(user, delegation_id)
+        for event in [event for each in ended for event in self._followed.get(each.id, ())]:
+            event.set()
         closed = await self._control.close(delegations=[each.id for each in ended])
         return LogoutAnswer(ended=[each.view() for each in ended], closed=closed)
