@@ -42,8 +42,8 @@ def open_address(url: str) -> None:
 def open_secret_address(url: str) -> None:
     """Open an address with a secret where there is a display; print a failure.
 
-    Other users can read the arguments of a program. So the browser gets a file that leads to the address, in a directory
-    that is private to the user.
+    Other users can read the arguments of a program. So the browser gets a file that leads to the address, in a
+    directory that is private to the user.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if not runtime or not has_display():

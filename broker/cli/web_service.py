@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from broker.cli.service_list import LIST_LIMIT_S, ask_for_services, check_end, find_service, start_refused
+from broker.client.ide_links import LINKS
 from broker.errors import BerthError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def open_in_browser(invocation: Invocation, name: str, service: str, *, only_pri
     from broker.cli.web_login import log_browser_in, require_web_access
     from broker.schema.web import Target
 
-    require_web_access(invocation, f"`berth open {name} {service} --local` opens {service} on this machine")
+    local = f"`berth open {name} {service} --local` opens {service} on this machine"
+    require_web_access(invocation, f"{local}; IDEs are {', '.join(LINKS)}")
     listed = find_service(name, service, ask_for_services(invocation, name).services)
     if listed.own:
         _define(invocation, name, listed)

@@ -11,17 +11,15 @@ import difflib
 import os
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -35,7 +33,9 @@ from broker.config.file import (
     Mode,
     read_config,
 )
+from broker.config.section import Section
 from broker.config.setting_types import AbsolutePath, HostName, Listen, NodeDirectory, Seconds
+from broker.config.web_settings import WebSettings
 from broker.errors import InvalidInputError
 from broker.names import MAX_CERTIFICATE_HOURS, MAX_CONNECT_WAIT_S
 from broker.origins import Origins
@@ -51,26 +51,6 @@ if TYPE_CHECKING:
 MAX_SUBMIT_TIMEOUT_S = 3600.0
 MAX_READY_TIMEOUT_S = 3600.0
 """The launcher accepts no longer time limit of a call."""
-
-
-def _check_web_url(url: str) -> str:
-    Origins.parse(url)
-    return url
-
-
-class Section(BaseModel):
-    """A section of the file. Numbers are finite, and `yes` is no number: YAML reads it as true, which is 1."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: object, field: ValidationInfo) -> object:
-        if isinstance(value, bool) and field.field_name is not None:
-            kind = cls.model_fields[field.field_name].annotation
-            if kind is not bool and bool not in get_args(kind):
-                raise ValueError("must not be `true`, `false`, `yes` or `no`")
-        return value
 
 
 class StorageSettings(Section):
@@ -231,31 +211,6 @@ class GatewayConfig(Section):
     max_user_window: ByteSize = ByteSize(32 * 1024 * 1024)
     """Further memory for all forwards of one user together, over all workers, such as `32MiB`. A forward uses up to
     2 MiB of it for fast uploads over a long distance."""
-
-
-class WebSettings(Section):
-    """Web access: the portal, and the services of sessions in browsers."""
-
-    url: Annotated[str, AfterValidator(_check_web_url)] | None = None
-    """The address below which every origin has its name, such as `https://apps.example.org`; default: no web access.
-    A wildcard record of DNS has to lead all names below it to the node of berth-web."""
-    listen: Listen = "127.0.0.1:8443"
-    """The address at which HAProxy listens."""
-    certificate: AbsolutePath | None = None
-    """A PEM file with the private key and the certificate chain for `*.DOMAIN`; default: no TLS, for a proxy in front
-    on the same node."""
-    account: str = "berth-web"
-    """The only account that may act for logged-in browsers."""
-    runtime_dir: AbsolutePath = Path("/run/berth-web")
-    """The directory of berth-web's sockets; it belongs to berth-web's account."""
-    login_lifetime: Annotated[float, Field(ge=60, le=31 * 86400)] = 12 * 3600.0
-    """Time for which a browser stays logged in."""
-    link_lifetime: Annotated[float, Field(ge=1, le=600)] = 60.0
-    """Time for which a login link is valid."""
-    door_lifetime: Annotated[float, Field(ge=10, le=3600)] = 300.0
-    """Validity of berth-web's certificate for one session."""
-    idle_tunnel: Annotated[float, Field(ge=1, le=86400)] = 600.0
-    """Time after which berth-web closes the connection to a session that no browser uses."""
 
 
 class RegistrySettings(Section):

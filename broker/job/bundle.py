@@ -30,7 +30,7 @@ PARTS = {
     SESSION_SCRIPT: (
         *("lib", "client_settings"),
         *("container/login", "container/sshd", "container/accounts", "container/freeze"),
-        *("container/services", "container/usage", "container/main"),
+        *("container/services", "container/web_door", "container/usage", "container/main"),
         *(*_MOUNTS, "namespace/exceptions", "namespace/main"),
         *(*_CHECKS, "node/directory", "node/memory", "node/comment", "node/process_ids", "node/messages"),
         *("node/time_limit", "node/idle", "node/live_copy", "node/saves", "node/hold", "node/container", "node/main"),
@@ -41,7 +41,7 @@ PARTS = {
         *("batch/variables", "batch/directories", "batch/mounts", "batch/binds", "batch/namespace", "batch/job"),
         *("batch/commands", "batch/options", "batch/steps", "batch/main"),
     ),
-    SERVICE_SCRIPT: ("service/files", "service/list", "service/attach", "service/supervisor", "service/main"),
+    SERVICE_SCRIPT: ("service/files", "service/list", "service/attach", "service/door", "service/supervisor", "service/main"),
 }
 """The parts of each script, in their order."""
 _HEAD = """\

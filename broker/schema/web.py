@@ -119,7 +119,7 @@ class DelegationRequest(Strict):
 
 
 class DelegationAnswer(Strict):
-    """What a browser may do: it keeps the secret in a cookie, and berth-web keeps nothing."""
+    """The login of a browser, which keeps the secret in a cookie; berth-web keeps nothing."""
 
     id: Id
     secret: Secret
@@ -165,7 +165,7 @@ class DoorRequest(Strict):
 
 
 class DoorAnswer(Strict):
-    """How to reach the sshd of a session that runs, for a few minutes."""
+    """The way to the sshd of a session that runs, for a few minutes."""
 
     host: Annotated[str, StringConstraints(max_length=255)]
     port: Annotated[int, Field(ge=1, le=65535)]

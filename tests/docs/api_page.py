@@ -13,16 +13,18 @@ from broker.controller.api.app import application
 from broker.controller.api.dependencies import Services
 from broker.controller.api.listener import CONNECTIONS
 from broker.controller.api.request_limits import MAX_BODY_BYTES
+from broker.controller.api.route_access import DELEGATED
 from broker.controller.reconcile.observed_slurm import PLACE_INTERVAL_S
 from broker.controller.sessions.watch import FEED_TTL_S
-from broker.schema import base, checks, cluster, connections, environments, login, sessions, site, volumes
+from broker.schema import base, checks, cluster, connections, environments, login, sessions, site, volumes, web
 from broker.schema.watch import CHANGE_EVENT, EVENT_STREAM, HEARTBEAT_HEADER, SNAPSHOT_EVENT, WATCH_PATH
+from broker.schema.web import DELEGATION_HEADER
 from tests.docs.fields import default, descriptions, kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMAS = (base, checks, cluster, connections, environments, login, sessions, site, volumes)
+SCHEMAS = (base, checks, cluster, connections, environments, login, sessions, site, volumes, web)
 
 _HEAD = f"""\
 # API
@@ -71,6 +73,13 @@ $ curl -N -H 'Accept: {EVENT_STREAM}' --unix-socket /run/berth/api.sock http://b
   {PLACE_INTERVAL_S:g} s late. `used_at` and `idle_since` are as of the session's last change.
 - The stream ends when the controller stops, and if the registry cannot be read.
 - A user may have [`watch.max_user_streams`](config.md#watchmax_user_streams) streams; another one is refused with 429.
+
+## Browsers
+
+Requests of the account [`web.account`](config.md#webaccount) with the header `{DELEGATION_HEADER}` are for the
+logged-in browser that has this secret, and act as its user. Only the calls that are marked *browsers may call it*
+accept them, and `start` and `switch` then without `persistence`. A login that has ended is answered with 401, and the
+header of another account with 403. Without the header, that account may send only the calls that say so.
 
 ## Failures
 
@@ -133,14 +142,28 @@ _MEANINGS = {
     "GET /v1/certificates": "The caller's certificates that are not expired, revoked ones too.",
     "POST /v1/certificates": "A certificate for one of the caller's keys. A revoked key becomes valid again.",
     "DELETE /v1/certificates": "Revoke the caller's certificates for one key, or all; the answer lists them.",
-    "GET /v1/ca": "The trusted keys of the authorities, for hosts and users.",
+    "GET /v1/ca": "The trusted keys of the authorities, for hosts, users and web access.",
     "POST /v1/ca/{kind}/rotate": "Announce the next key, or begin to sign with it. Root and the service account only.",
     "POST /v1/ca/{kind}/retire": "Stop trusting a key. Root and the service account only.",
     "GET /v1/gateway/keys/{user}": "The keys that open a user's sessions. The gateway's account only.",
     "POST /v1/gateway/wait": "Wait until one of these sessions has another revision. The gateway's account only.",
     "POST /v1/gateway/certificate": "A certificate for the gateway's host key. The gateway's account only.",
+    "POST /v1/web/links": "A link that logs one browser in as the caller, and its code. Refused to browsers.",
+    "GET /v1/web/browsers": "The caller's logged-in browsers, oldest first.",
+    "DELETE /v1/web/browsers": "Log all of the caller's browsers out; answers when their connections are closed.",
+    "DELETE /v1/web/browsers/{browser}": "Log one browser out, likewise.",
+    "DELETE /v1/web/delegation": "Log out the browser for which the request is.",
+    "POST /v1/web/visits": "Let the browser for which the request is use a service, until its login ends.",
+    "POST /v1/web/delegations": "Exchange a link or its code, once, for the login of a browser. Only berth-web's "
+    "account may send it.",
+    "POST /v1/web/door": "The endpoint of a visited session, and a certificate of some minutes. Only berth-web's "
+    "account may send it.",
+    "POST /v1/web/visits/check": "Those of these visits that are valid. Only berth-web's account may send it.",
     "GET /v1/health": "A sign that the controller answers, and its version.",
     "GET /v1/site": "The data that a client needs in order to reach sessions.",
+    "GET /v1/profiles": "The profiles that the caller can start: all versions of the site's, and the newest of the "
+    "caller's own.",
+    "GET /v1/sessions/{name}/services": "The services that the profile of the session's image declares.",
     "GET /v1/cluster": "Nodes, partitions and queue, as Slurm shows them to the caller; at most `refresh_s` old, or "
     "`stale`.",
     "GET /v1/doctor": "The controller's checks of itself and its environment.",
@@ -152,6 +175,7 @@ _MEANINGS = {
 _FAILURES: tuple[type[errors.BerthError], ...] = (
     errors.InvalidInputError,
     errors.RefusedError,
+    errors.LoggedOutError,
     errors.NotFoundError,
     errors.ConflictError,
     errors.SlurmUnavailableError,
@@ -189,6 +213,7 @@ def _call(method: str, path: str, call: dict[str, Any]) -> str:
     if "requestBody" in call:
         lines.append(f"- body: {_shape(_content(call['requestBody']))}")
     lines += [f"- {status}: {_shape(_content(answer))}" for status, answer in call["responses"].items() if status < "3"]
+    lines += ["- browsers may call it"] if (method, path) in DELEGATED else []
     return "\n" + "\n".join(lines) + "\n"
 
 

@@ -153,6 +153,28 @@ def test_own_service_is_opened_and_a_faulty_one_named(alice: User, session: str)
     assert "zed is the name of an IDE" in done.stderr.decode()
 
 
+def test_web_certificate_opens_a_service_and_no_shell(alice: User, session: str) -> None:
+    view = alice.show(session)
+    script = """
+        cd "$(mktemp -d)"; for name in web key; do ssh-keygen -q -t ed25519 -N '' -f $name; done
+        cp web.pub /shared/berth/alice/sessions/$1/run/web_authority
+        ssh-keygen -q -s web -I web -n web:$1 -V -1m:+5m -O clear -O permit-port-forwarding key.pub
+        set -- -F none -i key -p $3 -o StrictHostKeyChecking=no -o UserKnownHostsFile=known berth-web@$2
+        mkfifo report
+        { grep -m 1 "state ready" report; } | ssh "$@" start page | tee report >/dev/null
+        ssh "$@" id || echo "code $?"
+        ssh -M -S control -f -N -L page.sock:/run/berth/web/page.sock "$@"
+        curl -s --unix-socket page.sock http://page/
+        ssh -S control -O exit "$@"
+    """
+    words = [view["id"], view["endpoint"]["node"], str(view["endpoint"]["port"])]
+    done = alice.site.lab.run(["timeout", "100", "bash", "-euc", script, "door", *words], user="alice")
+    assert done.returncode == 0, done.stderr.decode()
+    refusal, code, page_text = done.stdout.decode().splitlines()
+    assert (refusal, code) == ("refused berth-web can only run: start NAME", "code 1")
+    assert page_text.split()[1:] == ["page", "/"]
+
+
 def test_terminal_keeps_its_shell_over_connections(alice: User, session: str) -> None:
     def typed(url: str, command: str, end: str, origin: str = "") -> list[str]:
         parts = urlsplit(url)

@@ -76,21 +76,8 @@ def open_session(
     """
     if target in LINKS:
         _open_ide(invocation, name, target, local=local, path=path, only_print=only_print)
-        return
-    if path is not None:
-        raise InvalidInputError(
-            f"--path is for IDEs, and {target} is a service", hint=f"`berth open {name} {target}` opens it"
-        )
-    if local:
-        from broker.cli.local_service import open_local
-
-        open_local(
-            invocation, name, target, lambda url, port: _service_opened(invocation, target, url, port, only_print)
-        )
     else:
-        from broker.cli.web_service import open_in_browser
-
-        open_in_browser(invocation, name, target, only_print=only_print)
+        _open_service(invocation, name, target, local=local, path=path, only_print=only_print)
 
 
 def _open_ide(invocation: Invocation, name: str, ide: str, *, local: bool, path: str | None, only_print: bool) -> None:
@@ -110,6 +97,26 @@ def _open_ide(invocation: Invocation, name: str, ide: str, *, local: bool, path:
     else:
         _open_link(link, ide, instead=f"berth open {name} {ide} --print")
         output.print_note(f"{ide} is opening {view.name}")
+
+
+def _open_service(
+    invocation: Invocation, name: str, service: str, *, local: bool, path: str | None, only_print: bool
+) -> None:
+    """Open the service by the site's web access, or on this machine."""
+    if path is not None:
+        raise InvalidInputError(
+            f"--path is for IDEs, and {service} is a service", hint=f"omit --path, as in `berth open {name} {service}`"
+        )
+    if local:
+        from broker.cli.local_service import open_local
+
+        open_local(
+            invocation, name, service, lambda url, port: _service_opened(invocation, service, url, port, only_print)
+        )
+    else:
+        from broker.cli.web_service import open_in_browser
+
+        open_in_browser(invocation, name, service, only_print=only_print)
 
 
 def _service_opened(invocation: Invocation, service: str, url: str, port: int, only_print: bool) -> None:

@@ -83,9 +83,6 @@ def _print_logout(invocation: Invocation, answer: LogoutAnswer) -> None:
         return
     for each in answer.ended:
         output.print_line(each.id)
-    ended = output.pluralize(len(answer.ended), "browser")
-    output.print_note(
-        f"{ended} logged out" + ("; all connections are closed" if answer.closed and answer.ended else "")
-    )
-    if not answer.closed:
-        output.print_note("berth-web does not answer; it closes their connections as soon as it can")
+    note = f"{output.pluralize(len(answer.ended), 'browser')} logged out"
+    closed = "all connections are closed" if answer.closed else "berth-web has not yet closed the connections"
+    output.print_note(f"{note}; {closed}" if answer.ended else note)

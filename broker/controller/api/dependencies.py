@@ -101,7 +101,7 @@ def refuse_policies(who: Caller, persistence: Persistence | None) -> None:
     if who.delegation is not None and persistence is not None:
         raise RefusedError(
             "a browser may not change what a session keeps",
-            hint="`berth start` and `berth switch` have --keep and --fresh",
+            hint="use the command line, as `berth start NAME --keep system`",
         )
 
 

@@ -1,4 +1,4 @@
-"""Which routes a logged-in browser may call, by its delegation, and which belong to berth-web alone.
+"""The routes that a logged-in browser may call, by its delegation, and those of berth-web alone.
 
 All others need a user's own process. A route that is in neither table is refused to berth-web.
 """

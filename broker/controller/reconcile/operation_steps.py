@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.registry.manifest import Manifest, Target
+from broker.controller.registry.manifest import ImageTarget, Manifest
 from broker.controller.registry.models import Session
 from broker.failpoints import failpoint
 from broker.launcher.arguments import (
@@ -108,7 +108,7 @@ class OperationExecutor:
         )
 
     async def _rollback(self, session: Session, operation: Operation) -> OperationResult:
-        to = Target.model_validate(operation.arguments["to"])
+        to = ImageTarget.model_validate(operation.arguments["to"])
         number = int(operation.arguments["snapshot"])
         await self._announce(session, operation)
         taken = await self._launcher.rollback(
@@ -119,7 +119,7 @@ class OperationExecutor:
         return await self._settled(session, result)
 
     async def _switch(self, session: Session, operation: Operation) -> OperationResult:
-        to = Target.model_validate(operation.arguments["to"])
+        to = ImageTarget.model_validate(operation.arguments["to"])
         await self._announce(session, operation)
         fresh = bool(operation.arguments["fresh"])
         taken, system = await self._launcher.switch(
@@ -272,7 +272,7 @@ def replaced_host_key(session: Session, line: str) -> dict[str, Any]:
     return {"host_key": line, "former_host_keys": former}
 
 
-def _with_undo(session: Session, taken: SnapshotResult, message: str, to: Target | None = None) -> OperationResult:
+def _with_undo(session: Session, taken: SnapshotResult, message: str, to: ImageTarget | None = None) -> OperationResult:
     """Return the result of an operation that took a snapshot first, which undoes it."""
     before = taken.snapshot.number
     values = {"volumes": taken.volumes} | (to.columns() if to is not None else {})

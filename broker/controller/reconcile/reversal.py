@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from broker.controller.reconcile.job_comment import read
-from broker.controller.registry.manifest import CHANGING, Target
+from broker.controller.registry.manifest import CHANGING, ImageTarget
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import BerthError
 from broker.names import new_id
@@ -33,7 +33,7 @@ _AWAITED = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState
 
 def with_way_back(operation: Operation, before: Session, submission: int) -> Operation:
     """Return a completed operation that is undone if that submission, in a kept job, does not become ready."""
-    former = Target.model_validate({name: getattr(before, name) for name in Target.model_fields})
+    former = ImageTarget.model_validate({name: getattr(before, name) for name in ImageTarget.model_fields})
     return operation.replace(trial=submission, former=former.columns(), reversal_id=new_id())
 
 

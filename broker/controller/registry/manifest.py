@@ -30,7 +30,7 @@ HostKey = Annotated[Line, AfterValidator(_public_key)]
 """A public key, or empty before the first start."""
 
 
-class Target(BaseModel):
+class ImageTarget(BaseModel):
     """The image of a session after a rollback or a switch, and its persistence policy then."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -44,7 +44,7 @@ class Target(BaseModel):
     persistence_chosen: bool
 
     @classmethod
-    def of(cls, image: Image, chosen: Persistence | None = None) -> Target:
+    def of(cls, image: Image, chosen: Persistence | None = None) -> ImageTarget:
         """Return the target of an image, with the owner's persistence policy or else the profile's."""
         return cls(
             profile=image.name,
@@ -140,9 +140,9 @@ class Manifest(BaseModel):
         """Return the session as stopped, with its pending operation. A query to Slurm finds its job, if it has one."""
         values = self.model_dump(mode="json", exclude=_NO_COLUMNS) | {"submissions": self.submission}
         if self.operation is not None:
-            Target.model_validate(self.operation.arguments.get("to"))
+            ImageTarget.model_validate(self.operation.arguments.get("to"))
             if self.operation.reversing:
-                Target.model_validate(self.operation.former)
+                ImageTarget.model_validate(self.operation.former)
             operation = self.operation.replace(state=SessionState.STOPPED).record()
             return Session(**values, state=SessionState.CHANGING, reason=CHANGING, operation=operation)
         return Session(**values, state=SessionState.STOPPED, reason="restored from its manifest")

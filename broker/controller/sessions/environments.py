@@ -15,7 +15,7 @@ from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, with_user_errors
 from broker.controller.reconcile.binds import allowed_binds
 from broker.controller.reconcile.job_files import job_env, tmp_directories
-from broker.controller.registry.manifest import CHANGING, Target
+from broker.controller.registry.manifest import CHANGING, ImageTarget
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
@@ -112,7 +112,7 @@ class Environments:
         now = clock.now()
         arguments = {"source": environment_id, "job": request.job, "name": f"job {request.job}"}
         session = Session(
-            **Target.of(image).columns(),
+            **ImageTarget.of(image).columns(),
             id=new_id(now),
             name=request.name,
             owner=user,
@@ -183,7 +183,7 @@ class Environments:
         now = clock.now()
         of = name if source is not None else f"{image.name}@{image.version}"
         environment = Session(
-            **Target.of(image).columns(),
+            **ImageTarget.of(image).columns(),
             id=new_id(now),
             name=name,
             owner=user,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from broker.controller import clock
 from broker.controller.reconcile.stop import NO_TIME, stop
 from broker.controller.reconcile.succession import next_submission
-from broker.controller.registry.manifest import Target
+from broker.controller.registry.manifest import ImageTarget
 from broker.controller.registry.models import JobRow, Session
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.controller.sessions import access
@@ -210,7 +210,7 @@ class Sessions:
         await self._limits.check_start(user, gpus)
         now = clock.now()
         session = Session(
-            **Target.of(image, request.persistence).columns(),
+            **ImageTarget.of(image, request.persistence).columns(),
             id=new_id(now),
             name=name,
             owner=user,

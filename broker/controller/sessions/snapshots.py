@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from broker.controller import clock
 from broker.controller.launcher_client.errors import with_user_errors
 from broker.controller.reconcile.held_jobs import can_be_held
-from broker.controller.registry.manifest import CHANGING, Target
+from broker.controller.registry.manifest import CHANGING, ImageTarget
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
@@ -126,7 +126,7 @@ class Snapshots:
         check_free(session)
         snapshot = await self._find(session, request.snapshot)
         image = await self._required(session, snapshot.profile, snapshot.version, snapshot.digest)
-        to = Target.of(image, session.policy if session.persistence_chosen else None)
+        to = ImageTarget.of(image, session.policy if session.persistence_chosen else None)
         arguments = {"snapshot": snapshot.number, "to": to.model_dump(mode="json")}
         operation = Operation.new("rollback", user, arguments=arguments)
         same = await self._has_same_resources(session, image)
@@ -151,7 +151,7 @@ class Snapshots:
                 f"{name} is on {image.name}@{image.version} already", hint="--fresh begins with an empty system"
             )
         kept = session.policy if session.persistence_chosen else None
-        to = Target.of(image, request.persistence or kept)
+        to = ImageTarget.of(image, request.persistence or kept)
         self._submitter.check(image.profile, session.options)  # also of a stopped session, which could never start
         arguments = {"to": to.model_dump(mode="json"), "fresh": request.fresh}
         operation = Operation.new("switch", user, arguments=arguments)
@@ -182,7 +182,7 @@ class Snapshots:
         if request.start:
             self._submitter.check(image.profile, source.options)
         before = source.digest if snapshot is None else snapshot.digest
-        to = Target.of(image, source.policy if source.persistence_chosen else None)
+        to = ImageTarget.of(image, source.policy if source.persistence_chosen else None)
         arguments = {
             "source": source.id,
             "name": source.name,

@@ -38,7 +38,7 @@ class NewLink:
 
 @dataclass(frozen=True, slots=True)
 class LoginLink:
-    """A link that nobody has used."""
+    """A link that no browser has used."""
 
     user: str
     target: Target | None

@@ -1,6 +1,6 @@
 """Secrets of web access, and the hashes that the controller keeps of them.
 
-A secret has 256 random bits, so that a plain hash is enough: nobody finds it by trying.
+A secret has 256 random bits, so that a plain hash is enough: it cannot be found by trying.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WebAccess:
-    """What the API calls for web access, and the account that it serves as berth-web."""
+    """The parts that the API calls, and the account that it serves as berth-web."""
 
     account: str
     browsers: Browsers

@@ -1,6 +1,7 @@
 # Starts a service that a user opens, and reports how far it is.
 
 readonly LOOK_S=0.5 # seconds between two looks at the state
+readonly DISCARDED_CHARS=65536 # of standard input, before the next look: a client that sends without end causes no more of them
 readonly SHOWN_LINES=20 SHOWN_BYTES=16384 # of the log of a service that has failed
 
 receive_own() { # NAME: keeps the definition that berth sends: lines up to an empty one; the empty one alone for a service of the profile
@@ -29,16 +30,26 @@ show_lines() { # COUNT: the last lines of the log of the service NAME
   done < <(tail -c "$SHOWN_BYTES" -- "$STATES/$NAME/log" 2>/dev/null | tail -n "$1")
 }
 
-attach_service() { # NAME: starts the service, and reports how far it is until standard input ends: then it is closed here
-  local code shown='' line='' latest STATE SOCKET
-  local -A SERVICE=()
-  NAME=$1
+make_place() { # makes the directory of the service NAME, if it can run here
   if ! command -v flock >/dev/null || ! command -v setsid >/dev/null; then
     refuse "the image has no flock or no setsid (util-linux)"
   fi
   mkdir -p "$STATES/$NAME" || refuse "the node has no room for the files of a service"
+}
+
+attach_service() { # NAME: keeps its definition, starts it, and reports how far it is
+  local SOCKET
+  local -A SERVICE=()
+  NAME=$1
+  make_place
   receive_own "$NAME"
   read_service "$NAME" || refuse "there is no service $NAME in this session"
+  admit_sockets
+  follow_service
+}
+
+follow_service() { # starts the service NAME, and reports how far it is until standard input ends: then it is closed here
+  local code shown='' line='' latest STATE
   start_supervisor "$NAME"
   while :; do
     read_state "$NAME"
@@ -54,7 +65,7 @@ attach_service() { # NAME: starts the service, and reports how far it is until s
         ;;
     esac
     code=0
-    read -rt "$LOOK_S" _ || code=$?
+    read -rN "$DISCARDED_CHARS" -t "$LOOK_S" _ || code=$?
     ((code == 0 || code > 128)) || exit 0
   done
 }

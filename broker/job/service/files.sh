@@ -9,6 +9,7 @@ shopt -s nullglob
 readonly BASE=${0%/node/*}
 readonly SOCKETS=$BASE/web STATES=$BASE/node/services DECLARED=$BASE/session/services
 readonly LIST_BYTES=262144 # bytes read of a list of services
+readonly SOCKET_NAME='[A-Za-z0-9][A-Za-z0-9._-]*\.sock'
 
 refuse() { # MESSAGE
   printf 'refused %s\n' "$1"
@@ -43,6 +44,6 @@ read_block() { # NAME FILE: SERVICE, an array of the caller: keys and values of 
 
 read_service() { # NAME: SERVICE: the user's own service if berth has sent one, else the profile's; SOCKET
   read_block "$1" "$STATES/$1/own" || read_block "$1" "$DECLARED" || return 1
-  [[ -n ${SERVICE[command]:-} && ${SERVICE[socket]:-} =~ ^[A-Za-z0-9][A-Za-z0-9._-]*\.sock$ ]] || return 1
+  [[ -n ${SERVICE[command]:-} && ${SERVICE[socket]:-} =~ ^$SOCKET_NAME$ ]] || return 1
   SOCKET=$SOCKETS/${SERVICE[socket]}
 }

@@ -2,6 +2,8 @@
 #
 #   service list          what `berth services` shows
 #   service attach NAME   starts the service; it is open until standard input ends
+#   service admit         lets berth-web reach the sockets of the services
+#   service door          the command of berth-web: `start NAME` in SSH_ORIGINAL_COMMAND
 #   service run NAME LOCK the supervisor, by the program itself
 
 service_main() {
@@ -9,6 +11,8 @@ service_main() {
   case ${1:-}:${2:-} in
     list:) list_services ;;
     attach:?*) attach_service "$2" ;;
+    admit:) admit_sockets ;;
+    door:) serve_door ;;
     run:?*) run_service "$2" "$3" ;;
     *) refuse "usage: service list | attach NAME" ;;
   esac

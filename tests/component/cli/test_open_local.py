@@ -21,6 +21,7 @@ from broker.cli import login_key
 from broker.client.client import Client
 from broker.job import bundle
 from broker.schema.states import SessionState
+from broker.schema.web import LinkAnswer
 from profiles.recipe.service import Service, format_services
 from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh, web_service
@@ -331,3 +332,51 @@ def test_stopped_session_lists_no_services(controller: ScriptedController, insid
     done = asyncio.run(openssh.run(inside.command("services", "dev")))
     assert done.code == 5
     assert "dev is stopped" in done.err
+
+
+@pytest.mark.parametrize(("service", "state"), [("web", "stopped"), ("mine", "starting ready")])
+def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path, service: str, state: str
+) -> None:
+    folder = inside.base / "home/.config/berth/services.d"
+    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {WEB}}}\n")
+    page = "https://portal.apps.example.org/login"
+    link = LinkAnswer(url=f"{page}#{'s' * 43}", login_url=page, code="ABCDE-FGHJK", expires_at=time.time() + 60)
+    controller.answers["POST /v1/web/links"] = link
+
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
+            done = await openssh.run(inside.command("open", "dev", service))
+            assert (done.code, done.out.decode()) == (0, f"{link.url}\n"), done.err
+            listed = await openssh.run(inside.command("services", "dev", "--json"))
+            states = {each["name"]: each["state"] for each in json.loads(listed.out)["services"]}
+            assert states[service] in state.split()
+            missing = await openssh.run(inside.command("open", "dev", "none"))
+            assert (missing.code, "its services: web, bad, mine" in missing.err) == (3, True)
+
+    asyncio.run(scene())
+    target = {"session": "dev", "service": service}
+    assert [body for method, path, body in controller.asked if path == "/v1/web/links"] == [{"target": target}]
+
+
+def test_own_service_that_is_refused_gets_no_link(
+    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+) -> None:
+    (inside.base / "home/.config/berth/services.d/mine.yaml").write_text(
+        f"services:\n  - {{name: mine, command: {WEB}}}\n"
+    )
+    file = inside.base / "node/service"
+    said = {"echo refused no flock; exit 1": "dev cannot start mine: no flock", "exit 0": "dev did not start mine"}
+
+    async def scene() -> None:
+        text = file.read_text()
+        async with session(controller, tmp_path):
+            controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
+            for program, message in said.items():
+                file.write_text(f"[[ $1 != attach ]] || {{ {program}; }}\n{text}")
+                done = await openssh.run(inside.command("open", "dev", "mine"))
+                assert (done.code, done.out) == (1, b"")
+                assert message in done.err
+
+    asyncio.run(scene())

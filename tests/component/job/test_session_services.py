@@ -16,6 +16,7 @@ import pytest
 
 from broker.client.service_catalogue import parse_catalogue
 from broker.job import bundle
+from broker.names import new_id
 from profiles.recipe.service import Service, format_services
 from tests.deadlines import DEADLINE_S
 from tests.fakes import web_service
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+SESSION_ID = new_id()
 WEB = f"exec {sys.executable} {web_service.__file__}"
 
 
@@ -54,7 +56,7 @@ class Place:
         return subprocess.Popen(
             ["bash", self.program, *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "HOME": str(self.base / "home")},
+            env={**os.environ, "HOME": str(self.base / "home"), "BERTH_SESSION_ID": SESSION_ID},
         )  # fmt: skip
 
     @contextlib.contextmanager
@@ -204,6 +206,29 @@ def test_own_service_replaces_the_profiles(place: Place) -> None:
     own = Service(name="web", command=WEB, socket="web.sock")
     with place.attached("web", format_services([own])) as report:
         lines_until(report, "state ready")
+
+
+def test_sockets_of_services_that_are_defined_at_once_are_all_admitted(place: Place) -> None:
+    place.declare(Service(name="web", command=WEB, socket="web.sock"))
+    names = [f"own{number}" for number in range(8)]
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            own = Service(name=name, command="sleep 600", socket=f"{name}.sock")
+            stack.enter_context(place.attached(name, format_services([own])))
+        wait_for(lambda: len(place.supervisors()) == len(names), what="the services to start")
+    options, principal = (place.base / "node/web_principals").read_text().split()
+    assert principal == f"web:{SESSION_ID}"
+    sockets = sorted(f'permitopen="[{place.base}/web/{name}.sock]:*"' for name in [*names, "web"])
+    first, second, *admitted = options.split(",")
+    assert (first, second, sorted(admitted)) == ("restrict", "port-forwarding", sockets)
+
+
+def test_session_without_services_admits_to_no_socket(place: Place) -> None:
+    place.declare()
+    (place.base / "node/services").mkdir()
+    with place.start("admit") as process:
+        assert process.wait(DEADLINE_S) == 0
+    assert (place.base / "node/web_principals").read_text() == ""
 
 
 def test_list_has_bounded_parts_of_regular_files_only(place: Place) -> None:

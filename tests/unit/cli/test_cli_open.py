@@ -82,7 +82,9 @@ def test_it_is_opened_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.usefixtures("controller")
 def test_of_sessions_that_are_there_and_ides_that_are_known() -> None:
     assert run("open", "none", "zed").exit_code == 3
-    assert run("open", "dev", "ed").exit_code == 2
+    result = run("open", "dev", "ed")
+    assert result.exit_code == 4
+    assert "IDEs are vscode, cursor, jetbrains, zed\n" in result.stderr
 
 
 def test_services_are_no_ides() -> None:
@@ -92,4 +94,4 @@ def test_services_are_no_ides() -> None:
     assert ") nor a valid name of a service: it " in wrong.stderr
     path = run("open", "dev", "web", "--local", "--path", "/x")
     assert path.exit_code == 2
-    assert "--path is for IDEs, and web is a service\n  hint: `berth open dev web --local` opens it\n" in path.stderr
+    assert "--path is for IDEs, and web is a service\n  hint: omit --path, as in `berth open dev web`\n" in path.stderr

@@ -1,0 +1,42 @@
+"""The settings of web access."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from broker.config.section import Section
+from broker.config.setting_types import AbsolutePath, Listen
+from broker.origins import Origins
+
+
+def _check_web_url(url: str) -> str:
+    Origins.parse(url)
+    return url
+
+
+class WebSettings(Section):
+    """Web access: the portal, and the services of sessions in browsers."""
+
+    url: Annotated[str, AfterValidator(_check_web_url)] | None = None
+    """The address below which every origin has its name, such as `https://apps.example.org`; default: no web access.
+    A wildcard record of DNS has to lead all names below it to the node of berth-web."""
+    listen: Listen = "127.0.0.1:8443"
+    """The address at which HAProxy listens."""
+    certificate: AbsolutePath | None = None
+    """A PEM file with the private key and the certificate chain for `*.DOMAIN`; default: no TLS, for a proxy in front
+    on the same node."""
+    account: str = "berth-web"
+    """The only account that may act for logged-in browsers."""
+    runtime_dir: AbsolutePath = Path("/run/berth-web")
+    """The directory of berth-web's sockets; it belongs to berth-web's account."""
+    login_lifetime: Annotated[float, Field(ge=60, le=31 * 86400)] = 12 * 3600.0
+    """Time for which a browser stays logged in."""
+    link_lifetime: Annotated[float, Field(ge=1, le=600)] = 60.0
+    """Time for which a login link is valid."""
+    door_lifetime: Annotated[float, Field(ge=10, le=3600)] = 300.0
+    """Validity of berth-web's certificate for one session."""
+    idle_tunnel: Annotated[float, Field(ge=1, le=86400)] = 600.0
+    """Time after which berth-web closes the connection to a session that no browser uses."""
