@@ -65,6 +65,7 @@ class OpenService:
         self.retry_at: float | None = None
         """When a request may open it again: it has ended."""
         self.ready = asyncio.Event()
+        self.was_ready = False
         self.socket: Path | None = None
         self.servers: dict[str, str] = {}
         """HAProxy's servers by the keys of their grants."""
@@ -184,7 +185,7 @@ class WebAccess:
         except BerthError as error:
             service.error = error
         finally:
-            service.retry_at = time.monotonic() + (0 if service.ready.is_set() else RETRY_S)
+            service.retry_at = time.monotonic() + (0 if service.was_ready else RETRY_S)
             await self._remove_routes(service)
 
     def _new_link(self) -> SessionLink:
@@ -198,6 +199,7 @@ class WebAccess:
             await self._add_routes(service, self._grants.of_service(service.key))
             service.used_at = time.monotonic()
             service.ready.set()
+            service.was_ready = True
         elif not is_ready and service.ready.is_set():
             await self._remove_routes(service)
 

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import logging
+import os
 import re
 import signal
 import time
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 3.0
 """Time for connections to close; they take milliseconds. After it, HAProxy is killed, which closes them."""
 POLL_S = 0.005
 RESTART_DELAY_S = 0.5
@@ -61,6 +62,7 @@ class Haproxy:
         """Held while routes change or processes start, so that no process misses a change."""
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._messages: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         async with self._lock:
@@ -175,12 +177,19 @@ class Haproxy:
         """Start HAProxy with the present routes. BerthError if it does not serve."""
         self._files.write(self._routes.values())
         await self._check()
-        argv = ("haproxy", "-W", "-q", "-f", self._files.configuration, "-S", self._files.master_socket)
-        self._process = await asyncio.create_subprocess_exec(*_DIE_WITH_PARENT, *argv, stdin=asyncio.subprocess.DEVNULL)
+        argv = ("haproxy", "-W", "-f", self._files.configuration, "-S", self._files.master_socket)
+        self._process = await asyncio.create_subprocess_exec(
+            *(*_DIE_WITH_PARENT, *argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            process_group=0,
+        )
+        assert self._process.stderr is not None
+        self._messages = asyncio.create_task(_log_alerts(self._process.stderr))
         try:
             await self._wait_for_worker(lambda _: True)
         except HaproxyCommandError:
-            await self._stop()
+            await self._kill()
             raise
 
     async def _wait_for_worker(self, is_expected: Callable[[int], bool]) -> None:
@@ -197,7 +206,7 @@ class Haproxy:
     async def _replace(self, error: Exception) -> None:
         """Kill HAProxy, which closes all connections, and start it with the present routes."""
         log.error("haproxy replaced error=%s", error)
-        await self._stop()
+        await self._kill()
         await self._restart()
 
     async def _restart(self) -> None:
@@ -208,16 +217,18 @@ class Haproxy:
             log.error("haproxy not started error=%s hint=%s", error.message, error.hint)
 
     async def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
+        process = self._process
+        if process is not None and process.returncode is None:
             process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        await self._kill()
+
+    async def _kill(self) -> None:
+        """Kill master and workers, which are a process group."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
     async def _supervise(self) -> None:
@@ -231,3 +242,11 @@ class Haproxy:
                 if self._process is process:
                     log.error("haproxy ended code=%s", process.returncode if process else None)
                     await self._restart()
+
+
+async def _log_alerts(messages: asyncio.StreamReader) -> None:
+    """Log the alerts among HAProxy's messages, which are many, until the last of its processes ends."""
+    while chunk := await messages.read(65536):
+        for line in chunk.decode(errors="replace").splitlines():
+            if line.startswith("[ALERT]"):
+                log.error("haproxy: %s", line[:MAX_MESSAGE_CHARS])

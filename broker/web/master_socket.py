@@ -14,7 +14,7 @@ from broker.errors import BerthError
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMAND_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 3.0
 MAX_OUTPUT_BYTES = 32 * 2**20
 """Some 300 bytes for each server in a table of 100,000."""
 _WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)

@@ -84,8 +84,8 @@ class RecordingService:
         found = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
         length = 0
         if found:
-            while length < int(found[1]) and (some := await reader.read(min(int(found[1]) - length, 65536))):
-                length += len(some)
+            while length < int(found[1]):
+                length += len(await reader.readexactly(min(int(found[1]) - length, 10 if length == 0 else 65536)))
                 self.body_begun.set()
         elif b"\r\ntransfer-encoding: chunked" in head.lower():
             while size := int((await reader.readline()).strip(), 16):

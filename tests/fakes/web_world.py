@@ -163,6 +163,7 @@ class WebWorld:
             while (await self.navigate(visit.host, **self.cookie(browser))).status != 200:  # noqa: ASYNC110 - HAProxy sets no Event
                 await asyncio.sleep(0.02)
         self.services[service].heads.clear()
+        self.services[service].bodies.clear()
         return browser
 
     async def enter(self, visit: VisitAnswer, path: str = "/") -> Entered:
@@ -285,8 +286,9 @@ def make_certificate(path: Path, domain: str) -> None:
     """Write a private key and its certificate for all names below the domain, as a site would."""
     key = path.with_suffix(".key")
     names = ["-subj", f"/CN={domain}", "-addext", f"subjectAltName=DNS:*.{domain}"]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-keyout", key]
-    subprocess.run(["openssl", "req", "-x509", *kind, *names, "-out", path], check=True, capture_output=True)
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    command = ["openssl", "req", "-x509", *kind, *names, "-keyout", str(key), "-out", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
     path.write_bytes(path.read_bytes() + key.read_bytes())
 
 

@@ -18,6 +18,8 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "curl": lambda: shutil.which("curl"),
     "fuse-overlayfs": lambda: shutil.which("fuse-overlayfs"),
     "git": lambda: shutil.which("git"),
+    "haproxy": lambda: shutil.which("haproxy", path="/usr/sbin:/usr/bin"),
+    "openssl": lambda: shutil.which("openssl"),
     "openssh-client": lambda: shutil.which("ssh"),
     "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),
     "nftables": lambda: shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"),

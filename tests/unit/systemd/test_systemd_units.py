@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.config.settings import Config, GatewayConfig, SlurmSettings
+from broker.config.settings import Config, GatewayConfig, SlurmSettings, WebSettings
 from broker.gateway.settings import GatewaySettings
 from broker.launcher.child import CHILD_BYTES
 from broker.launcher.server import _arguments
@@ -97,13 +97,22 @@ def test_the_way_to_another_nodes_controller_is_the_accounts_alone(gateway: dict
     assert there == str(Config().api_socket)
 
 
+def test_web_gateway_has_its_account_and_keeps_its_grants() -> None:
+    web = unit("berth-web.service")
+    assert web["User"] == [WebSettings().account]
+    assert f"/run/{web['RuntimeDirectory'][0]}" == str(WebSettings().runtime_dir)
+    assert web["RuntimeDirectoryPreserve"] == ["yes"]
+    assert web["RuntimeDirectoryMode"] == ["0711"], "the controller reaches the control socket"
+    assert web["KillMode"] == ["mixed"], "nothing serves without the process that revokes"
+
+
 def _drain_seconds() -> float:
     return GatewaySettings(
         listen_host="", listen_port=0, api_socket=Path(), host_key=Path(), domain="berth"
     ).drain_seconds
 
 
-@pytest.mark.parametrize("name", ["berth.service", "berth-gateway.service"])
+@pytest.mark.parametrize("name", ["berth.service", "berth-gateway.service", "berth-web.service"])
 def test_started_is_what_the_service_itself_says(name: str) -> None:
     settings = unit(name)
     assert settings["Type"] == ["notify"]
@@ -115,7 +124,7 @@ def test_the_gateway_does_not_wait_for_the_controller(gateway: dict[str, list[st
     assert "berth.service" not in " ".join(gateway["After"] + gateway["Wants"] + gateway["Requires"])
 
 
-@pytest.mark.parametrize("name", ["berth.service", "berth-gateway.service", "berth-gateway-api.service"])
+@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.iterdir()))
 def test_lines_without_a_priority_are_seen_among_the_warnings(name: str) -> None:
     assert unit(name)["SyslogLevel"] == ["warning"]
 
@@ -130,7 +139,12 @@ def test_systemd_has_nothing_to_say_of_a_unit(name: str, tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-MOST_EXPOSURE = {"berth.service": 3.5, "berth-gateway.service": 1.5, "berth-gateway-api.service": 1.5}
+MOST_EXPOSURE = {
+    "berth.service": 3.5,
+    "berth-gateway.service": 1.5,
+    "berth-gateway-api.service": 1.5,
+    "berth-web.service": 1.7,
+}
 """What `systemd-analyze security` may find at most in each unit."""
 
 

@@ -1,0 +1,281 @@
+"""What ends: visits, delegations, certificates, tunnels and processes, while browsers have connections open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.deadlines import DEADLINE_S
+from tests.fakes.raw_http import Wire, request
+from tests.fakes.web_world import DOMAIN, OWN_PAGE, Entered, WebWorld, make_certificate, play_web, web_world
+from tests.processes import process_tree
+
+
+async def _open(world: WebWorld, browser: Entered) -> Wire:
+    """A WebSocket through which something has passed."""
+    answer, wire = await world.websocket(browser)
+    assert answer.status == 101
+    await wire.send(b"hello")
+    assert await wire.exactly(5) == b"hello"
+    return wire
+
+
+async def _is_open(wire: Wire) -> bool:
+    await wire.send(b"still")
+    return await wire.exactly(5) == b"still"
+
+
+async def _is_refused(world: WebWorld, browser: Entered) -> bool:
+    before = len(world.echo.heads)
+    status = {(await world.get(browser)).status, (await world.websocket(browser))[0].status}
+    return status == {403} and len(world.echo.heads) == before
+
+
+@pytest.mark.parametrize("by", ["visit", "delegation"])
+@pytest.mark.parametrize("reloads", [0, 2])
+def test_close_is_acknowledged_when_connections_are_closed(by: str, reloads: int) -> None:
+    async def scene(world: WebWorld) -> None:
+        ended, other = await world.entered(), await world.entered()
+        sockets = [await _open(world, ended) for _ in range(3)]
+        stays = await _open(world, other)
+        for _ in range(reloads):
+            await world.gateway.haproxy.reload()
+            sockets.append(await _open(world, ended))
+        name = f"{by}_ids"
+        await world.close(**{name: [ended.visit.id if by == "visit" else ended.visit.delegation_id]})
+        assert world.echo.open == 1 + await _idle(world)
+        for wire in sockets:
+            assert await wire.rest() == b""
+        assert await _is_refused(world, ended)
+        assert await _is_open(stays)
+        assert (await world.get(other)).status == 200
+
+    play_web(scene)
+
+
+async def _idle(world: WebWorld) -> int:
+    """Connections to the service that HAProxy keeps for later requests: those that are no WebSocket."""
+    return sum(not head.startswith(b"GET /ws ") for head in world.echo.heads)
+
+
+def test_close_without_names_closes_everything() -> None:
+    async def scene(world: WebWorld) -> None:
+        browsers = [await world.entered("echo"), await world.entered("other")]
+        wires = [await _open(world, browser) for browser in browsers]
+        await world.close()
+        for wire in wires:
+            assert await wire.rest() == b""
+        assert not any(world.settings.tunnels.iterdir())
+        assert await _is_refused(world, browsers[0])
+
+    play_web(scene)
+
+
+def test_streams_and_uploads_are_closed_too() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        stream, upload = await world.wire(), await world.wire()
+        headers = OWN_PAGE | world.cookie(browser) | {"Origin": world.origin(browser.host)}
+        await stream.send(request("GET", "/events", world.authority(browser.host), headers))
+        await stream.head()
+        body = {"Content-Length": "1000"}
+        await upload.send(request("POST", "/u", world.authority(browser.host), headers | body) + b"begins here")
+        async with asyncio.timeout(DEADLINE_S):
+            await world.echo.body_begun.wait()
+        await world.close(visit_ids=[browser.visit.id])
+        assert await stream.rest() == b""
+        assert b" 200 " not in await upload.rest()
+        assert world.echo.bodies == []
+
+    play_web(scene)
+
+
+def test_connection_that_is_kept_gets_nothing_more() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        wire = await world.wire()
+        again = request("GET", "/x", world.authority(browser.host), OWN_PAGE | world.cookie(browser))
+        await wire.send(again)
+        assert (await wire.answer()).status == 200
+        await world.close(visit_ids=[browser.visit.id])
+        await wire.send(again)
+        assert (await wire.answer()).status == 403
+
+    play_web(scene)
+
+
+def test_visit_ends_in_time_while_the_controller_is_away() -> None:
+    async def scene(world: WebWorld) -> None:
+        long = await world.entered()
+        short = await world.entered(seconds=4)
+        ends, stays = await _open(world, short), await _open(world, long)
+        await world.controller.vanish()
+        assert await ends.rest() == b""
+        assert await _is_refused(world, short)
+        assert await _is_open(stays)
+
+    play_web(scene)
+
+
+def test_close_needs_no_controller() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        wire = await _open(world, browser)
+        await world.controller.vanish()
+        await world.close(visit_ids=[browser.visit.id])
+        assert await wire.rest() == b""
+        assert await _is_refused(world, browser)
+
+    play_web(scene)
+
+
+def test_new_certificate_is_served_and_nothing_is_dropped() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        wire = await _open(world, browser)
+        certificate = world.settings.certificate
+        assert certificate is not None
+        make_certificate(certificate, DOMAIN)
+        assert world.tls is not None
+        world.tls.load_verify_locations(str(certificate))
+        before = wire.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        await world.gateway.haproxy.reload()
+        assert await _is_open(wire)
+        fresh = await _open(world, browser)
+        assert fresh.writer.get_extra_info("ssl_object").getpeercert(binary_form=True) != before
+
+    play_web(scene, tls=True)
+
+
+def test_wrong_certificate_leaves_what_runs() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        wire = await _open(world, browser)
+        assert world.settings.certificate is not None
+        good = world.settings.certificate.read_bytes()
+        world.settings.certificate.write_text("no certificate")
+        with pytest.raises(Exception, match="HAProxy refuses its configuration"):
+            await world.gateway.haproxy.reload()
+        assert await _is_open(wire)
+        assert (await world.get(browser)).status == 200
+        world.settings.certificate.write_bytes(good)
+
+    play_web(scene, tls=True)
+
+
+def test_restart_keeps_grants_that_are_still_valid() -> None:
+    async def whole() -> None:
+        async with web_world() as world:
+            async with world.serving():
+                kept, ended = await world.entered(), await world.entered()
+                wire = await _open(world, kept)
+            assert await wire.rest() == b""
+            del world.controller.visits[ended.visit.secret]
+            async with world.serving():
+                answer = await world.navigate(kept.host, "/a?b", **world.cookie(kept))
+                assert (answer.status, answer.header("location")) == (303, "/a?b")
+                assert await _is_open(await _open(world, kept))
+                assert await _is_refused(world, ended)
+
+    asyncio.run(whole())
+
+
+def test_nobody_enters_after_a_restart_until_the_controller_has_answered() -> None:
+    async def whole() -> None:
+        async with web_world() as world:
+            async with world.serving():
+                browser = await world.entered()
+            world.echo.heads.clear()
+            await world.controller.vanish()
+            async with world.serving():
+                assert (await world.get(browser)).status == 503
+                assert not world.echo.heads
+                await world.controller.__aenter__()
+                await _opens_again(world, browser)
+                assert (await world.get(browser)).status == 200
+
+    asyncio.run(whole())
+
+
+def _processes(world: WebWorld, program: str) -> list[int]:
+    """This test's processes of a program, the oldest first."""
+    found = []
+    for pid in process_tree(os.getpid())[1:]:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if words[0].decode() == program and any(str(world.place).encode() in word for word in words):
+            found.append(pid)
+    return found
+
+
+async def _opens_again(world: WebWorld, browser: Entered) -> None:
+    """Return when a page that reloads itself has opened the service."""
+    async with asyncio.timeout(DEADLINE_S):
+        while (await world.navigate(browser.host, **world.cookie(browser))).status != 303:
+            pass
+
+
+def test_end_of_the_tunnel_ends_its_routes_and_the_next_page_opens_another() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        wire = await _open(world, browser)
+        for pid in _processes(world, "ssh"):
+            os.kill(pid, signal.SIGKILL)
+        assert await wire.rest() == b""
+        await _opens_again(world, browser)
+        assert await _is_open(await _open(world, browser))
+        assert world.controller.doors == 2
+
+    play_web(scene)
+
+
+def test_service_that_ends_is_started_by_the_next_page() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        (world.place / "echo.stopped").touch()
+        async with asyncio.timeout(DEADLINE_S):
+            while (await world.get(browser)).status != 503:
+                pass
+        (world.place / "echo.stopped").unlink()
+        await _opens_again(world, browser)
+        assert (await world.get(browser)).status == 200
+
+    play_web(scene)
+
+
+@pytest.mark.parametrize("process", ["master", "worker"])
+def test_haproxy_that_is_killed_is_started_with_its_grants(process: str) -> None:
+    async def scene(world: WebWorld) -> None:
+        browser, ended = await world.entered(), await world.entered()
+        wire = await _open(world, browser)
+        await world.close(visit_ids=[ended.visit.id])
+        master, worker, *_ = _processes(world, "haproxy")
+        os.kill(master if process == "master" else worker, signal.SIGKILL)
+        assert await wire.rest() == b""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                try:
+                    assert (await world.get(browser)).status == 200
+                    break
+                except (ConnectionError, asyncio.IncompleteReadError):
+                    await asyncio.sleep(0.02)
+        assert await _is_refused(world, ended)
+
+    play_web(scene)
+
+
+def test_haproxy_that_does_not_answer_is_replaced_to_revoke() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser, other = await world.entered(), await world.entered()
+        wire = await _open(world, browser)
+        _, worker, *_ = _processes(world, "haproxy")
+        os.kill(worker, signal.SIGSTOP)
+        await world.close(visit_ids=[browser.visit.id])
+        assert await wire.rest() == b""
+        assert await _is_refused(world, browser)
+        assert (await world.get(other)).status == 200
+
+    play_web(scene)
