@@ -1,0 +1,1 @@
+"""berth-web: it drives HAProxy, opens services for browsers, and has the portal."""

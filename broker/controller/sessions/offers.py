@@ -1,4 +1,4 @@
-"""What a user can choose from: the profiles for new sessions, and the services of a session."""
+"""Lists to choose from: profiles for new sessions, and services of a session."""
 
 from __future__ import annotations
 

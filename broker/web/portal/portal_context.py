@@ -1,4 +1,4 @@
-"""What the handlers of all pages need, and how they show a page."""
+"""The context of all handlers, and functions with which they answer."""
 
 from __future__ import annotations
 

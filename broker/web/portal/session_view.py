@@ -1,4 +1,4 @@
-"""What the pages show of a session, as words."""
+"""Sessions as the pages show them, in words."""
 
 from __future__ import annotations
 
