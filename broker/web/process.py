@@ -46,6 +46,7 @@ def run_web(settings: WebProcessSettings) -> None:
     """Serve until SIGTERM or SIGINT. BerthError if it cannot start: another one runs, or HAProxy does not start."""
     journal.configure_logging("berth-web")
     os.umask(0o077)
+    os.chdir("/")  # HAProxy does not start where its account cannot return to
     with _exclusive_lock(settings.directory):
         asyncio.run(_main(settings))
 
