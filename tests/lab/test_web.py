@@ -104,7 +104,7 @@ def test_another_user_is_refused(bob: User, dev: str, page: Page) -> None:
     page.wait_for_url(f"{PORTAL}/")
     expect(page.get_by_text(dev, exact=True)).to_have_count(0)
     page.goto(host_of("terminal", dev, "alice"))
-    expect(page.get_by_text("has no session named")).to_be_visible()
+    expect(page.get_by_text("you may open no service at")).to_be_visible()
 
 
 def test_session_is_started_and_stopped_from_the_portal(alice: User, dev: str, page: Page) -> None:

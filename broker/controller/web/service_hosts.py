@@ -82,5 +82,5 @@ def _has_label(session: Session, service: str, label: str) -> bool:
 
 def _no_service(host: str) -> NotFoundError:
     return NotFoundError(
-        f"{host} has no service that you may open", hint="open it from the portal, or with `berth open NAME SERVICE`"
+        f"you may open no service at {host}", hint="open it from the portal, or with `berth open NAME SERVICE`"
     )

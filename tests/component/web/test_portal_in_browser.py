@@ -20,8 +20,6 @@ from tests.fakes.portal_controller import SECRET, SESSION_ID
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import SetCookieParam
-
     from broker.schema.sessions import SessionView
 
 PAGES = [
@@ -70,8 +68,20 @@ def _context(chromium: Browser, portal: PortalServer, *, logged_in: bool = True,
     context = chromium.new_context(base_url=portal.url, **options)  # type: ignore[arg-type]
     context.set_default_timeout(DEADLINE_S * 1000)
     if logged_in:
-        cookie: SetCookieParam = {"name": NAME, "value": SECRET, "domain": portal.origins.portal_host, "path": "/"}
-        context.add_cookies([{**cookie, "secure": True, "httpOnly": True, "sameSite": "Lax"}])
+        host = portal.origins.portal_host
+        context.add_cookies(
+            [
+                {
+                    "name": NAME,
+                    "value": SECRET,
+                    "domain": host,
+                    "path": "/",
+                    "secure": True,
+                    "httpOnly": True,
+                    "sameSite": "Lax",
+                }
+            ]
+        )
     return context
 
 

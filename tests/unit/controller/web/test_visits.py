@@ -59,7 +59,7 @@ def test_other_users_learn_nothing_from_a_host(web_core: Core, host: str) -> Non
         await web_core.start(user="alice")
         with pytest.raises(NotFoundError) as refusal:
             await visit(web_core, VisitRequest(host=host), user="bob")
-        assert refusal.value.message == f"{host} has no service that you may open"
+        assert refusal.value.message == f"you may open no service at {host}"
         with pytest.raises(NotFoundError, match="you have no session named dev"):
             await visit(web_core, JUPYTER, user="bob")
 
