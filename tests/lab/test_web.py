@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Error as PlaywrightError
 
 from tests.deadlines import DEADLINE_S
 from tests.lab.browser import chromium_on_login
@@ -69,6 +70,20 @@ def type_in_terminal(page: Page, line: str) -> None:
     page.keyboard.type(line + "\n")
 
 
+def reopen(page: Page, address: str) -> None:
+    """Load a page until berth-web answers again, and wait for the terminal."""
+
+    def answers() -> bool:
+        try:
+            page.goto(address)
+        except PlaywrightError:
+            return False
+        return True
+
+    wait_for(answers, what=f"an answer at {address}")
+    page.locator(".xterm-helper-textarea").wait_for(state="attached")
+
+
 def host_of(service: str, session: str, user: str) -> str:
     return f"http://{service}--{session}--{user}.berth.localhost:{deploy.WEB_PORT}/"
 
@@ -116,6 +131,7 @@ def test_session_is_started_and_stopped_from_the_portal(alice: User, dev: str, p
     page.get_by_role("button", name="Stop").click()
     alice.wait(dev, "stopped")
     page.goto(f"{PORTAL}/sessions/{dev}")
+    page.get_by_role("link", name="Start", exact=True).click()
     page.get_by_role("button", name="Start").click()
     alice.wait(dev, "ready")
 
@@ -135,16 +151,11 @@ def test_open_terminal_survives_killed_processes(alice: User, dev: str, page: Pa
     log_in(page, alice, "open", dev, "terminal")
     page.wait_for_url(host_of("terminal", dev, "alice"))
     type_in_terminal(page, "mark=kept")
-    for kill in (
-        "pkill -KILL -u berth-web haproxy",
-        "pkill -KILL -u berth-web ssh",
-    ):
-        crashing.lab.sh(kill)
-        page.goto(host_of("terminal", dev, "alice"))
-        page.locator(".xterm-helper-textarea").wait_for(state="attached")
+    for program in ("haproxy", "ssh"):
+        crashing.lab.sh(f"pkill -KILL -u berth-web {program}")
+        reopen(page, host_of("terminal", dev, "alice"))
     crashing.kill("web", "KILL")
     crashing.start("web")
-    wait_for(crashing.web_answers, what="berth-web to answer")
-    page.goto(host_of("terminal", dev, "alice"))
+    reopen(page, host_of("terminal", dev, "alice"))
     type_in_terminal(page, "echo $mark >~/typed-in-browser")
     wait_for(lambda: alice.berth("ssh", dev, "cat typed-in-browser").stdout == b"kept\n", what="the same shell")
