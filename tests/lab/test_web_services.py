@@ -163,7 +163,7 @@ def test_web_certificate_opens_a_service_and_no_shell(alice: User, session: str)
         mkfifo report
         { grep -m 1 "state ready" report; } | ssh "$@" start page | tee report >/dev/null
         ssh "$@" id || echo "code $?"
-        ssh -M -S control -f -N -L page.sock:/run/berth/web/page.sock "$@"
+        ssh -M -S control -f -N -L "$PWD/page.sock:/run/berth/web/page.sock" "$@"
         curl -s --unix-socket page.sock http://page/
         ssh -S control -O exit "$@"
     """

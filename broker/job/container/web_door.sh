@@ -20,7 +20,7 @@ add_web_login() { # HAS_WEB_LOGIN: adds the name to the container's passwd, for 
 
 print_web_rules() { # the end of sshd_config
   # TrustedUserCAKeys, AuthorizedPrincipalsFile: sshd reads both at each login. Without the first there is no web access.
-  #   The second has `restrict` and the sockets: see admit_sockets.
+  #   The second has `restrict`, the one command and the sockets: see admit_sockets.
   # AllowTcpForwarding: `no` would also close the sockets; the sockets are all that may be opened.
   # AllowStreamLocalForwarding: with `yes`, StreamLocalBindUnlink would let a forward remove any file of the owner's.
   # AcceptEnv: instead of what logins of the owner may send; no client has a variable of this name.
@@ -30,7 +30,6 @@ print_web_rules() { # the end of sshd_config
     "AuthorizedKeysFile none" \
     "TrustedUserCAKeys /run/berth/session/web_authority" \
     "AuthorizedPrincipalsFile /run/berth/node/web_principals" \
-    "ForceCommand /bin/bash /run/berth/node/service door" \
     "AllowTcpForwarding local" \
     "AllowStreamLocalForwarding local" \
     "AllowAgentForwarding no" \

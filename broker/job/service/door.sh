@@ -12,8 +12,9 @@ admit_sockets() { # lets berth-web reach the sockets of all services that the pr
     [[ ! $line =~ ^socket=($SOCKET_NAME)$ ]] || sockets[${BASH_REMATCH[1]}]=yes
   done < <(head -qc "$LIST_BYTES" -- "$DECLARED" "$STATES"/*/own 2>/dev/null)
   for line in "${!sockets[@]}"; do options+=",permitopen=\"[$SOCKETS/$line]:*\""; done
+  options="restrict,port-forwarding,command=\"/bin/bash $BASE/node/service door ${!sockets[*]}\"$options"
   # Without permitopen, sshd would let berth-web reach every socket: no service, no line.
-  { [[ -z $options ]] || echo "restrict,port-forwarding$options web:$BERTH_SESSION_ID"; } >"$fresh" && mv -f -- "$fresh" "$PRINCIPALS"
+  { ((${#sockets[@]} == 0)) || echo "$options web:$BERTH_SESSION_ID"; } >"$fresh" && mv -f -- "$fresh" "$PRINCIPALS"
   exec {lock}>&-
 }
 
@@ -32,12 +33,14 @@ set_owner_variables() { # the variables that sshd sets from passwd: a service ha
   export USER=$name LOGNAME=$name MAIL=/var/mail/$name SHELL=$shell
 }
 
-serve_door() { # starts a service that the profile declares or the user has defined, and reports as for `attach`
+serve_door() { # SOCKET…, which this connection may open: starts a service of the session, and reports as for `attach`
   local SOCKET
   local -A SERVICE=()
   parse_door_command
   set_owner_variables
   read_service "$NAME" || refuse "there is no service $NAME in this session"
+  printf 'socket %s\n' "${SERVICE[socket]}"
+  [[ " $* " == *" ${SERVICE[socket]} "* ]] || echo reconnect # the service was defined after the login
   make_place
   follow_service
 }

@@ -3,16 +3,16 @@
 #   service list          what `berth services` shows
 #   service attach NAME   starts the service; it is open until standard input ends
 #   service admit         lets berth-web reach the sockets of the services
-#   service door          the command of berth-web: `start NAME` in SSH_ORIGINAL_COMMAND
+#   service door SOCKET…  the command of berth-web: `start NAME` in SSH_ORIGINAL_COMMAND
 #   service run NAME LOCK the supervisor, by the program itself
 
 service_main() {
-  [[ ${2:-} =~ ^([a-z][a-z0-9-]*)?$ ]] || refuse "${2:0:60} is not the name of a service"
+  [[ ${1:-} == door || ${2:-} =~ ^([a-z][a-z0-9-]*)?$ ]] || refuse "${2:0:60} is not the name of a service"
   case ${1:-}:${2:-} in
     list:) list_services ;;
     attach:?*) attach_service "$2" ;;
     admit:) admit_sockets ;;
-    door:) serve_door ;;
+    door:*) serve_door "${@:2}" ;;
     run:?*) run_service "$2" "$3" ;;
     *) refuse "usage: service list | attach NAME" ;;
   esac

@@ -216,11 +216,14 @@ def test_sockets_of_services_that_are_defined_at_once_are_all_admitted(place: Pl
             own = Service(name=name, command="sleep 600", socket=f"{name}.sock")
             stack.enter_context(place.attached(name, format_services([own])))
         wait_for(lambda: len(place.supervisors()) == len(names), what="the services to start")
-    options, principal = (place.base / "node/web_principals").read_text().split()
-    assert principal == f"web:{SESSION_ID}"
-    sockets = sorted(f'permitopen="[{place.base}/web/{name}.sock]:*"' for name in [*names, "web"])
-    first, second, *admitted = options.split(",")
-    assert (first, second, sorted(admitted)) == ("restrict", "port-forwarding", sockets)
+    line = (place.base / "node/web_principals").read_text()
+    assert line.startswith(f'restrict,port-forwarding,command="/bin/bash {place.program} door ')
+    assert line.endswith(f" web:{SESSION_ID}\n")
+    sockets = {f"{name}.sock" for name in [*names, "web"]}
+    assert {*re.findall(r'permitopen="\[[^]]*/web/([^]]*)\]:\*"', line)} == sockets
+    command = re.search(r'door ([^"]*)"', line)
+    assert command is not None
+    assert {*command[1].split()} == sockets
 
 
 def test_session_without_services_admits_to_no_socket(place: Place) -> None:

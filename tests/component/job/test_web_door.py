@@ -23,7 +23,7 @@ from tests.job_scripts import SESSION
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 SOCKETS = "/run/berth/web"
@@ -52,10 +52,15 @@ def key(session: SessionContainer) -> Path:
 
 @contextlib.contextmanager
 def opened(
-    session: SessionContainer, key: Path, *command: str, login: str = WEB_LOGIN, stdin: str = ""
+    session: SessionContainer,
+    key: Path,
+    *command: str,
+    login: str = WEB_LOGIN,
+    stdin: str = "",
+    options: Sequence[str] = (),
 ) -> Iterator[list[str]]:
     """Keep a service open; gives the report up to the line `state ready`."""
-    argv = [*session.ssh(key, login=login), *command]
+    argv = [*session.ssh(key, *options, login=login), *command]
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -73,10 +78,24 @@ def opened(
         assert process.wait(DEADLINE_S) == 0
 
 
+@contextlib.contextmanager
+def master(session: SessionContainer, key: Path) -> Iterator[list[str]]:
+    """Keep a connection open; gives the options with which ssh uses it."""
+    control = session.base / "control"
+    process = subprocess.Popen(session.ssh(key, "-N", "-M", "-S", str(control)), stdin=subprocess.DEVNULL)
+    try:
+        wait_for(control.exists, what="the connection")
+        yield ["-S", str(control)]
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_S)
+
+
 class TestServices:
     def test_certificate_starts_a_service_and_opens_its_socket(self, session: SessionContainer, key: Path) -> None:
         with opened(session, key, "start", "page") as report:
-            assert report[-1] == "state ready"
+            assert report[0] == "socket page.sock"
+            assert "reconnect" not in report
             assert session.ask(key, f"{SOCKETS}/page.sock").startswith("HTTP/1.1 200 ")
         assert session.ask(key, f"{SOCKETS}/page.sock").startswith("HTTP/1.1 200 ")  # the service goes on
 
@@ -97,9 +116,13 @@ class TestServices:
         assert (before.returncode, before.stdout) == (1, "refused there is no service mine in this session\n")
         assert session.ask(key, f"{SOCKETS}/own.sock") == ""
         attach = ["bash", "/run/berth/node/service", "attach", "mine"]
-        with opened(session, session.base / "owner", *attach, login=OWNER, stdin=format_services([MINE])):
-            assert session.ask(key, f"{SOCKETS}/own.sock").startswith("HTTP/1.1 200 ")
-        with opened(session, key, "start", "mine"):
+        with master(session, key) as control:
+            with opened(session, session.base / "owner", *attach, login=OWNER, stdin=format_services([MINE])):
+                assert session.ask(key, f"{SOCKETS}/own.sock").startswith("HTTP/1.1 200 ")
+            with opened(session, key, "start", "mine", options=control) as report:
+                assert report == ["socket own.sock", "reconnect", "state ready"]
+        with opened(session, key, "start", "mine") as report:
+            assert report == ["socket own.sock", "state ready"]
             assert session.ask(key, f"{SOCKETS}/own.sock").startswith("HTTP/1.1 200 ")
         assert session.ask(key, f"{SOCKETS}/page.sock").startswith("HTTP/1.1 200 ")
 
