@@ -1,0 +1,1 @@
+"""The gateway for browsers: it drives HAProxy and ssh, and asks the controller."""

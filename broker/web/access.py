@@ -79,7 +79,7 @@ class OpenService:
         return self.session_id, self.report.service
 
 
-class WebAccess:
+class BrowserAccess:
     """An async context manager, whose tasks end grants and tunnels in time."""
 
     def __init__(

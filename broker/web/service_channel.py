@@ -24,7 +24,7 @@ _SOCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}\.sock")
 
 
 class ServiceReport:
-    """How far a service is, as its session reports it."""
+    """The state of a service, as its session reports it."""
 
     def __init__(self, service: str) -> None:
         self.service = service
