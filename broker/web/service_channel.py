@@ -47,7 +47,7 @@ class ServiceReport:
             case "socket" if _SOCKET.fullmatch(text):
                 self.socket = text
             case "refused":
-                hint = "`berth services SESSION` lists its services"
+                hint = "`berth services NAME` lists the services of a session"
                 raise ConflictError(f"the session cannot start {self.service}: {text[:MAX_LINE_CHARS]}", hint=hint)
             case _:
                 pass  # a later release may report more
