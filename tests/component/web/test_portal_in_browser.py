@@ -68,8 +68,19 @@ def _context(chromium: Browser, portal: PortalServer, *, logged_in: bool = True,
     context = chromium.new_context(base_url=portal.url, **options)  # type: ignore[arg-type]
     context.set_default_timeout(DEADLINE_S * 1000)
     if logged_in:
-        host, limits = portal.origins.portal_host, {"path": "/", "secure": True, "httpOnly": True, "sameSite": "Lax"}
-        context.add_cookies([{"name": NAME, "value": SECRET, "domain": host, **limits}])
+        context.add_cookies(
+            [
+                {
+                    "name": NAME,
+                    "value": SECRET,
+                    "domain": portal.origins.portal_host,
+                    "path": "/",
+                    "secure": True,
+                    "httpOnly": True,
+                    "sameSite": "Lax",
+                }
+            ]
+        )
     return context
 
 

@@ -151,6 +151,15 @@ def test_stopped_session_offers_start_and_no_service(browser: PortalBrowser) -> 
     assert "jupyter--dev" not in text
 
 
+def test_failed_session_shows_end_of_its_log(browser: PortalBrowser) -> None:
+    browser.controller.add("dev", SessionState.FAILED, outcome="FAILED")
+    log = "12:00:00 berth: job 7 begins\n12:00:01 berth: error: no image\n"
+    browser.controller.answers[("GET", "/v1/sessions/dev/log?bytes=65536")] = {"text": log}
+    text = browser.get("/sessions/dev").text
+    assert "See the end of its log below" in text
+    assert ">12:00:01 berth: error: no image</pre>" in text
+
+
 def test_session_page_survives_missing_services(browser: PortalBrowser) -> None:
     browser.controller.failures[("GET", "/v1/sessions/dev/services")] = NotFoundError("no image", hint="build one")
     text = browser.get("/sessions/dev").text
