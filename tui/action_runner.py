@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from broker.client.client import Client
+    from broker.forms.form import Form
     from broker.schema.checks import CheckReport
     from broker.schema.sessions import PresentJob, SessionView
     from tui.app import BerthApp
     from tui.core.catalogue_action import CatalogueAction
     from tui.core.confirmation import Confirmation
-    from tui.core.forms import Form
     from tui.core.views import Lines
 
 RESULT_S = 12.0

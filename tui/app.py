@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.filter import LineFilter
 
+    from broker.forms.start_form import ProfileChoice
     from broker.schema.sessions import SessionView
     from tui.core.catalogue_action import CatalogueAction
     from tui.core.feed import SessionFeed
-    from tui.core.start_form import ProfileChoice
     from tui.messages import ConnectionChanged, SiteLearned
 
 CLOCK_S = 60.0

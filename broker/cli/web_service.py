@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from broker.cli.service_list import LIST_LIMIT_S, ask_for_services, check_end, find_service, start_refused
-from broker.client.ide_links import LINKS
+from broker.text.ide_links import LINKS
 from broker.errors import BerthError
 
 if TYPE_CHECKING:

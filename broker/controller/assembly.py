@@ -37,6 +37,7 @@ from broker.controller.sessions.environments import Environments
 from broker.controller.sessions.extend import ExtendService
 from broker.controller.sessions.lifecycle import Sessions
 from broker.controller.sessions.limits import Limits
+from broker.controller.sessions.offers import Offers
 from broker.controller.sessions.pending import PendingOperations
 from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.rename import RenameService
@@ -325,6 +326,10 @@ class Controller(CredentialParts):
         )
 
     @cached_property
+    def offers(self) -> Offers:
+        return Offers(registry=self.async_registry, images=self.images)
+
+    @cached_property
     def web(self) -> WebAccess | None:
         """Return the parts of web access; None in personal mode, and for a site without `web.url`."""
         if self.web_authority is None:
@@ -357,6 +362,7 @@ class Controller(CredentialParts):
             snapshots=self.snapshots,
             deleted=self.deleted,
             environments=self.environments,
+            offers=self.offers,
             request_checks=self.request_checks,
             keys=self.keys,
             logins=self.logins,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import BerthError, RefusedError
 from broker.images import published_image, require_image
 from broker.launcher.arguments import OwnImageArguments
+from profiles.errors import ProfilesError
 from profiles.image.catalog import OWN, SITE, Catalog, split_owner
 from profiles.image.own_store import AnsweredStore, StoreAnswer
 from profiles.image.store import PACKAGES, Stores
@@ -18,9 +21,18 @@ from profiles.image.store_reader import MAX_PACKAGES_BYTES, StoredImage
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.models import Session
     from profiles.image.store import Image
+
+MAX_OWN_PROFILES = 50
+"""Of a user's own profiles, so many are listed: each takes a call to the launcher."""
+_ANY_PROFILE = "base"
+"""The list of names comes with the answer about any profile."""
+
+log = logging.getLogger(__name__)
 
 
 class ImageFinder:
@@ -48,6 +60,26 @@ class ImageFinder:
                 hint=f"try again in a moment; site/{name} is found without it",
             ) from error
         return await asyncio.to_thread(published_image, self._catalog(own), reference, version)
+
+    async def listed(self, user: str) -> list[tuple[str, Image]]:
+        """Return the images of all profiles with their owners, the oldest version of a profile first.
+
+        Of the user's own profiles in site mode, the newest versions only: the launcher reads one image in a call.
+        Images that cannot be read are missing.
+        """
+        contents = await asyncio.to_thread(self._stores.images)
+        if not self._is_site:
+            return [(OWN, image) for image in contents]
+        return [*((SITE, image) for image in contents), *[(OWN, image) async for image in self._own_images(user)]]
+
+    async def _own_images(self, user: str) -> AsyncIterator[Image]:
+        try:
+            names = (await self._launcher.own_image(user, OwnImageArguments(profile=_ANY_PROFILE))).names
+            for name in names[:MAX_OWN_PROFILES]:
+                with contextlib.suppress(ProfilesError):
+                    yield (await self._own_store(user, name, None)).find(name)
+        except (LauncherError, RefusedError) as error:
+            log.info("own profiles not listed user=%s error=%s", user, error)
 
     async def required(self, user: str, profile: str, version: str, digest: str) -> Image:
         """Return the image with `digest`, from which a session or snapshot of this user was created.

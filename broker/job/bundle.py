@@ -41,7 +41,14 @@ PARTS = {
         *("batch/variables", "batch/directories", "batch/mounts", "batch/binds", "batch/namespace", "batch/job"),
         *("batch/commands", "batch/options", "batch/steps", "batch/main"),
     ),
-    SERVICE_SCRIPT: ("service/files", "service/list", "service/attach", "service/door", "service/supervisor", "service/main"),
+    SERVICE_SCRIPT: (
+        "service/files",
+        "service/list",
+        "service/attach",
+        "service/door",
+        "service/supervisor",
+        "service/main",
+    ),
 }
 """The parts of each script, in their order."""
 _HEAD = """\

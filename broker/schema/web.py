@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, model_validator
 
 from broker.names import IDENTIFIER, MAX_ITEMS, SERVICE_PATTERN
-from broker.schema.base import Name, Strict, Timestamp, UserName
+from broker.schema.base import Name, Strict, Timestamp, UserName, Version
 
 MAX_CHECKED = 5000
 """Visits in one check: about 150 KB, within the controller's limit of a request."""
@@ -32,6 +32,35 @@ BrowserText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\x20-
 """What a browser says of itself, shortened."""
 
 ClientAddress = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-fA-F.:]*$")]
+
+
+class ProfileView(Strict):
+    """A version of a profile that the caller can start."""
+
+    name: Name
+    version: Version
+    owner: str
+    """`site`, or `own` for the caller's own."""
+    description: str = ""
+    newest: bool
+    """Whether it is the newest version of its owner."""
+
+
+class ProfileList(Strict):
+    profiles: list[ProfileView]
+
+
+class SessionServiceView(Strict):
+    """A service that a session's profile declares."""
+
+    name: ServiceName
+    title: str = ""
+    description: str = ""
+    icon: str = "web"
+
+
+class SessionServices(Strict):
+    services: list[SessionServiceView]
 
 
 class Target(Strict):

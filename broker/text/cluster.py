@@ -9,7 +9,7 @@ from broker.format import format_time, pluralize
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from broker.schema.cluster import ClusterView
+    from broker.schema.cluster import ClusterView, LargestRequest
 
 
 _MIB_PER_GIB = 1024
@@ -23,6 +23,14 @@ def format_memory(mib: int) -> str:
 def format_memory_use(used_mib: int, total_mib: int) -> str:
     """Return `used/all`, in the unit of all."""
     return f"{used_mib / _MIB_PER_GIB:.0f}/{format_memory(total_mib)}"
+
+
+def describe_largest(largest: LargestRequest) -> str:
+    """Return the largest request of each resource: each number stands for itself."""
+    gpus = [pluralize(largest.gpus, "GPU")] if largest.gpus or largest.shards else []
+    shards = [pluralize(largest.shards, "shard")] if largest.shards else []
+    memory = format_memory(largest.memory_mib)
+    return " or ".join([*gpus, *shards, pluralize(largest.cpus, "CPU"), memory])
 
 
 def queue_lines(view: ClusterView) -> Iterator[str]:

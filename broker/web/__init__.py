@@ -1,1 +1,1 @@
-"""The gateway for browsers: it drives HAProxy and ssh, and asks the controller."""
+"""berth-web: it drives HAProxy, opens services for browsers, and has the portal."""

@@ -12,8 +12,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from starlette.responses import PlainTextResponse
-
 from broker.errors import BerthError, ConflictError
 from broker.service import journal
 from broker.service.notify import notify_ready, notify_stopping
@@ -25,8 +23,10 @@ from broker.web.entrances import Entrances
 from broker.web.grants import GrantStore
 from broker.web.haproxy import Haproxy
 from broker.web.http_server import UnixHttpServer
+from broker.web.portal.app import make_portal
+from broker.web.portal.portal_context import PortalContext
+from broker.web.portal.service_pages import PortalServicePages
 from broker.web.service_face import ServiceFace
-from broker.web.service_pages import PlainPages
 from broker.web.tunnel import WebKey
 
 if TYPE_CHECKING:
@@ -87,8 +87,9 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
         entrances.end(ended)
         await access.close(ended)
 
-    portal = PlainTextResponse("there is no portal yet\n", 404)
-    app = HostRouter(settings.origins, portal, ServiceFace(settings.origins, access, entrances, PlainPages()))
+    origins = settings.origins
+    portal = make_portal(PortalContext(origins, client, entrances))
+    app = HostRouter(origins, portal, ServiceFace(origins, access, entrances, PortalServicePages(origins)))
     control = UnixHttpServer(
         settings.control_socket,
         control_app(close),

@@ -161,6 +161,9 @@ _MEANINGS = {
     "POST /v1/web/visits/check": "Those of these visits that are valid. Only berth-web's account may send it.",
     "GET /v1/health": "A sign that the controller answers, and its version.",
     "GET /v1/site": "The data that a client needs in order to reach sessions.",
+    "GET /v1/profiles": "The profiles that the caller can start: all versions of the site's, and the newest of the "
+    "caller's own.",
+    "GET /v1/sessions/{name}/services": "The services that the profile of the session's image declares.",
     "GET /v1/cluster": "Nodes, partitions and queue, as Slurm shows them to the caller; at most `refresh_s` old, or "
     "`stale`.",
     "GET /v1/doctor": "The controller's checks of itself and its environment.",

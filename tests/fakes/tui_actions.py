@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from broker.client.client import Client
+from broker.forms.start_form import ProfileChoice
 from broker.schema.volumes import SnapshotView
 from tests.fakes.command_line import command_line
 from tests.fakes.tui_app import TuiTest, run_tui
@@ -13,7 +14,6 @@ from tests.fakes.tui_feed import NOW, make_view
 from tui.action_runner import ActionRunner
 from tui.catalogue import Catalogue
 from tui.core.actions import ACTIONS
-from tui.core.start_form import ProfileChoice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PROVIDES: dict[str, Callable[[], object]] = {
     "btrfs-progs": lambda: shutil.which("mkfs.btrfs"),
+    "chromium": lambda: shutil.which("chromium"),
     "curl": lambda: shutil.which("curl"),
     "fuse-overlayfs": lambda: shutil.which("fuse-overlayfs"),
     "git": lambda: shutil.which("git"),

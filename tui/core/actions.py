@@ -5,10 +5,10 @@ It is pure: `tui.workers` sends the requests, and `tui.screens` shows forms and 
 
 from __future__ import annotations
 
-from tui.core import action_forms as forms
-from tui.core import allowed
+from broker.forms import action_forms as forms
+from broker.forms.start_form import new_session_form, start_command
+from broker.text import allowed
 from tui.core.session_action import CONNECT, FILES, JOB, LOOK, POLICY, Danger, RunMode, SessionAction
-from tui.core.start_form import new_session_form, start_command
 
 _JOB_ACTIONS = (
     SessionAction(

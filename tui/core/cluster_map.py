@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.format import format_duration, format_size, pluralize
-from broker.text.cluster import cluster_notes, format_memory, format_memory_use, queue_lines
+from broker.text.cluster import cluster_notes, describe_largest, format_memory_use, queue_lines
 from tui.core.signs import UNICODE, draw_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from broker.schema.cluster import ClusterView, GresView, LargestRequest, NodeView, PartitionView
+    from broker.schema.cluster import ClusterView, GresView, NodeView, PartitionView
 
 _MIB = 2**20
 _GPU, _SHARD = "gpu", "shard"
@@ -55,7 +55,7 @@ def _partition_lines(part: PartitionView, cells: int) -> Iterator[str]:
     used, total = format_size(usage.memory_used_mib * _MIB), format_size(usage.memory_mib * _MIB)
     yield _bar_line("memory", usage.memory_used_mib, usage.memory_mib, width, f"{used} of {total}")
     if part.largest is not None:
-        yield f"  {'starts now':<{_LABEL_CELLS}} at most {_describe_largest(part.largest)}, on one node"
+        yield f"  {'starts now':<{_LABEL_CELLS}} at most {describe_largest(part.largest)}, on one node"
 
 
 def _bar_line(label: str, used: int, total: int, width: int, numbers: str = "") -> str:
@@ -69,14 +69,6 @@ def _bar(used: int, total: int, width: int) -> str:
 def _gres_label(gres: GresView) -> str:
     name = {_GPU: "GPUs", _SHARD: "shards"}.get(gres.name, gres.name)
     return f"{name} ({gres.type})" if gres.type else name
-
-
-def _describe_largest(largest: LargestRequest) -> str:
-    """Return the largest request of each resource: each number stands for itself."""
-    gpus = [pluralize(largest.gpus, "GPU")] if largest.gpus or largest.shards else []
-    shards = [pluralize(largest.shards, "shard")] if largest.shards else []
-    memory = format_memory(largest.memory_mib)
-    return " or ".join([*gpus, *shards, pluralize(largest.cpus, "CPU"), memory])
 
 
 def _node_lines(nodes: Sequence[NodeView], sessions: Mapping[str, Sequence[str]], cells: int) -> Iterator[str]:

@@ -8,18 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.forms.start_form import resource_options
 from broker.text import question as text
 from broker.user_input import ProfileReference
 from tui.core.session_action import shell_line
-from tui.core.start_form import resource_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from broker.forms.form import Form
     from broker.schema.checks import CheckReport, CheckRequest
     from broker.schema.sessions import SessionView
     from broker.schema.volumes import RollbackRequest, SwitchRequest
-    from tui.core.forms import Form
     from tui.core.session_action import SessionAction
 
 

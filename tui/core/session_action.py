@@ -8,9 +8,9 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
+from broker.forms.form import YES, Form
 from broker.schema.states import LIVE
-from tui.core import allowed
-from tui.core.forms import YES, Form
+from broker.text import allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

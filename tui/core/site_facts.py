@@ -10,8 +10,8 @@ from broker.text.session import profile_owner
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from broker.forms.start_form import ProfileChoice
     from broker.schema.sessions import SessionView
-    from tui.core.start_form import ProfileChoice
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from broker.client.ide_links import LINKS
 from broker.errors import NotFoundError
 from broker.format import escape_controls, format_duration, format_size, format_time
+from broker.text.ide_links import LINKS
+from broker.text.timeline import timeline, timeline_scale
 from tui.core.cluster_map import cluster_lines
 from tui.core.queue_waits import find_waits, recently_submitted, wait_lines
-from tui.core.timeline import timeline, timeline_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

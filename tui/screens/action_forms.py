@@ -6,9 +6,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
-from tui.core.action_forms import clone_form, restore_form, switch_form
-from tui.core.free import free_notes
-from tui.core.start_form import describe_profile, new_session_form
+from broker.forms.action_forms import clone_form, restore_form, switch_form
+from broker.forms.free import free_notes
+from broker.forms.start_form import describe_profile, new_session_form
 from tui.screens.form_screen import FormScreen
 from tui.workers.profiles import read_profiles
 from tui.workers.threads import in_thread
@@ -16,12 +16,12 @@ from tui.workers.threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from broker.forms.form import Form
+    from broker.forms.start_form import ProfileChoice
     from broker.schema.cluster import ClusterView
     from broker.schema.sessions import SessionView
     from tui.app import BerthApp
-    from tui.core.forms import Form
     from tui.core.session_action import SessionAction
-    from tui.core.start_form import ProfileChoice
     from tui.workers.requests import RequestWorker
 
 _WITH_RESOURCES = frozenset({"new", "resize"})

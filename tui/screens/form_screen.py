@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
-    from tui.core.forms import Field, Form
+    from broker.forms.form import Field, Form
 
 HINT = "Enter sends  Esc cancels  Tab next field  F2 copies the command"
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
+from broker.forms.form import YES
+from broker.forms.start_form import resource_options, start_request
 from broker.schema.sessions import ConnectPolicy, RenameRequest, StartRequest
 from broker.schema.states import STARTABLE
 from broker.schema.volumes import CloneRequest, RestoreRequest, SnapshotRequest
 from broker.user_input import DEFAULT, ProfileReference
 from tui.core.confirmation import rollback_request, switch_request
-from tui.core.forms import YES
-from tui.core.start_form import resource_options, start_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.client.client import Client
+    from broker.forms.form import Form
     from broker.schema.sessions import PresentJob, SessionView
-    from tui.core.forms import Form
 
 
 def _new(client: Client, _name: str, form: Form) -> SessionView:

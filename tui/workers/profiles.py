@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-from tui.core.start_form import parse_profile_list
+from broker.forms.start_form import parse_profile_list
 from tui.program import berth_program
 
 if TYPE_CHECKING:
-    from tui.core.start_form import ProfileChoice
+    from broker.forms.start_form import ProfileChoice
 
 PROFILES_TIMEOUT_S = 30.0
 """Seconds for `berth profile list`, which reads the stores on the shared file system."""

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.client.client import Client
+    from broker.forms.form import Form
     from broker.schema.checks import CheckReport, CheckRequest
     from broker.schema.sessions import PresentJob, SessionView
-    from tui.core.forms import Form
 
 _Result = TypeVar("_Result")
 

@@ -30,8 +30,8 @@ def cluster(invocation: Invocation, *, all_nodes: bool) -> None:
 
     Berth queries Slurm at most every 30 seconds for all users, unless the site sets another time.
     """
-    from broker.cli.cluster_text import largest_table, node_table, partition_table
     from broker.text.cluster import cluster_notes, queue_lines
+    from broker.text.cluster_tables import largest_table, node_table, partition_table
 
     view = invocation.client.cluster()
     if invocation.json:

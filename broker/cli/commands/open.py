@@ -16,8 +16,8 @@ from broker.cli import output
 from broker.cli.browser import has_display, open_address
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.client.ide_links import LINKS
 from broker.errors import BerthError, InvalidInputError
+from broker.text.ide_links import LINKS
 
 if TYPE_CHECKING:
     from broker.schema.site import SiteView

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.environments import Environments
     from broker.controller.sessions.extend import ExtendService
     from broker.controller.sessions.lifecycle import Sessions
+    from broker.controller.sessions.offers import Offers
     from broker.controller.sessions.policies import Policies
     from broker.controller.sessions.rename import RenameService
     from broker.controller.sessions.request_checks import RequestChecks
@@ -79,6 +80,7 @@ class Services:
     snapshots: Snapshots
     deleted: DeletedSessions
     environments: Environments
+    offers: Offers
     request_checks: RequestChecks
     keys: AuthorizedKeys
     logins: LoginPolicy

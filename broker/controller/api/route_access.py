@@ -9,6 +9,7 @@ DELEGATED = frozenset(
     {
         ("GET", "/v1/site"),
         ("GET", "/v1/cluster"),
+        ("GET", "/v1/profiles"),
         ("GET", "/v1/sessions"),
         ("GET", "/v1/sessions/watch"),
         ("GET", "/v1/sessions/{name}"),
@@ -17,6 +18,7 @@ DELEGATED = frozenset(
         ("GET", "/v1/sessions/{name}/events"),
         ("GET", "/v1/sessions/{name}/connections"),
         ("GET", "/v1/sessions/{name}/snapshots"),
+        ("GET", "/v1/sessions/{name}/services"),
         ("GET", "/v1/events"),
         ("GET", "/v1/keys"),
         ("POST", "/v1/sessions/{name}/check"),

@@ -30,6 +30,7 @@ from broker.schema.sessions import (
     StopTime,
 )
 from broker.schema.site import EventList, LogText
+from broker.schema.web import SessionServices
 
 MAX_WAIT_S = 300.0
 
@@ -93,6 +94,10 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.get("/v1/sessions/{name}/jobs")
     async def list_jobs(who: Who, name: SessionName) -> JobList:
         return JobList(jobs=await sessions.jobs(who.user, name))
+
+    @app.get("/v1/sessions/{name}/services")
+    async def list_services(who: Who, name: SessionName) -> SessionServices:
+        return await services.offers.services(who.user, name)
 
     @app.patch("/v1/sessions/{name}/connecting")
     async def set_connecting(who: Who, name: SessionName, policy: ConnectPolicy) -> SessionView:

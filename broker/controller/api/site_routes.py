@@ -8,6 +8,7 @@ from broker import __version__
 from broker.controller.api.dependencies import Services, Who, require_operator
 from broker.schema.cluster import ClusterView
 from broker.schema.site import DoctorReport, RebuildReport, SiteView
+from broker.schema.web import ProfileList
 
 
 def add_site_routes(app: FastAPI, services: Services) -> None:
@@ -22,6 +23,10 @@ def add_site_routes(app: FastAPI, services: Services) -> None:
     @app.get("/v1/cluster")
     async def cluster(who: Who) -> ClusterView:
         return await services.cluster.view(who.user)
+
+    @app.get("/v1/profiles")
+    async def profiles(who: Who) -> ProfileList:
+        return await services.offers.profiles(who.user)
 
     @app.get("/v1/doctor")
     async def doctor(who: Who) -> DoctorReport:

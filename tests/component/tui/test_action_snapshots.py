@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.client.client import Client
+from broker.forms.start_form import ProfileChoice
 from broker.schema.checks import CheckReport, StartEstimate, SwitchPreview
 from broker.schema.connections import ConnectionView
 from broker.schema.sessions import JobView, Persistence
@@ -27,7 +28,6 @@ from tests.fakes.tui_feed import NOW, make_view
 from tui.action_runner import ActionRunner
 from tui.catalogue import Catalogue
 from tui.core.actions import ACTIONS
-from tui.core.start_form import ProfileChoice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.forms.start_form import ProfileChoice
 from broker.schema.states import SessionState
 from tests.fakes.tui_app import TuiTest, run_tui
 from tests.fakes.tui_feed import NOW, DrivenFeed, make_view
 from tui.catalogue import Catalogue
 from tui.core.actions import ACTIONS, find_action
 from tui.core.settings import TuiSettings, load_settings
-from tui.core.start_form import ProfileChoice
 from tui.screens.small import TOO_SMALL
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.forms.start_form import ProfileChoice
 from tests.component.tui.screen_pictures import SIZES, assert_contrast, assert_no_picture_is_left_over, compare_picture
 from tests.fakes.tui_app import TuiTest, run_tui
 from tests.fakes.tui_feed import NOW, make_view
 from tui.catalogue import Catalogue
 from tui.core.actions import find_action
-from tui.core.start_form import ProfileChoice
 
 if TYPE_CHECKING:
     from tui.core.settings import TuiSettings

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from broker.client.ide_links import LINKS
+from broker.text.ide_links import LINKS
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import ScriptedController, view
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from broker.client.ide_links import LINKS
+from broker.text.ide_links import LINKS
 from profiles.errors import ProfileError
 from profiles.recipe.service import (
     MAX_SERVICES,

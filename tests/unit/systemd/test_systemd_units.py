@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.config.settings import Config, GatewayConfig, SlurmSettings, WebSettings
+from broker.config.settings import Config, GatewayConfig, SlurmSettings
+from broker.config.web_settings import WebSettings
 from broker.gateway.settings import GatewaySettings
 from broker.launcher.child import CHILD_BYTES
 from broker.launcher.server import _arguments

@@ -12,15 +12,15 @@ from broker.cli.command_table import COMMANDS
 from broker.cli.context import Invocation
 from broker.client.client import Client
 from broker.client.records import JsonRecord
+from broker.forms.action_forms import restore_form
+from broker.forms.form import InvalidFormError
 from broker.schema.checks import CheckReport
 from broker.schema.operations import OPERATIONS
 from broker.schema.sessions import SessionState
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, ready, view
 from tui.catalogue import Catalogue
-from tui.core.action_forms import restore_form
 from tui.core.actions import ACTIONS, OTHER_COMMANDS, find_action
-from tui.core.forms import InvalidFormError
 from tui.core.session_action import Danger, RunMode, needs_confirmation, refusal
 from tui.workers.calls import FORM_CALLS, PLAIN_CALLS, send
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from broker.forms.form import Form
     from broker.schema.sessions import SessionView
-    from tui.core.forms import Form
     from tui.core.session_action import SessionAction
 
 FILLED: dict[str, list[dict[str, str]]] = {

@@ -11,17 +11,17 @@ from broker.schema.connections import ConnectionList
 from broker.schema.sessions import JobView, Persistence, SessionState
 from broker.schema.site import EventView
 from broker.schema.volumes import SizeLine, SizeReport, SnapshotView
+from broker.text.timeline import timeline, timeline_scale
 from tests.fakes.controller import CREATED, operation, ready, view
 from tui.core.actions import ACTIONS, find_action
 from tui.core.confirmation import CHECKED_ACTIONS, confirmation, snapshot_deletion
 from tui.core.outcome import describe_result, failed_operation, is_complete
 from tui.core.session_action import Danger
 from tui.core.snapshot_tree import find_origins, snapshot_sizes, snapshot_tree, tree_lines
-from tui.core.timeline import timeline, timeline_scale
 from tui.core.views import connections_text, events_text, history, links_text, safe_lines
 
 if TYPE_CHECKING:
-    from tui.core.forms import Form
+    from broker.forms.form import Form
     from tui.core.session_action import SessionAction
 
 NOW = CREATED + 7200

@@ -12,9 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.client.client import Client
-from tests.fakes.command_line import command_line, run
-from tests.fakes.controller import ScriptedController, view
-from tui.core.action_forms import (
+from broker.forms.action_forms import (
     clone_form,
     commit_form,
     diff_form,
@@ -28,8 +26,8 @@ from tui.core.action_forms import (
     stop_time_form,
     switch_form,
 )
-from tui.core.forms import Form, InvalidFormError
-from tui.core.start_form import (
+from broker.forms.form import Form, InvalidFormError
+from broker.forms.start_form import (
     ProfileChoice,
     describe_profile,
     new_session_form,
@@ -38,6 +36,8 @@ from tui.core.start_form import (
     start_command,
     start_request,
 )
+from tests.fakes.command_line import command_line, run
+from tests.fakes.controller import ScriptedController, view
 from tui.workers.calls import FORM_CALLS, send
 
 if TYPE_CHECKING:

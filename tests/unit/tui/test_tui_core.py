@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.client.records import parse_record
+from broker.forms.start_form import ProfileChoice
 from tests.fakes.tui_feed import NOW, make_view
 from tui.ascii_filter import to_ascii
 from tui.core import cells
@@ -21,7 +22,6 @@ from tui.core.session_list import ListState
 from tui.core.settings import TuiSettings, load_settings, save_settings
 from tui.core.signs import ASCII, UNICODE, draw_bar, takes_unicode
 from tui.core.site_facts import SiteFacts, newest_versions
-from tui.core.start_form import ProfileChoice
 from tui.core.summary import chosen_line, describe_session, title_line
 
 if TYPE_CHECKING:

@@ -57,6 +57,7 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         snapshots=core.snapshots,
         deleted=core.deleted,
         environments=core.environments,
+        offers=core.offers,
         request_checks=core.request_checks,
         keys=core.keys,
         logins=core.logins,

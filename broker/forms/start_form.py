@@ -11,6 +11,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.forms.form import Field, Form
 from broker.user_input import (
     ProfileReference,
     default_options,
@@ -20,7 +21,6 @@ from broker.user_input import (
     parse_profile_reference,
     parse_session_options,
 )
-from tui.core.forms import Field, Form
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -83,10 +83,13 @@ def describe_profile(profiles: Sequence[ProfileChoice], text: str) -> str:
     return ""
 
 
-def new_session_form(profiles: Sequence[ProfileChoice] | None = None, taken: Collection[str] = ()) -> Form:
+def new_session_form(
+    profiles: Sequence[ProfileChoice] | None = None, taken: Collection[str] = (), *, persistence: bool = True
+) -> Form:
     """Return the form for a new session.
 
-    Names of existing sessions, `taken`, are refused in place, and with `profiles` also other profiles.
+    Names of existing sessions, `taken`, are refused in place, and with `profiles` also other profiles. Without
+    `persistence`, the form has no fields of what is kept: a browser may not choose that.
     """
 
     def parse_free_name(text: str) -> str:
@@ -96,7 +99,8 @@ def new_session_form(profiles: Sequence[ProfileChoice] | None = None, taken: Col
 
     profile = profile_field(profiles, required=True, help="what the session contains; without a version, the newest")
     name = Field(id="name", title="Name", parse=parse_free_name, required=True, example="dev")
-    return Form("New session", (name, profile, *resource_fields(), *persistence_fields()), rule=_contradictions)
+    kept = persistence_fields() if persistence else ()
+    return Form("New session", (name, profile, *resource_fields(), *kept), rule=_contradictions)
 
 
 def profile_field(
@@ -176,7 +180,7 @@ def start_request(form: Form, variables: Mapping[str, str]) -> StartRequest:
     values = form.values()
     profile = values["profile"]
     assert isinstance(profile, ProfileReference)
-    persistence = parse_persistence(_words(values["keep"]), _words(values["fresh"]))
+    persistence = parse_persistence(_words(values.get("keep")), _words(values.get("fresh")))
     return StartRequest(
         profile=profile.name,
         version=profile.version,
@@ -189,7 +193,7 @@ def start_request(form: Form, variables: Mapping[str, str]) -> StartRequest:
 def start_command(form: Form) -> list[str]:
     """Return the `berth start` line that makes the same request as a valid form."""
     values = form.values()
-    kept = [word for side in ("keep", "fresh") for path in _words(values[side]) for word in (f"--{side}", path)]
+    kept = [word for side in ("keep", "fresh") for path in _words(values.get(side)) for word in (f"--{side}", path)]
     return ["berth", "start", str(values["name"]), "--profile", str(values["profile"]), *kept, *resource_options(form)]
 
 
@@ -242,7 +246,7 @@ def _parse_kept_list(text: str) -> list[str]:
 
 def _contradictions(values: Mapping[str, object]) -> dict[str, str]:
     try:
-        parse_persistence(_words(values["keep"]), _words(values["fresh"]))
+        parse_persistence(_words(values.get("keep")), _words(values.get("fresh")))
     except ValueError as error:
         return {"fresh": str(error)}
     try:

@@ -6,6 +6,8 @@ import shlex
 from functools import partial
 from typing import TYPE_CHECKING
 
+from broker.forms.form import NO, YES, Field, Form, choice, yes_or_no
+from broker.forms.start_form import profile_field, resource_fields, resource_options
 from broker.names import MAX_CONNECT_WAIT_S, MAX_EXTENSION_S
 from broker.user_input import (
     DEFAULT,
@@ -18,13 +20,11 @@ from broker.user_input import (
     parse_profile_reference,
     parse_snapshot,
 )
-from tui.core.forms import NO, YES, Field, Form, choice, yes_or_no
-from tui.core.start_form import profile_field, resource_fields, resource_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tui.core.start_form import ProfileChoice
+    from broker.forms.start_form import ProfileChoice
 
 
 def stop_time_form() -> Form:

@@ -1,0 +1,59 @@
+"""Lists to choose from: profiles for new sessions, and services of a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.sessions import access
+from broker.errors import BerthError
+from broker.schema.permissions import Permission
+from broker.schema.web import ProfileList, ProfileView, SessionServices, SessionServiceView
+
+if TYPE_CHECKING:
+    from broker.controller.images import ImageFinder
+    from broker.controller.registry.async_registry import AsyncRegistry
+
+
+class Offers:
+    """Lists for the portal. The command line reads profiles and services itself, as the user."""
+
+    def __init__(self, *, registry: AsyncRegistry, images: ImageFinder) -> None:
+        self._registry = registry
+        self._images = images
+
+    async def profiles(self, user: str) -> ProfileList:
+        """Return the profiles that the user can start: all versions of the site's, and the newest of the user's own."""
+        images = await self._images.listed(user)
+        newest = {(owner, image.name): image for owner, image in images}
+        return ProfileList(
+            profiles=[
+                ProfileView(
+                    name=image.name,
+                    version=image.version,
+                    owner=owner,
+                    description=image.profile.description,
+                    newest=newest[owner, image.name] is image,
+                )
+                for owner, image in images
+            ]
+        )
+
+    async def services(self, user: str, name: str) -> SessionServices:
+        """Return the services that the profile of the session's image declares.
+
+        NotFoundError without the session; RefusedError without its image.
+        """
+        session = await access.resolve_own(self._registry, user, name, Permission.SEE)
+        try:
+            image = await self._images.required(session.owner, *session.image.values())
+        except LauncherError as error:
+            raise BerthError(
+                f"Berth could not read the profile of {name}: {error.message}", hint="try again in a moment"
+            ) from error
+        return SessionServices(
+            services=[
+                SessionServiceView(name=each.name, title=each.title, description=each.description, icon=each.icon)
+                for each in image.profile.services
+            ]
+        )

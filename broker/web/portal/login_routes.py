@@ -1,0 +1,129 @@
+"""Logging in by a link or its code, logging out, and the way from the portal to the origin of a service."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from pydantic import ValidationError
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from broker.errors import BerthError, InvalidInputError, LoggedOutError, RefusedError
+from broker.schema.web import DelegationRequest
+from broker.web.portal.addresses import check_service_host, is_local_path, local_path
+from broker.web.portal.login_cookie import clear_login, read_login, set_login
+from broker.web.portal.portal_context import context_of, redirect, user_calls
+from broker.web.portal.protection import read_form
+from broker.web.portal.templates import render
+from broker.web.portal.user_calls import UserCalls
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from broker.schema.web import DelegationAnswer, Target
+
+ADDRESS_HEADER = "X-Berth-Address"
+"""The browser's address, from HAProxy."""
+MAX_BROWSER_CHARS = 200
+_NOT_SHOWN = re.compile(r"[^\x20-\x7e]+")
+_ENTRY = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LOGGED_OUT = {
+    "yes": "This browser is logged out.",
+    "later": "This browser is logged out. Open pages of services are closed within a minute.",
+}
+
+
+async def show_login(request: Request) -> Response:
+    """Show the form for a code. A script sends the secret of a link, which is in the fragment, with the same form."""
+    next_path = local_path(request.query_params.get("next", "/"))
+    notice = _LOGGED_OUT.get(request.query_params.get("out", ""), "")
+    return _login_page(next_path, notice=notice, logged_in=bool(read_login(request)))
+
+
+async def log_in(request: Request) -> Response:
+    """Exchange the proof for a delegation, and lead the browser to the page or service that it wanted."""
+    form = await read_form(request)
+    next_path = local_path(form.get("next", "/"))
+    try:
+        delegation = await context_of(request).controller.delegate(_delegation_request(request, form.get("proof", "")))
+    except BerthError as error:
+        return _login_page(next_path, error=error, status=error.status)
+    response = redirect(await _address_after_login(request, delegation, next_path))
+    set_login(response, delegation)
+    return response
+
+
+def _delegation_request(request: Request, proof: str) -> DelegationRequest:
+    browser = _NOT_SHOWN.sub("?", request.headers.get("user-agent", ""))[:MAX_BROWSER_CHARS]
+    try:
+        address = str(ipaddress.ip_address(request.headers.get(ADDRESS_HEADER, "").partition("%")[0]))
+    except ValueError:
+        address = ""
+    try:
+        return DelegationRequest(proof="".join(proof.split()), browser=browser, address=address)
+    except ValidationError as error:
+        raise InvalidInputError(
+            "this is not a code", hint="a code has ten letters and digits; `berth portal` prints one"
+        ) from error
+
+
+async def _address_after_login(request: Request, delegation: DelegationAnswer, next_path: str) -> str:
+    """Return the address of the link's service, or the page that the browser wanted."""
+    if delegation.target is None:
+        return next_path
+    context = context_of(request)
+    try:
+        return await _service_url(request, UserCalls(context.controller, delegation.secret), delegation.target)
+    except BerthError:  # the session's page says why
+        return f"/sessions/{delegation.target.session}"
+
+
+async def _service_url(request: Request, calls: UserCalls, target: Target) -> str:
+    view = await calls.session(target.session)
+    origins = context_of(request).origins
+    return origins.url(origins.service_host(target.service, view.name, view.id, view.owner)) + "/"
+
+
+def _login_page(
+    next_path: str, *, notice: str = "", error: BerthError | None = None, status: int = 200, logged_in: bool = False
+) -> HTMLResponse:
+    page = render("login.html", next=next_path, notice=notice, error=error, logged_in=logged_in)
+    return HTMLResponse(page, status_code=status)
+
+
+async def log_out(request: Request) -> Response:
+    """End this browser's delegation."""
+    closed = True
+    if read_login(request):
+        with contextlib.suppress(LoggedOutError):
+            closed = (await user_calls(request).log_out()).closed
+    response = redirect(f"/login?out={'yes' if closed else 'later'}")
+    clear_login(response)
+    return response
+
+
+async def open_service(request: Request) -> Response:
+    """Lead a browser from the origin of a service, where it has no grant, back there with a code for one use."""
+    if request.headers.get("sec-fetch-dest", "document") != "document":
+        raise RefusedError("a service is opened by a page of its own, not inside another one")
+    context, query = context_of(request), request.query_params
+    host, path, entry = query.get("host", ""), query.get("path", "/"), query.get("entry", "")
+    check_service_host(context.origins, host)
+    if not is_local_path(path) or not _ENTRY.fullmatch(entry):
+        raise InvalidInputError("the address is incomplete", hint="open the service from the page of its session")
+    visit = await user_calls(request).visit(host)
+    code = context.entrances.admit(visit, entry)
+    return redirect(f"{context.origins.url(visit.host)}/.berth/enter?{urlencode({'code': code, 'path': path})}")
+
+
+LOGIN_ROUTES = [
+    Route("/login", show_login, methods=["GET"]),
+    Route("/login", log_in, methods=["POST"]),
+    Route("/logout", log_out, methods=["POST"]),
+    Route("/open", open_service, methods=["GET"]),
+]

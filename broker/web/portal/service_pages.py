@@ -1,0 +1,62 @@
+"""Pages at the origins of services, while a service starts and when it cannot be shown.
+
+They use the style sheet of the portal. They reload by themselves without a script.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.responses import HTMLResponse
+
+from broker.web.portal.templates import render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from broker.errors import BerthError
+    from broker.origins import Origins
+    from broker.schema.web import VisitAnswer
+
+RELOAD_S = 2
+
+
+class PortalServicePages:
+    """Makes the pages; see ServicePages. The caller sets status and caching."""
+
+    def __init__(self, origins: Origins) -> None:
+        self._portal_url = origins.portal_url
+        self._headers = {
+            "Content-Security-Policy": f"default-src 'none'; style-src {origins.portal_url}; "
+            f"img-src {origins.portal_url}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff",
+        }
+
+    def starting(self, visit: VisitAnswer, lines: Sequence[str]) -> HTMLResponse:
+        """Return the page of a service that starts, with its last lines."""
+        page = self._page(visit, f"{visit.service} is starting", "this page opens it as soon as it is ready", "", lines)
+        # A header, and no element: with the element, screen readers could not follow a longer page (WCAG 2.2, F41).
+        page.headers["Refresh"] = str(RELOAD_S)
+        return page
+
+    def unavailable(self, visit: VisitAnswer, error: BerthError, lines: Sequence[str]) -> HTMLResponse:
+        """Return the page of a service that did not start, or whose session does not run."""
+        return self._page(visit, f"{visit.service} is not open", error.message, error.hint, lines)
+
+    def refused(self, error: BerthError) -> HTMLResponse:
+        """Return the page for a browser that may not enter."""
+        return self._page(None, "This service is not open", error.message, error.hint, ())
+
+    def _page(
+        self, visit: VisitAnswer | None, title: str, message: str, hint: str, lines: Sequence[str]
+    ) -> HTMLResponse:
+        page = render(
+            "service.html",
+            title=title,
+            message=message,
+            hint=hint,
+            lines=lines,
+            session=None if visit is None else visit.session,
+            portal_url=self._portal_url,
+        )
+        return HTMLResponse(page, headers=self._headers)

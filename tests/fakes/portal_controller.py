@@ -1,0 +1,186 @@
+"""A controller for the portal that answers from memory: sessions of alice, and refusals that a test scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+
+from broker.errors import BerthError, LoggedOutError, NotFoundError
+from broker.schema.sessions import SessionState, SessionView
+from broker.web.controller_client import WebControllerClient
+from tests.fakes.cluster import cluster_view
+from tests.fakes.controller import view
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+SECRET = "s" * 43
+BROWSER_ID = "0" * 26
+SESSION_ID = "01" + "a" * 24
+
+
+class FakePortalController(WebControllerClient):
+    """Answers the portal's calls. `failures` maps method and path to errors; `calls` has what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/nonexistent"))
+        self.sessions: dict[str, SessionView] = {}
+        self.calls: list[tuple[str, str, dict[str, Any]]] = []
+        self.failures: dict[tuple[str, str], BerthError] = {}
+        self.answers: dict[tuple[str, str], dict[str, Any]] = {}
+        """Answers in place of the usual ones."""
+        self.delegations = {SECRET}
+        self.target: dict[str, str] | None = None
+        self.closed = True
+        self.events: asyncio.Queue[bytes] = asyncio.Queue()
+        """What a watch sends; an empty text ends it."""
+        self.streams = 0
+
+    def add(self, name: str, state: SessionState = SessionState.READY, **values: object) -> SessionView:
+        """Add a session; a ready one has an endpoint."""
+        if state is SessionState.READY:
+            values = {
+                "endpoint": {"node": "c1", "port": 2222, "fingerprint": "SHA256:x"},
+                "job_id": 7,
+                "generation": "2.0",
+            } | values
+        self.sessions[name] = view(name, state, **({"id": SESSION_ID} | values))
+        return self.sessions[name]
+
+    async def call(
+        self, method: str, path: str, answer: type[_Answer], body: BaseModel | None = None, *, delegation: str = ""
+    ) -> _Answer:
+        sent = {} if body is None else body.model_dump(mode="json", exclude_defaults=True)
+        self.calls.append((method, path, sent))
+        if path != "/v1/web/delegations" and delegation not in self.delegations:
+            raise LoggedOutError("this browser is not logged in", hint="`berth portal` prints a link that logs it in")
+        if failure := self.failures.get((method, path)):
+            raise failure
+        record = self.answers.get((method, path)) or self._answer(method, path, sent, delegation)
+        return answer.model_validate_json(json.dumps(record))
+
+    def sent(self, method: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return paths and bodies of the calls with this method."""
+        return [(path, body) for called, path, body in self.calls if called == method]
+
+    def _answer(self, method: str, path: str, body: dict[str, Any], delegation: str) -> dict[str, Any]:
+        if found := re.fullmatch(r"/v1/sessions/([a-z0-9-]+)(?:/([a-z]+))?(?:\?.*)?", path):
+            return self._session_answer(method, found[1], found[2] or "", body)
+        if method == "DELETE":
+            if path == "/v1/web/delegation":
+                self.delegations.discard(delegation)
+            return {"ended": [_BROWSER], "closed": self.closed}
+        sessions = [each.model_dump(mode="json") for each in self.sessions.values()]
+        login = {"id": BROWSER_ID, "secret": SECRET, "user": "alice", "expires_at": 4e9, "target": self.target}
+        answers: dict[str, dict[str, Any]] = {
+            "/v1/sessions": {"sessions": sessions},
+            "/v1/site": _SITE,
+            "/v1/cluster": cluster_view().model_dump(mode="json"),
+            "/v1/profiles": {"profiles": _PROFILES},
+            "/v1/keys": {"keys": [_KEY]},
+            "/v1/web/browsers": {"browsers": [_BROWSER]},
+            "/v1/web/delegations": login,
+            "/v1/web/visits": _VISIT | {"host": body.get("host")},
+        }
+        return answers[path]
+
+    def _session_answer(self, method: str, name: str, part: str, body: dict[str, Any]) -> dict[str, Any]:
+        if method == "POST" and part == "start" and name not in self.sessions:
+            self.add(name, SessionState.QUEUED)
+        if name not in self.sessions:
+            raise NotFoundError(f"you have no session {name}", hint="`berth list` shows your sessions")
+        record = self.sessions[name].model_dump(mode="json")
+        if method == "POST":
+            preview = _PREVIEW if "switch" in body else None
+            return {"session": record, "ends_job": True, "switch": preview} if part == "check" else record
+        return {
+            "": record,
+            "services": {"services": _SERVICES},
+            "snapshots": {"snapshots": _SNAPSHOTS},
+            "jobs": {"jobs": _JOBS},
+            "events": {"events": [{"at": 1.79e9, "actor": "alice", "session": name, "action": "start"}]},
+            "connections": {"connections": []},
+            "log": {"text": "12:00:00 berth: job 7 begins\n"},
+        }[part]
+
+    @asynccontextmanager
+    async def stream(self, path: str, *, delegation: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        if delegation not in self.delegations:
+            raise LoggedOutError("this browser is not logged in")
+        if failure := self.failures.get(("GET", path)):
+            raise failure
+        self.streams += 1
+        try:
+            yield self._chunks()
+        finally:
+            self.streams -= 1
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while chunk := await self.events.get():
+            yield chunk
+
+
+_SITE = {
+    "user": "alice",
+    "domain": "berth",
+    "gateway_host": "gateway",
+    "gateway_port": 2222,
+    "login_host": "login",
+    "ca_public_keys": [],
+    "mode": "site",
+}
+_PROFILES = [
+    {"name": "base", "version": "2", "owner": "site", "description": "A small Debian system", "newest": True},
+    {"name": "base", "version": "1", "owner": "site", "description": "A small Debian system", "newest": False},
+    {"name": "triton-xpu", "version": "3", "owner": "site", "description": "Triton for Intel GPUs", "newest": True},
+]
+_SERVICES = [
+    {"name": "terminal", "title": "Terminal", "description": "A shell that stays", "icon": "terminal"},
+    {"name": "jupyter", "title": "JupyterLab", "description": "Notebooks", "icon": "notebook"},
+]
+_KEY = {"fingerprint": "SHA256:abc", "algorithm": "ssh-ed25519", "comment": "alice@laptop", "source": "berth"}
+_BROWSER = {
+    "id": BROWSER_ID,
+    "browser": "Mozilla/5.0 (X11; Linux x86_64) Firefox/148.0",
+    "address": "192.0.2.7",
+    "created_at": 1.79e9,
+    "used_at": 1.79e9,
+    "expires_at": 1.79e9 + 43200,
+}
+_VISIT = {
+    "id": BROWSER_ID,
+    "secret": "v" * 43,
+    "delegation_id": BROWSER_ID,
+    "user": "alice",
+    "owner": "alice",
+    "session_id": SESSION_ID,
+    "session": "dev",
+    "service": "jupyter",
+    "expires_at": 4e9,
+}
+_SNAPSHOTS = [
+    {"number": 1, "label": "clean", "at": 1.79e9, "consistency": "stopped", "profile": "base", "version": "1"},
+    {"number": 2, "reason": "before a rollback", "automatic": True, "at": 1.79e9, "consistency": "frozen", "pause": 0.2}
+    | {"profile": "base", "version": "1"},
+]
+_JOBS = [
+    {"submission": 2, "job_id": 7, "node": "c1", "gpus": 1, "asked_at": 1.79e9 + 9000, "started_at": 1.79e9 + 9100},
+    {"submission": 1, "job_id": 3, "node": "c2", "gpus": 1, "asked_at": 1.79e9, "started_at": 1.79e9 + 600}
+    | {"ended_at": 1.79e9 + 8000, "outcome": "TIMEOUT"},
+]
+_PREVIEW = {
+    "profile": "triton-xpu",
+    "version": "3",
+    "description": "Triton for Intel GPUs",
+    "options": ["--gres=gpu:1"],
+    "present_options": ["--mem=4G"],
+    "persistence": {},
+}

@@ -1,0 +1,153 @@
+"""Logging in by link and by code, logging out, and the way to the origins of services."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+
+from broker.errors import ConflictError, NotFoundError, RefusedError, TooManyError
+from tests.fakes.portal_controller import SECRET
+
+if TYPE_CHECKING:
+    from tests.fakes.portal_browser import PortalBrowser
+
+HOST = "jupyter--dev--alice.apps.example.org"
+ENTRY_COOKIE = "entry-of-the-browser"
+ENTRY = sha256(ENTRY_COOKIE.encode()).hexdigest()
+
+
+def test_login_page_asks_for_code_and_loads_script(browser: PortalBrowser) -> None:
+    browser.cookie = ""
+    text = browser.get("/login?next=/start").text
+    assert '<input type="hidden" name="next" value="/start">' in text
+    assert '<label for="proof">Code</label>' in text
+    assert '<script src="/static/login.js" defer></script>' in text
+    assert "data-logged-in" not in text
+
+
+def test_link_does_not_replace_another_login_without_a_click(browser: PortalBrowser) -> None:
+    assert "data-logged-in" in browser.get("/login").text
+
+
+@pytest.mark.parametrize("typed", ["ABCDE-FGHJK", " abcde fghjk ", "s" * 43])
+def test_proof_is_exchanged_for_cookie_of_portal_alone(browser: PortalBrowser, typed: str) -> None:
+    browser.cookie = ""
+    answer = browser.post("/login", {"proof": typed})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    name, _, rest = answer.headers["set-cookie"].partition("=")
+    value, *attributes = rest.split("; ")
+    assert (name, value) == ("__Host-Http-berth-portal", SECRET)
+    assert {"HttpOnly", "Secure", "Path=/", "SameSite=lax"} <= set(attributes)
+    assert not any(each.startswith("Domain") for each in attributes)
+    assert browser.controller.sent("POST")[0][1]["proof"] == "".join(typed.split())
+
+
+def test_controller_hears_browser_and_address(browser: PortalBrowser) -> None:
+    origin = {"Origin": "https://portal.apps.example.org", "User-Agent": "Fire\tfox " + "x" * 300}
+    browser.post("/login", {"proof": "ABCDE-FGHJK"}, origin | {"X-Berth-Address": "2001:db8::7"})
+    browser.post("/login", {"proof": "ABCDE-FGHJK"}, origin | {"X-Berth-Address": "<script>"})
+    first, second = (body for _, body in browser.controller.sent("POST"))
+    assert first["address"] == "2001:db8::7"
+    assert first["browser"].startswith("Fire?fox ")
+    assert len(first["browser"]) == 200
+    assert "address" not in second
+
+
+@pytest.mark.parametrize("proof", ["", "short", "x" * 65, "<script>alert(1)</script>", "ABCDE/FGHJK"])
+def test_invalid_code_is_refused_in_place(browser: PortalBrowser, proof: str) -> None:
+    answer = browser.post("/login", {"proof": proof, "next": "/start"})
+    assert answer.status_code == 422
+    assert "This is not a code" in answer.text
+    assert 'name="next" value="/start"' in answer.text
+    assert "<script>alert" not in answer.text
+    assert not browser.controller.calls
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(RefusedError("this link was used", hint="`berth portal` prints another"), 403), (TooManyError("too many"), 429)],
+)
+def test_refused_code_is_shown_with_hint(browser: PortalBrowser, failure: RefusedError, status: int) -> None:
+    browser.controller.failures[("POST", "/v1/web/delegations")] = failure
+    answer = browser.post("/login", {"proof": "ABCDE-FGHJK"})
+    assert answer.status_code == status
+    assert failure.message.capitalize() in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+def test_link_with_target_leads_to_service(browser: PortalBrowser) -> None:
+    browser.controller.target = {"session": "dev", "service": "jupyter"}
+    assert browser.post("/login", {"proof": "s" * 43}).headers["location"] == f"https://{HOST}/"
+
+
+def test_link_with_target_that_is_gone_leads_to_its_page(browser: PortalBrowser) -> None:
+    browser.controller.target = {"session": "gone", "service": "jupyter"}
+    answer = browser.post("/login", {"proof": "s" * 43})
+    assert answer.headers["location"] == "/sessions/gone"
+    assert SECRET in answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize(("closed", "text"), [(True, "logged out.</p>"), (False, "closed within a minute")])
+def test_logout_ends_delegation_and_cookie(browser: PortalBrowser, closed: bool, text: str) -> None:
+    browser.controller.closed = closed
+    answer = browser.post("/logout")
+    assert browser.controller.sent("DELETE") == [("/v1/web/delegation", {})]
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+    browser.cookie = ""
+    assert text in browser.get(answer.headers["location"]).text
+
+
+@pytest.mark.parametrize("cookie", ["", "__Host-Http-berth-portal=ended-12345"])
+def test_logout_without_login_is_no_error(browser: PortalBrowser, cookie: str) -> None:
+    browser.cookie = cookie
+    assert browser.post("/logout").headers["location"] == "/login?out=yes"
+
+
+def test_open_leads_back_to_service_with_code_for_this_browser(browser: PortalBrowser) -> None:
+    path = "/lab?x=1&y=/a"
+    answer = browser.get(f"/open?host={HOST}&path={quote(path, safe='')}&entry={ENTRY}")
+    assert answer.status_code == 303
+    address = urlsplit(answer.headers["location"])
+    assert (address.scheme, address.netloc, address.path) == ("https", HOST, "/.berth/enter")
+    fields = parse_qs(address.query)
+    assert fields["path"] == [path]
+    assert browser.controller.sent("POST") == [("/v1/web/visits", {"host": HOST})]
+    visit = browser.entrances.enter(HOST, fields["code"][0], ENTRY_COOKIE)
+    assert (visit.session, visit.service) == ("dev", "jupyter")
+
+
+def test_open_without_login_asks_for_it_and_returns(browser: PortalBrowser) -> None:
+    browser.cookie = ""
+    address = f"/open?host={HOST}&path=/lab&entry={ENTRY}"
+    location = browser.get(address).headers["location"]
+    assert parse_qs(urlsplit(location).query)["next"] == [address]
+
+
+@pytest.mark.parametrize("entry", ["", "e" * 63, "E" * 64, "e" * 64 + "\n"])
+def test_open_needs_entry_of_service(browser: PortalBrowser, entry: str) -> None:
+    assert browser.get(f"/open?host={HOST}&path=/&entry={quote(entry)}").status_code == 422
+    assert not browser.controller.calls
+
+
+@pytest.mark.parametrize("kind", ["iframe", "image", "empty", "script"])
+def test_open_inside_another_page_is_refused(browser: PortalBrowser, kind: str) -> None:
+    address = f"/open?host={HOST}&path=/&entry={ENTRY}"
+    assert browser.get(address, {"Sec-Fetch-Dest": kind}).status_code == 403
+    assert not browser.controller.calls
+    assert browser.get(address, {"Sec-Fetch-Dest": "document"}).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [NotFoundError("you have no session dev", hint="`berth list`"), ConflictError("dev is queued", hint="wait")],
+)
+def test_open_shows_refusal_of_controller(browser: PortalBrowser, failure: ConflictError) -> None:
+    browser.controller.failures[("POST", "/v1/web/visits")] = failure
+    answer = browser.get(f"/open?host={HOST}&path=/&entry={ENTRY}")
+    assert answer.status_code == failure.status
+    assert failure.message[1:] in answer.text
+    assert "location" not in answer.headers

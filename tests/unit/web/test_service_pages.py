@@ -1,0 +1,57 @@
+"""The pages at the origins of services."""
+
+from __future__ import annotations
+
+from broker.errors import ConflictError
+from broker.schema.web import VisitAnswer
+from broker.web.portal.service_pages import PortalServicePages
+from tests.fakes.portal_browser import ORIGINS, PORTAL
+
+VISIT = VisitAnswer(
+    id="0" * 26,
+    secret="v" * 43,
+    delegation_id="0" * 26,
+    user="alice",
+    owner="alice",
+    session_id="0" * 26,
+    session="dev",
+    service="jupyter",
+    host="jupyter--dev--alice.apps.example.org",
+    expires_at=4e9,
+)
+PAGES = PortalServicePages(ORIGINS)
+MARKUP = "<script>alert(1)</script>"
+
+
+def test_starting_page_shows_progress_and_reloads() -> None:
+    page = PAGES.starting(VISIT, [f"line {MARKUP}"])
+    text = bytes(page.body).decode()
+    assert page.headers["refresh"] == "2"
+    assert "<h1>jupyter is starting</h1>" in text
+    assert "line &lt;script&gt;" in text
+    assert MARKUP not in text
+    assert f'href="{PORTAL}/sessions/dev"' in text
+
+
+def test_unavailable_page_says_state_and_last_lines_and_does_not_reload() -> None:
+    error = ConflictError(f"dev is stopped {MARKUP}", hint="`berth start dev` starts it")
+    page = PAGES.unavailable(VISIT, error, ["no module named jupyterlab"])
+    text = bytes(page.body).decode()
+    assert "refresh" not in page.headers
+    assert "Dev is stopped &lt;script&gt;" in text
+    assert "<code>berth start dev</code> starts it" in text
+    assert "no module named jupyterlab" in text
+    assert "<code>berth show dev</code>" in text
+
+
+def test_refused_page_leads_to_portal() -> None:
+    text = bytes(PAGES.refused(ConflictError("this way into the service was used")).body).decode()
+    assert "This way into the service was used" in text
+    assert f'href="{PORTAL}/"' in text
+
+
+def test_page_takes_its_style_from_portal_alone() -> None:
+    policy = PAGES.starting(VISIT, []).headers["content-security-policy"]
+    assert f"style-src {PORTAL};" in policy
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
