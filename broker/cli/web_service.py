@@ -9,8 +9,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from broker.cli.service_list import LIST_LIMIT_S, ask_for_services, check_end, find_service, start_refused
-from broker.text.ide_links import LINKS
 from broker.errors import BerthError
+from broker.text.ide_links import LINKS
 
 if TYPE_CHECKING:
     from broker.cli.context import Invocation
