@@ -16,7 +16,7 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, Self
 
-from broker.errors import BerthError, ControllerUnavailableError
+from broker.errors import BerthError, ControllerUnavailableError, TooManyError
 from broker.schema.web import MAX_CHECKED
 from broker.web.grants import Grant
 from broker.web.haproxy_config import GrantRoute
@@ -43,6 +43,9 @@ CHECK_RETRY_S = 2.0
 IDLE_CHECK_S = 10.0
 RETRY_S = 2.0
 """Time for which a service that did not become ready is not opened again."""
+
+MAX_GRANTS = 20_000
+"""Some 10 MB in the file; HAProxy has a server for each that is in use."""
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class OpenService:
         return self.session_id, self.report.service
 
 
-class WebAccess:
+class BrowserAccess:
     """An async context manager, whose tasks end grants and tunnels in time."""
 
     def __init__(
@@ -123,7 +126,9 @@ class WebAccess:
         return grant if grant is not None and grant.visit.expires_at > time.time() else None
 
     def begin(self, visit: VisitAnswer) -> tuple[Grant, str]:
-        """Make the grant of a visit; return it with its cookie."""
+        """Make the grant of a visit; return it with its cookie. TooManyError if there are MAX_GRANTS."""
+        if len(self._grants) >= MAX_GRANTS:
+            raise TooManyError("too many services are open in browsers", hint="tell the site's administrators")
         cookie = secrets.token_urlsafe(32)
         grant = Grant(key=f"{hashlib.sha256(cookie.encode()).hexdigest()}@{visit.host}", visit=visit)
         self._grants.add(grant)

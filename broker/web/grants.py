@@ -41,6 +41,9 @@ class GrantStore:
         self._path = path
         self._grants = {grant.key: grant for grant in _load(path)}
 
+    def __len__(self) -> int:
+        return len(self._grants)
+
     def __iter__(self) -> Iterator[Grant]:
         return iter(list(self._grants.values()))
 

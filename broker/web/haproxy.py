@@ -219,6 +219,8 @@ class Haproxy:
     async def _stop(self) -> None:
         process = self._process
         if process is not None and process.returncode is None:
+            if self._messages is not None:
+                self._messages.cancel()  # it alerts that its workers end
             process.terminate()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.errors import BerthError, ConflictError
 from broker.service import journal
 from broker.service.notify import notify_ready, notify_stopping
-from broker.web.access import WebAccess
+from broker.web.access import BrowserAccess
 from broker.web.app import HostRouter
 from broker.web.control import control_app, may_control
 from broker.web.controller_client import WebControllerClient
@@ -55,7 +55,7 @@ class WebGateway:
     """The parts of berth-web while it serves."""
 
     haproxy: Haproxy
-    access: WebAccess
+    access: BrowserAccess
     entrances: Entrances
 
 
@@ -81,7 +81,7 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
     key = WebKey(settings.directory)
     await key.make()
     client, entrances, haproxy = WebControllerClient(settings.api_socket), Entrances(), Haproxy(settings)
-    access = WebAccess(settings, haproxy, client, GrantStore(settings.grants_file), key)
+    access = BrowserAccess(settings, haproxy, client, GrantStore(settings.grants_file), key)
 
     async def close(ended: EndedVisits) -> None:
         entrances.end(ended)
