@@ -39,7 +39,7 @@ PAGES = [
     "/login",
     "/nothing",
 ]
-LOOKS = {"light": ("light", 1100), "dark": ("dark", 1100), "narrow": ("light", 320), "narrow-dark": ("dark", 320)}
+LOOKS = {"light": ("light", 1100), "dark": ("dark", 1100), "narrow": ("light", 320)}
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 NO_SANDBOX = "--no-sandbox"
