@@ -106,9 +106,13 @@ class BrowserAccess:
         self._checked = asyncio.Event()
         """Set when the controller has confirmed the grants of an earlier run."""
         self._tasks: list[asyncio.Task[None]] = []
+        self.failed = asyncio.Event()
+        """Set if one of the tasks has failed: then nothing ends in time any more, and the process must end."""
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(each()) for each in (self._expire, self._check_visits, self._close_idle)]
+        for task in self._tasks:
+            task.add_done_callback(self._note_end)
         return self
 
     async def __aexit__(
@@ -119,6 +123,11 @@ class BrowserAccess:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for session_id in {each.session_id for each in self._services.values()}:
             await self._close_session(session_id)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.error("berth-web cannot end visits in time", exc_info=task.exception())
+            self.failed.set()
 
     def grant(self, key: str) -> Grant | None:
         """Return the grant with this key, if it is valid."""
@@ -254,7 +263,9 @@ class BrowserAccess:
                     some = grants[first : first + MAX_CHECKED]
                     valid = await self._controller.valid_visits([grant.visit.id for grant in some])
                     await self._end([grant for grant in some if grant.visit.id not in valid])
-            except ControllerUnavailableError:
+            except BerthError as error:
+                if not isinstance(error, ControllerUnavailableError):
+                    log.warning("visits not checked error=%s hint=%s", error.message, error.hint)
                 await asyncio.sleep(CHECK_RETRY_S)
                 continue
             self._checked.set()

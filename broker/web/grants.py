@@ -35,7 +35,10 @@ class Grant(Strict):
 
 
 class GrantStore:
-    """All grants, by their keys. Each change is in the file before the call returns."""
+    """All grants, by their keys. Each change is in the file before the call returns, unless the file cannot be written.
+
+    After a restart, the controller says which visits of the file are still valid.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -78,9 +81,12 @@ class GrantStore:
     def _save(self) -> None:
         data = _FILE.dump_json(list(self._grants.values()))
         fresh = self._path.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fresh.write_bytes(data)
-        fresh.replace(self._path)
+        try:
+            fresh.touch(mode=0o600)
+            fresh.write_bytes(data)
+            fresh.replace(self._path)
+        except OSError as error:
+            log.error("grants not saved error=%s", error)
 
 
 _FILE = TypeAdapter(list[Grant])

@@ -69,9 +69,13 @@ async def _main(settings: WebProcessSettings) -> None:
         reloading = asyncio.create_task(_reload_on_change(gateway.haproxy, settings.certificate, reload))
         log.info("ready: %s on %s:%d", settings.origins.portal_url, settings.listen_host, settings.listen_port)
         notify_ready()
-        await stop.wait()
+        ends = [asyncio.create_task(event.wait()) for event in (stop, gateway.access.failed)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         notify_stopping()
-        reloading.cancel()
+        for task in (reloading, *ends):
+            task.cancel()
+    if gateway.access.failed.is_set():
+        raise BerthError("berth-web has ended itself, since it could not end visits in time", hint="see its log")
 
 
 @asynccontextmanager

