@@ -275,3 +275,15 @@ def test_haproxy_that_does_not_answer_is_replaced_to_revoke() -> None:
         assert (await world.get(other)).status == 200
 
     play_web(scene)
+
+
+def test_failure_to_end_visits_ends_the_process() -> None:
+    async def scene(world: WebWorld) -> None:
+        def fail(_: float) -> None:
+            raise MemoryError
+
+        vars(world.gateway.access._grants).update(expired=fail)
+        async with asyncio.timeout(DEADLINE_S):
+            await world.gateway.access.failed.wait()
+
+    play_web(scene)
