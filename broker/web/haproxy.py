@@ -219,7 +219,10 @@ class Haproxy:
     async def _stop(self) -> None:
         process = self._process
         if process is not None and process.returncode is None:
-            process.terminate()
+            if self._messages is not None:
+                self._messages.cancel()  # it alerts that its workers end
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
         await self._kill()
@@ -228,7 +231,8 @@ class Haproxy:
         """Kill master and workers, which are a process group."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
     async def _supervise(self) -> None:

@@ -47,7 +47,8 @@ def test_close_is_acknowledged_when_connections_are_closed(by: str, reloads: int
             sockets.append(await _open(world, ended))
         name = f"{by}_ids"
         await world.close(**{name: [ended.visit.id if by == "visit" else ended.visit.delegation_id]})
-        assert world.echo.open == 1 + await _idle(world)
+        activity = await world.gateway.haproxy.activity()
+        assert sum(each.current for each in activity.values()) == 1, "all but the other browser's"
         for wire in sockets:
             assert await wire.rest() == b""
         assert await _is_refused(world, ended)
@@ -55,11 +56,6 @@ def test_close_is_acknowledged_when_connections_are_closed(by: str, reloads: int
         assert (await world.get(other)).status == 200
 
     play_web(scene)
-
-
-async def _idle(world: WebWorld) -> int:
-    """Connections to the service that HAProxy keeps for later requests: those that are no WebSocket."""
-    return sum(not head.startswith(b"GET /ws ") for head in world.echo.heads)
 
 
 def test_close_without_names_closes_everything() -> None:
@@ -222,8 +218,8 @@ def test_end_of_the_tunnel_ends_its_routes_and_the_next_page_opens_another() -> 
     async def scene(world: WebWorld) -> None:
         browser = await world.entered()
         wire = await _open(world, browser)
-        for pid in _processes(world, "ssh"):
-            os.kill(pid, signal.SIGKILL)
+        master, *_ = _processes(world, "ssh")
+        os.kill(master, signal.SIGKILL)
         assert await wire.rest() == b""
         await _opens_again(world, browser)
         assert await _is_open(await _open(world, browser))
@@ -277,5 +273,17 @@ def test_haproxy_that_does_not_answer_is_replaced_to_revoke() -> None:
         assert await wire.rest() == b""
         assert await _is_refused(world, browser)
         assert (await world.get(other)).status == 200
+
+    play_web(scene)
+
+
+def test_failure_to_end_visits_ends_the_process() -> None:
+    async def scene(world: WebWorld) -> None:
+        def fail(_: float) -> None:
+            raise MemoryError
+
+        vars(world.gateway.access._grants).update(expired=fail)
+        async with asyncio.timeout(DEADLINE_S):
+            await world.gateway.access.failed.wait()
 
     play_web(scene)
