@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 NODE = "c3"
 MORE = "--mem=300M"
 WAITS = "another job has the volumes of this session open"
-POINTS = ["start.prepared", "launcher.submit-begun", "start.submitted", "resize.gives-way", "stop.cancelled"]
+POINTS = ["start.prepared", "launcher.submit-begun", "start.submitted", "resize.takeover", "stop.cancelled"]
 """The points of a resize at which launcher and controller die; `stop.cancelled`: the present job ends."""
-FEW_POINTS = ["start.submitted", "resize.gives-way"]
+FEW_POINTS = ["start.submitted", "resize.takeover"]
 
 
 @contextlib.contextmanager
@@ -206,7 +206,7 @@ def test_deaths_of_the_jobs(crashing: Site, kept: Kept, which: str, kill: str) -
     """While the new job waits for the volumes, and the old one has not been cancelled for it."""
     resized, disk = Resized(crashing, kept), kept.disk()
     crashing.kill("broker")
-    begin(crashing, "resize.gives-way")
+    begin(crashing, "resize.takeover")
     wait_for(crashing.api_answers, what="the armed controller to answer")
     kept.send("resize", body={"options": [MORE], "present_job": "keep"})
     wait_for(lambda: crashing.ended("broker"), what="the end before the cancel", seconds=60)

@@ -229,8 +229,8 @@ class Session(SQLModel, table=True):
         return self.next_job is not None and self.next_job.resizes
 
     @property
-    def gives_way(self) -> bool:
-        """Whether Berth has cancelled the present job for the successor: the resize cannot be withdrawn any more."""
+    def takeover_begun(self) -> bool:
+        """Whether Berth cancels the present job for the successor: the resize cannot be withdrawn any more."""
         return self.resizing and self.job.cancelled_at is not None
 
     @property
