@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from broker.controller import clock
 from broker.controller.lasting_states import LastingStates
 from broker.controller.reconcile.held_jobs import is_held_job
-from broker.controller.reconcile.job_takeover import begin_takeover
+from broker.controller.reconcile.job_takeover import begin_takeover, copied_by_clones
 from broker.controller.reconcile.observation import is_newer, mark, session_id
 from broker.controller.registry.registry import EventEntry
 from broker.failpoints import failpoint
@@ -47,6 +47,10 @@ class JobCanceller:
             session = await self._registry.update(session.id, begin_takeover(session, asked_at))
             if session.job.cancelled_at != asked_at:
                 return False  # the resize was withdrawn meanwhile
+            if session.id in copied_by_clones(await self._registry.in_states({SessionState.CHANGING})):
+                # Requested since the tick has looked. Once the takeover is recorded, no clone is accepted.
+                await self._registry.update(session.id, mark(session, {"cancelled_at": None}))
+                return False
             failpoint("resize.takeover")
         try:
             await self._scheduler.cancel(job.id)

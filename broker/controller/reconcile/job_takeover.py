@@ -47,13 +47,9 @@ def should_begin_takeover(session: Session, successor: Job, *, copied: bool = Fa
     A successor that may run beside it must have said that it can take over; a copy of the running session, which the
     present job makes, is completed first. `copied`: it makes one for a clone.
     """
-    if not session.resizing or successor.state.ended:
+    if not session.resizing or successor.state.ended or copied:
         return False
-    if session.takeover_begun or session.next_job is None:
-        return True
-    if copied:
-        return False
-    if not session.next_job.beside:
+    if session.takeover_begun or session.next_job is None or not session.next_job.beside:
         return True
     return session.pending is None and can_take_over(successor, session.successor)
 

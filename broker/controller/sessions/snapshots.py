@@ -164,6 +164,8 @@ class Snapshots:
         if snapshot is None:
             check_free(source)
             check_copyable(source)
+            if source.takeover_begun:  # its job is ending
+                raise resize_conflict(source)
         if request.profile is not None:
             image = await self._images.published(user, request.profile, request.version)
         elif request.version is not None:
