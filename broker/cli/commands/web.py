@@ -83,6 +83,6 @@ def _print_logout(invocation: Invocation, answer: LogoutAnswer) -> None:
         return
     for each in answer.ended:
         output.print_line(each.id)
-    note = f"{output.pluralize(len(answer.ended), 'browser')} logged out"
+    note = f"{pluralize(len(answer.ended), 'browser')} logged out"
     closed = "all connections are closed" if answer.closed else "berth-web has not yet closed the connections"
     output.print_note(f"{note}; {closed}" if answer.ended else note)

@@ -19,13 +19,13 @@ import pytest
 
 from broker.cli import login_key
 from broker.client.client import Client
-from broker.job import bundle
 from broker.schema.states import SessionState
 from broker.schema.web import LinkAnswer
-from profiles.recipe.service import Service, format_services
+from profiles.recipe.service import Service
 from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh, web_service
 from tests.fakes.controller import ready, view
+from tests.fakes.session_services import SessionDirectories
 from tests.processes import process_children
 
 if TYPE_CHECKING:
@@ -41,38 +41,18 @@ PROGRAM = (
 """`berth`, for which a session's directories are elsewhere."""
 
 
-class InsideSession:
-    """The directories that a session has in /run/berth."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        for each in ("node", "web", "session", "home/.config/berth/services.d"):
-            (base / each).mkdir(parents=True)
-        (base / "node/service").write_bytes(bundle.joined(bundle.SERVICE_SCRIPT))
-        (base / "session/services").write_text(
-            format_services(
-                [
-                    Service(name="web", title="A page", command=WEB, socket="web.sock"),
-                    Service(name="bad", command="echo no such port >&2; exit 3", socket="bad.sock"),
-                ]
-            )
-        )
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-c", PROGRAM, f"{self.base}/web", f"{self.base}/node/service", *words]
-
-
 @pytest.fixture
-def inside(tmp_path: Path) -> Iterator[InsideSession]:
-    made = InsideSession(tmp_path / "inside")
-    yield made
-    for file in (made.base / "node/services").glob("*/pid"):
-        groups = process_children(int(file.read_text()))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(file.read_text()), signal.SIGKILL)
-        for group in groups:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+def inside(tmp_path: Path) -> Iterator[SessionDirectories]:
+    with SessionDirectories(tmp_path / "inside") as directories:
+        directories.declare(
+            Service(name="web", title="A page", command=WEB, socket="web.sock"),
+            Service(name="bad", command="echo no such port >&2; exit 3", socket="bad.sock"),
+        )
+        yield directories
+
+
+def berth(inside: SessionDirectories, *words: str) -> list[str]:
+    return [sys.executable, "-c", PROGRAM, f"{inside.base}/web", f"{inside.base}/node/service", *words]
 
 
 @contextlib.asynccontextmanager
@@ -112,10 +92,10 @@ def fetch_when_back(url: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def opened(inside: InsideSession, *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def opened(inside: SessionDirectories, *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """Run `berth open` until the block ends; gives its address."""
     pipe = asyncio.subprocess.PIPE
-    command = inside.command("open", "dev", *words, "--local")
+    command = berth(inside, "open", "dev", *words, "--local")
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
     try:
         assert process.stdout is not None
@@ -128,7 +108,7 @@ async def opened(inside: InsideSession, *words: str) -> AsyncIterator[tuple[asyn
 
 
 def test_service_answers_at_the_printed_address_only(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with session(controller, tmp_path), opened(inside, "web") as (process, url):
@@ -155,7 +135,7 @@ def test_service_answers_at_the_printed_address_only(
 
 
 def test_service_that_crashes_answers_again(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with session(controller, tmp_path), opened(inside, "web", "--print") as (_, url):
@@ -167,7 +147,7 @@ def test_service_that_crashes_answers_again(
 
 
 def test_service_that_ends_by_itself_ends_the_command(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with session(controller, tmp_path), opened(inside, "web") as (process, url):
@@ -180,15 +160,15 @@ def test_service_that_ends_by_itself_ends_the_command(
 
 
 def test_failing_service_is_explained_by_its_last_lines(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with session(controller, tmp_path):
-            done = await openssh.run(inside.command("open", "dev", "bad", "--local"))
+            done = await openssh.run(berth(inside, "open", "dev", "bad", "--local"))
             assert (done.code, done.out) == (1, b"")
             assert "  no such port\n" in done.err
             assert "berth: bad did not start in dev: bad ended with code 3, 3 times in a row\n" in done.err
-            missing = await openssh.run(inside.command("open", "dev", "none", "--local"))
+            missing = await openssh.run(berth(inside, "open", "dev", "none", "--local"))
             assert missing.code == 3
             assert "its services: web, bad" in missing.err
 
@@ -196,7 +176,7 @@ def test_failing_service_is_explained_by_its_last_lines(
 
 
 def test_browser_that_stays_gets_its_page(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opener, page = tmp_path / "bin/xdg-open", tmp_path / "page"
     opener.parent.mkdir()
@@ -240,7 +220,7 @@ def test_browser_that_stays_gets_its_page(
     ],
 )
 def test_strange_reports_of_a_session_are_explained(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path, report: tuple[str, str, str]
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path, report: tuple[str, str, str]
 ) -> None:
     program, said, unsaid = report
     file = inside.base / "node/service"
@@ -248,7 +228,7 @@ def test_strange_reports_of_a_session_are_explained(
 
     async def scene() -> None:
         async with session(controller, tmp_path):
-            done = await openssh.run(inside.command("open", "dev", "web", "--local"))
+            done = await openssh.run(berth(inside, "open", "dev", "web", "--local"))
             assert (done.code, done.out) == (1, b"")
             assert said in done.err
             assert unsaid not in done.err
@@ -257,7 +237,7 @@ def test_strange_reports_of_a_session_are_explained(
 
 
 def test_own_service_is_opened_and_a_faulty_file_is_named(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     folder = inside.base / "home/.config/berth/services.d"
     (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {WEB}}}\n")
@@ -265,7 +245,7 @@ def test_own_service_is_opened_and_a_faulty_file_is_named(
 
     async def scene() -> None:
         async with session(controller, tmp_path):
-            listed = await openssh.run(inside.command("services", "dev", "--json"))
+            listed = await openssh.run(berth(inside, "services", "dev", "--json"))
             assert listed.code == 0, listed.err
             services = {each["name"]: each for each in json.loads(listed.out)["services"]}
             assert [(name, each["own"], each["state"]) for name, each in services.items()] == [
@@ -280,7 +260,7 @@ def test_own_service_is_opened_and_a_faulty_file_is_named(
                 assert process.stdout is not None
                 text = "{" + (await process.stdout.readuntil(b"}")).decode()
                 assert (await asyncio.to_thread(fetch, json.loads(text)["url"]))[0] == 200
-            table = await openssh.run(inside.command("services", "dev"))
+            table = await openssh.run(berth(inside, "services", "dev"))
             assert [line.split()[:1] for line in table.out.decode().splitlines()] == [
                 ["SERVICE"],
                 ["web"],
@@ -292,14 +272,14 @@ def test_own_service_is_opened_and_a_faulty_file_is_named(
 
 
 def test_session_of_an_earlier_release_needs_a_restart(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     (inside.base / "node/service").unlink()
 
     async def scene() -> None:
         async with session(controller, tmp_path):
             for words in (("services", "dev"), ("open", "dev", "web", "--local")):
-                done = await openssh.run(inside.command(*words))
+                done = await openssh.run(berth(inside, *words))
                 assert done.code == 4
                 assert "dev was started before this site had services" in done.err
                 assert "`berth stop dev` and `berth start dev`" in done.err
@@ -314,7 +294,7 @@ def tunnel_modes(place: Path) -> set[int]:
 
 
 def test_tunnel_lies_in_a_directory_of_the_user_alone(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
@@ -327,16 +307,16 @@ def test_tunnel_lies_in_a_directory_of_the_user_alone(
     asyncio.run(scene())
 
 
-def test_stopped_session_lists_no_services(controller: ScriptedController, inside: InsideSession) -> None:
+def test_stopped_session_lists_no_services(controller: ScriptedController, inside: SessionDirectories) -> None:
     controller.sessions["dev"] = view(state=SessionState.STOPPED)
-    done = asyncio.run(openssh.run(inside.command("services", "dev")))
+    done = asyncio.run(openssh.run(berth(inside, "services", "dev")))
     assert done.code == 5
     assert "dev is stopped" in done.err
 
 
 @pytest.mark.parametrize(("service", "state"), [("web", "stopped"), ("mine", "starting ready")])
 def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path, service: str, state: str
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path, service: str, state: str
 ) -> None:
     folder = inside.base / "home/.config/berth/services.d"
     (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {WEB}}}\n")
@@ -347,12 +327,12 @@ def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
     async def scene() -> None:
         async with session(controller, tmp_path):
             controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
-            done = await openssh.run(inside.command("open", "dev", service))
+            done = await openssh.run(berth(inside, "open", "dev", service))
             assert (done.code, done.out.decode()) == (0, f"{link.url}\n"), done.err
-            listed = await openssh.run(inside.command("services", "dev", "--json"))
+            listed = await openssh.run(berth(inside, "services", "dev", "--json"))
             states = {each["name"]: each["state"] for each in json.loads(listed.out)["services"]}
             assert states[service] in state.split()
-            missing = await openssh.run(inside.command("open", "dev", "none"))
+            missing = await openssh.run(berth(inside, "open", "dev", "none"))
             assert (missing.code, "its services: web, bad, mine" in missing.err) == (3, True)
 
     asyncio.run(scene())
@@ -361,7 +341,7 @@ def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
 
 
 def test_own_service_that_is_refused_gets_no_link(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     (inside.base / "home/.config/berth/services.d/mine.yaml").write_text(
         f"services:\n  - {{name: mine, command: {WEB}}}\n"
@@ -375,7 +355,7 @@ def test_own_service_that_is_refused_gets_no_link(
             controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
             for program, message in said.items():
                 file.write_text(f"[[ $1 != attach ]] || {{ {program}; }}\n{text}")
-                done = await openssh.run(inside.command("open", "dev", "mine"))
+                done = await openssh.run(berth(inside, "open", "dev", "mine"))
                 assert (done.code, done.out) == (1, b"")
                 assert message in done.err
 
