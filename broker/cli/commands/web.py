@@ -12,6 +12,7 @@ import click
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.errors import InvalidInputError
+from broker.format import pluralize
 
 if TYPE_CHECKING:
     from broker.schema.web import LogoutAnswer
