@@ -197,8 +197,9 @@ class Haproxy:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             with contextlib.suppress(HaproxyCommandError):
-                if any(is_expected(worker) for worker in (await self._master.workers())[:1]):
-                    return
+                for worker in (await self._master.workers())[:1]:
+                    if is_expected(worker) and await self._master.is_serving(worker):
+                        return
             if time.monotonic() > deadline or self._process is None or self._process.returncode is not None:
                 raise HaproxyCommandError("HAProxy does not start", hint="its messages are in the log")
             await asyncio.sleep(POLL_S)
