@@ -15,6 +15,7 @@ from broker.controller.credentials.authorized_keys import AuthorizedKeys
 from broker.controller.credentials.login import LoginPolicy
 from broker.controller.doctor import controller_checks
 from broker.controller.images import ImageFinder
+from broker.controller.open_connections import OpenConnections
 from broker.controller.rebuild import rebuild
 from broker.controller.reconcile.cancellation import JobCanceller
 from broker.controller.reconcile.continuation import Continuation
@@ -125,7 +126,11 @@ class Controller:
 
     @cached_property
     def observed(self) -> ObservedSlurm:
-        return ObservedSlurm(self.changes)
+        return ObservedSlurm(self.changes, self.open_connections)
+
+    @cached_property
+    def open_connections(self) -> OpenConnections:
+        return OpenConnections(self.changes)
 
     @cached_property
     def name_policy(self) -> NamePolicy:
@@ -241,12 +246,7 @@ class Controller:
 
     @cached_property
     def connections(self) -> Connections:
-        return Connections(
-            self.async_registry,
-            self.launcher,
-            days=self.config.registry.connection_days,
-            records=self.config.registry.connection_records,
-        )
+        return Connections(self.async_registry, self.launcher, self.open_connections, self.config.registry)
 
     @cached_property
     def sessions(self) -> Sessions:
