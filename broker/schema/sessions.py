@@ -226,6 +226,8 @@ class SessionView(Strict):
     job_id: int | None = None
     generation: str = ""
     """`<submission>.<restart count>`: changes with each new job and each requeue."""
+    keeps_job: bool = False
+    """Whether it starts again in the job of its last run, which waits for that. Only in `submitting` and `queued`."""
     endpoint: Endpoint | None = None
     host_key_fingerprint: str = ""
     created_at: float

@@ -55,6 +55,8 @@ def describe_state(view: SessionView, now: float) -> str:
 
 def _bare_state(view: SessionView, now: float) -> str:
     because = f": {_reason(view.reason, requeued=bool(view.interruption))}" if view.reason else ""
+    if view.keeps_job:
+        return "starting again in its job"
     if view.state is SessionState.SUBMITTING:
         return f"submitting the job to Slurm{because}"
     if view.state is SessionState.QUEUED:

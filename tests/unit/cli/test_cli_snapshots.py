@@ -162,7 +162,7 @@ def test_rollback_of_a_running_session_needs_a_yes_and_waits_until_it_is_back(co
     controller.script["dev"] += [
         view("dev", SessionState.STOPPING, reason="waiting for the job to end", operation=pending),
         view("dev", SessionState.CHANGING, operation=pending),
-        view("dev", SessionState.SUBMITTING, operation=done),
+        view("dev", SessionState.SUBMITTING, operation=done, keeps_job=True),
         view("dev", SessionState.STARTING, reason="starting on c2", operation=done),
         ready(operation=done),
     ]
@@ -171,7 +171,7 @@ def test_rollback_of_a_running_session_needs_a_yes_and_waits_until_it_is_back(co
     assert result.stderr.splitlines()[1:] == [
         "dev: stopping: waiting for the job to end; then rolling back",
         "dev: rolling back",
-        "dev: submitting the job to Slurm",
+        "dev: starting again in its job",
         "dev: starting on c2",
         "rolled dev back to snapshot good",
         "dev: ready on c2",
