@@ -98,9 +98,10 @@ def _run(command: str) -> None:
 
 def _next_steps(invocation: Invocation) -> str:
     from broker.cli.quickstart_steps import FIRST_SESSION
+    from broker.client.ssh_config import login_command
 
-    site = invocation.client.site()
+    login = login_command(FIRST_SESSION, invocation.client.site().domain)
     return (
-        f"next: `ssh {FIRST_SESSION}.{site.domain}` logs in, `berth stop {FIRST_SESSION}` ends the job and keeps the "
+        f"next: `{login}` logs in, `berth stop {FIRST_SESSION}` ends the job and keeps the "
         "files, `berth help` lists all commands; for your laptop: `berth ssh-config --help`"
     )

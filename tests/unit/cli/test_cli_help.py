@@ -202,7 +202,7 @@ def test_several_sessions_are_started_with_the_same_options(controller: Scripted
     for name in ("dev", "training"):
         controller.script[name].append(ready(name))
     result = run("start", "dev", "training", "-t", "4h", "--mem", "1.5G")
-    assert result.stdout == "ssh dev.berth\nssh training.berth\n"
+    assert result.stdout == "berth ssh dev\nberth ssh training\n"
     sent = [body["options"] for method, _, body in controller.asked if method == "POST"]
     assert sent == [["--time=4:00:00", "--mem=1536M"]] * 2
 
@@ -211,13 +211,13 @@ def test_restart_stops_and_starts_with_the_same_options(controller: ScriptedCont
     controller.sessions["dev"] = ready()
     controller.script["dev"].extend([view("dev", SessionState.STOPPING, operation=operation("restart")), ready()])
     result = run("restart", "dev")
-    assert result.stdout == "ssh dev.berth\n"
+    assert result.stdout == "berth ssh dev\n"
     assert posted(controller) == [("/v1/sessions/dev/restart", None)]
 
 
 def test_restart_of_a_stopped_session_starts_it(controller: ScriptedController) -> None:
     controller.script["dev"].extend([view("dev", SessionState.SUBMITTING), ready()])
-    assert run("restart", "dev").stdout == "ssh dev.berth\n"
+    assert run("restart", "dev").stdout == "berth ssh dev\n"
     assert posted(controller) == [("/v1/sessions/dev/start", {})]
 
 
@@ -227,6 +227,6 @@ def test_restart_stops_no_session_that_could_not_be_started_again(controller: Sc
     missing = errors.RefusedError("the image base@1 is not available")
     controller.failures["POST /v1/sessions/dev/check"] = missing
     result = run("restart", "dev", "two")
-    assert (result.exit_code, result.stdout) == (4, "ssh two.berth\n")
+    assert (result.exit_code, result.stdout) == (4, "berth ssh two\n")
     assert "berth: dev: the image base@1 is not available" in result.stderr
     assert [path for path, _ in posted(controller)] == ["/v1/sessions/two/restart"]

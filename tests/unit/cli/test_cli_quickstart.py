@@ -86,6 +86,7 @@ def test_each_question_shows_the_commands_and_what_they_change(home: Path, monke
     for command in ("key add ~/.ssh/id_ed25519.pub", "ssh-config --install", "start dev --profile base"):
         assert f"    $ berth {command}\n    changes: " in result.stderr
     assert result.stderr.count("skipped; nothing was changed") == 4
+    assert "next: `berth ssh dev` logs in" in result.stderr, "without the ssh configuration, its names are unknown"
 
 
 def test_an_interruption_at_a_question_changes_nothing_more(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
