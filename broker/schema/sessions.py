@@ -161,7 +161,7 @@ class JobView(Strict):
     """Reason of the interruption before its present run, such as `node c1 failed`."""
     interrupted_at: float | None = None
     outcome: str = ""
-    """Slurm's final state of the job."""
+    """Slurm's final state of the job; HELD or NOT_READY for a run whose job was kept for the session's next run."""
     reason: str = ""
     """Explanation of the outcome."""
 

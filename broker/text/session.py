@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.format import format_duration, format_time
 from broker.schema.states import SessionState
+from broker.text.job import describe_outcome
 from broker.text.status import (
     describe_continuation,
     describe_idle,
@@ -163,7 +164,7 @@ def session_page(view: SessionView, domain: str, now: float, stores: Sequence[st
         yield "times", times
     if view.state in ENDED and view.outcome:
         ended = f" {format_time(view.ended_at, now)}" if view.ended_at is not None else ""
-        yield "last job", f"{view.outcome}{ended}"
+        yield "last job", f"{describe_outcome(view.outcome)}{ended}"
     if view.endpoint:
         yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
     yield from _policies(view, now)

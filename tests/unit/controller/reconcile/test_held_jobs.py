@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.held_jobs import HELD, HOLD_TIMEOUT_S, LEAST_LEFT_S
+from broker.controller.reconcile.held_jobs import HOLD_TIMEOUT_S, LEAST_LEFT_S
 from broker.errors import ConflictError
 from broker.schema.sessions import SessionState
+from broker.schema.states import HELD
 from broker.schema.volumes import RollbackRequest
 from broker.text.status import describe_state
 from slurm.state import JobState
