@@ -56,7 +56,7 @@ def test_extended_it_is_not_ended_at_its_first_limit(alice: User, name: str) -> 
     assert alice.show(name)["ends_at"] == view["ends_at"] + 60
     refused = alice.berth("extend", name, "2d")
     assert refused.returncode == 4
-    assert b"this site extends jobs to at most 1 d in total" in refused.stderr
+    assert b"this site extends no job beyond 1 d in total" in refused.stderr
     assert b"then the session stops and keeps its files" in refused.stderr
     held = alice.laptop.ssh(name, "sleep 75; echo held", seconds=120)
     assert held.stdout == b"held\n"

@@ -200,7 +200,8 @@ class Sessions:
     async def _create(self, user: str, name: str, request: StartRequest) -> Session:
         if request.profile is None:
             raise NotFoundError(
-                f"you have no session named {name}", hint="to make it, name a profile: --profile P[@VERSION]"
+                f"you have no session named {name}",
+                hint=f"`berth start {name} --profile PROFILE` makes one; `berth profile list` shows the profiles",
             )
         image = await self._images.published(user, request.profile, request.version)
         options = merge_options(request.defaults, request.options)

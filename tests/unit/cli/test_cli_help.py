@@ -109,6 +109,13 @@ def test_a_mistyped_session_gets_a_suggestion(
     assert (f"did you mean {hint}?" in result.stderr) == (hint is not None)
 
 
+def test_suggestion_keeps_the_way_to_a_new_session(controller: ScriptedController) -> None:
+    hint = "`berth start dev2 --profile PROFILE` makes one"
+    missing = errors.NotFoundError("you have no session named dev2", hint=hint)
+    controller.failures["POST /v1/sessions/dev2/start"] = missing
+    assert f"  hint: did you mean dev? {hint}\n" in run("start", "dev2").stderr
+
+
 def test_an_error_about_something_else_keeps_its_hint(controller: ScriptedController) -> None:
     """The new name of a clone is similar to a session's, and need not exist."""
     assert controller.sessions
