@@ -19,6 +19,9 @@ from slurm.lab.spec import NODES, LabBind, LabSpec, PublishedPort
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+TERMINAL_LANG = "C.UTF-8"
+"""Locale of commands with a terminal, unless `--env` has another one: programs then draw more than ASCII."""
+
 _SLURMS = ", ".join(f"{suite} with Slurm {release.slurm}" for suite, release in RELEASES.items())
 
 # `exec` is called thousands of times: what it does not need is imported by the commands that do.
@@ -98,7 +101,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _exec(options: argparse.Namespace) -> int:
-    env = dict(item.split("=", 1) for item in options.env)
+    env = ({"LANG": TERMINAL_LANG} if options.tty else {}) | dict(item.split("=", 1) for item in options.env)
     place = _place(options)
     argv = exec_argv(
         options.node, options.command or ["bash", "-l"], user=options.user, lab=place, cwd=options.cwd, env=env,
