@@ -14,6 +14,7 @@ import click
 
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.output import is_terminal, print_json, print_line, print_note
+from broker.cli.questions import ask_choice, ask_yes_no
 from broker.errors import BerthError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _lead(invocation: Invocation, steps: list[QuickstartStep]) -> None:
         for command in chosen.commands:
             print_note(f"    $ {command}")
         print_note(f"    changes: {chosen.changes}")
-        if not click.confirm("    Run this?", default=True, err=True):
+        if not ask_yes_no("    Run this?", default=True):
             print_note("    skipped; nothing was changed")
             continue
         for command in chosen.commands:
@@ -79,7 +80,8 @@ def _choose_profile(invocation: Invocation, step: QuickstartStep) -> QuickstartS
     if len(names) < 2:
         return step
     usual = "base" if "base" in names else names[0]
-    chosen = click.prompt("    Profile", type=click.Choice(names), default=usual, err=True)
+    listed = ", ".join(names)
+    chosen = ask_choice(f"    Profile ({listed})", names, default=usual, remedy=f"type one of {listed}")
     return next(each for each in plan_steps(invocation, chosen) if each.name == step.name)
 
 
