@@ -138,7 +138,7 @@ def describe_stop_time(view: SessionView, now: float) -> str:
     """Describe the scheduled stop; empty if the session has no job or no stop time."""
     if view.stop_at is None or view.state not in _WITH_JOB:
         return ""
-    until = ", continues until then" if view.stays else ""
+    until = " and continues until then" if view.stays else ""
     return f"will stop at {format_time(view.stop_at, now)} (in {format_duration(view.stop_at - now)}){until}"
 
 

@@ -71,12 +71,13 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
         from broker.profile_options import check_profile_option
         from profiles.build import builder
 
+        file = _recipe(recipe)
         target = target_of(invocation, store)
         bases = bases_of(invocation, target)
         note_target(invocation, store, target)
         with ProgressLine(quiet=invocation.json) as line:
             image = builder.build(
-                _recipe(recipe),
+                file,
                 store=target,
                 bases=bases,
                 progress=show_steps_on(line),

@@ -17,7 +17,7 @@ from broker.cli import prompts
 from broker.schema.connections import ConnectionView
 from broker.schema.sessions import SessionList, SessionState
 from broker.schema.site import EventView
-from broker.text.log import added
+from broker.text.log import added, without_noise
 from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, posted, ready, view
@@ -302,3 +302,9 @@ def test_who_counts_terminals(controller: ScriptedController) -> None:
     controller.terminals = 1
     assert "dev has 1 open terminal." in run("who", "dev").stderr
     assert json.loads(run("who", "dev", "--json").stdout) == {"connections": [], "terminals": 1}
+
+
+def test_log_has_no_lines_that_only_look_like_faults() -> None:
+    noise = "Attempt to write login records by non-root user (aborting)"
+    text = f"one\n{noise}\r\nsshd-session[7]: {noise}\ntwo\n\nAttempt to read\n{noise}"
+    assert without_noise(text) == "one\ntwo\n\nAttempt to read\n"

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from broker import errors
+from broker.cli import output
 from broker.client.client import Client
 from broker.schema import sessions, volumes
 from broker.schema.checks import StartEstimate
@@ -58,6 +59,17 @@ def test_a_snapshot_says_what_it_is_of(controller: ScriptedController, made: vol
     assert lines[0] == "dev: ready on c2; taking a snapshot"
     assert says in lines[1]
     assert posted(controller) == [("/v1/sessions/dev/snapshots", {"label": made.label or None})]
+
+
+def test_terminal_gets_a_sentence_instead_of_the_bare_number(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda _: True)
+    controller.snapshots["dev"] = [kept(1)]
+    controller.script["dev"].append(view(operation=operation("snapshot", "done", snapshot=1)))
+    result = run("snapshot", "dev")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.splitlines()[-1] == "to return to it: berth rollback dev 1"
 
 
 def test_a_snapshot_that_is_made_at_once(controller: ScriptedController) -> None:
