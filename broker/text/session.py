@@ -159,14 +159,14 @@ def session_page(view: SessionView, domain: str, now: float, stores: Sequence[st
     if view.options:
         yield "options", " ".join(view.options)
     if view.job_id is not None:
-        yield "job", f"{view.job_id} (generation {view.generation})"
+        yield "job", f"{view.job_id} (run id {view.generation})"
     if times := _times(view, now):
         yield "times", times
     if view.state in ENDED and view.outcome:
         ended = f" {format_time(view.ended_at, now)}" if view.ended_at is not None else ""
         yield "last job", f"{describe_outcome(view.outcome)}{ended}"
     if view.endpoint:
-        yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
+        yield "address", f"{view.endpoint.node} port {view.endpoint.port}"
     yield from _policies(view, now)
     if view.connecting.start is not None or view.connecting.wait is not None:
         yield "connecting", describe_connect_policy(view)

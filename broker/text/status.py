@@ -211,13 +211,16 @@ def describe_save_time(at: float) -> str:
 
 def connection_event(view: ConnectionView) -> EventView:
     """Return the event that describes a connection."""
+    from broker.schema.connections import NOT_FOLLOWED  # noqa: PLC0415 - it takes long to import
     from broker.schema.site import EventView  # noqa: PLC0415 - it takes long to import
 
+    seconds = None if view.ended_at is None else view.ended_at - view.began_at
+    how_long = "until now" if seconds is None else f"for {format_duration(seconds)}"
     parts = [
         f"from {view.peer}" if view.peer else "",
         f"through {view.gateway}" if view.gateway else "from the login node",
         f"with {view.fingerprint}" if view.fingerprint else "",
-        "until now" if view.ended_at is None else f"for {format_duration(view.ended_at - view.began_at)}",
+        "" if view.end == NOT_FOLLOWED else how_long,
         f"{format_size(view.sent)} sent, {format_size(view.received)} received" if view.sent or view.received else "",
         view.end,
     ]

@@ -41,7 +41,7 @@ def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: Us
     assert alice.ok("events", name).count("continues the session") == 3
     made = json.loads(alice.ok("snapshots", name, "--json"))["snapshots"]
     assert [(each["reason"], each["consistency"], each["automatic"]) for each in made] == [
-        ("the end of a job", "stopped", True)
+        ("when a job ended", "stopped", True)
     ] * 3
     alice.ok("rollback", name, "2", "--yes", seconds=120)
     alice.wait(name, "ready", seconds=60)

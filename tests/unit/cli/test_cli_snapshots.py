@@ -125,7 +125,7 @@ def test_snapshots_as_a_table(controller: ScriptedController) -> None:
     lines = run("snapshots", "dev").stdout.splitlines()
     assert lines[0].split() == ["NUMBER", "WHEN", "LABEL/WHY", "PROFILE", "CONSISTENCY"]
     assert lines[1].split()[-3:] == ["clean", "base@1", "stopped"]
-    assert "automatic  before rollback to 1  base@1   frozen (40 ms)" in lines[2]
+    assert "automatic  before rollback to 1  base@1   frozen for 40 ms" in lines[2]
     assert [each["number"] for each in json.loads(run("snapshots", "dev", "--json").stdout)["snapshots"]] == [1, 2]
 
 
