@@ -89,7 +89,9 @@ def _up(options: argparse.Namespace) -> None:
 def _down(options: argparse.Namespace) -> None:
     from slurm.lab import lifecycle  # noqa: PLC0415 - see the top
 
-    lifecycle.take_down(_place(options), keep=options.keep)
+    place = _place(options)
+    print(f"taking lab {place.name} down", file=sys.stderr, flush=True)  # with jobs on it, this takes seconds
+    lifecycle.take_down(place, keep=options.keep)
 
 
 def _status(options: argparse.Namespace) -> int:

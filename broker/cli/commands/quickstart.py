@@ -31,12 +31,15 @@ def quickstart(invocation: Invocation) -> None:
     of each step and what they change, and asks before it runs them. Without a terminal, and with --json, it prints the
     commands and changes nothing. Steps that are done already are skipped, so you can run it again at any time.
     """
+    leads = not invocation.json and is_terminal(sys.stdin) and is_terminal(sys.stdout)
+    if leads:
+        print_note("checking which steps are done")  # starts a controller in personal mode, and reads the profiles
     from broker.cli.quickstart_steps import plan_steps
 
     steps = plan_steps(invocation)
     if invocation.json:
         print_json({"steps": [step.as_json() for step in steps]})
-    elif is_terminal(sys.stdin) and is_terminal(sys.stdout):
+    elif leads:
         _lead(invocation, steps)
     else:
         _print_commands(steps)

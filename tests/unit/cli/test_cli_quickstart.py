@@ -75,6 +75,7 @@ def test_a_new_user_agrees_to_everything(
     assert "berth" in (home / ".ssh/config").read_text()
     assert (home / "started").read_text() == "start dev --profile base\n"
     assert "next: `ssh dev.berth` logs in" in result.stderr
+    assert result.stderr.startswith("checking which steps are done\n1/4 ")
 
 
 def test_each_question_shows_the_commands_and_what_they_change(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
