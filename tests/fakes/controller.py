@@ -104,7 +104,6 @@ class ScriptedController:
         """What a session becomes next, each time that somebody acts on it or waits for a change; None: it is gone.
         An error is the answer that once."""
         self.failures: dict[str, errors.BerthError] = {}
-        self.unchanged = False  # whether sessions have the resources already that a resize requests
         """`METHOD /path` → what to answer instead."""
         self.asked: list[tuple[str, str, Any]] = []
         """Method, path with query, decoded body."""
@@ -312,8 +311,7 @@ class ScriptedController:
             )
         ends = not request["delete"] and not request["delete_snapshot"] and session.state in LIVE
         estimate = self.estimates.get(name) if request["estimate"] else None
-        more: Any = {"beside": session.beside, "estimate": estimate, "unchanged": self.unchanged}
-        return CheckReport(session=session, ends_job=ends and not self.unchanged, **more)
+        return CheckReport(session=session, ends_job=ends, beside=session.beside, estimate=estimate)
 
     def _forget(self, name: str, reference: str) -> volumes.SnapshotView:
         for each in self.snapshots[name]:

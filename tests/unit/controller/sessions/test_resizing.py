@@ -10,7 +10,7 @@ import pytest
 
 from broker.controller.registry.operation import Operation
 from broker.errors import BerthError, ConflictError, ExitCode, InvalidInputError, RefusedError
-from broker.schema.checks import CheckRequest
+from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.sessions import ResizeRequest, SessionState, StartRequest
 from broker.text.advice import next_step
 from broker.text.question import describe_plan
@@ -276,8 +276,11 @@ def test_the_command_waits_for_the_next_job(controller: ScriptedController) -> N
     assert "ready on c2" in result.output
 
 
-def test_command_says_that_the_session_has_these_resources(controller: ScriptedController) -> None:
-    controller.unchanged = True
+def test_command_says_that_the_session_has_these_resources(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = CheckReport(session=ready(), ends_job=False, unchanged=True)
+    monkeypatch.setattr(controller, "_check", lambda *_: report)
     result = run("resize", "dev", "--mem=8G", "-c2")
     assert (result.exit_code, result.stderr) == (0, "dev has --mem=8G --cpus-per-task=2 already; nothing was changed\n")
     assert json.loads(run("resize", "dev", "--mem=8G", "--json").stdout)["name"] == "dev"
