@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from profiles.recipe.spec import Profile
 
 
+NO_GRES = "--gres=none"
+"""Option of a job without GPUs, as one without the option."""
+
+
 class ResizeService:
     """Requests to resize a session. Each call asks `access` first."""
 
@@ -102,8 +106,11 @@ class ResizeService:
         """Whether the session's job has the requested resources. A new job has all of its time."""
         if any(option.startswith("--time=") for option in options):
             return False
-        present = self._submitter.options(profile, session.options)
-        return sorted(present) == sorted(self._submitter.options(profile, merge_options(session.options, options)))
+        present, requested = (
+            {*self._submitter.options(profile, own)} - {NO_GRES}
+            for own in (session.options, merge_options(session.options, options))
+        )
+        return present == requested
 
     async def withdraw(self, user: str, name: str) -> SessionView:
         """Withdraw a resize: its job is cancelled, and the session keeps its present job.

@@ -110,6 +110,16 @@ def test_resources_that_the_job_has_already_change_nothing(
     play(tmp_path, monkeypatch, scenario, slurm={"options": ["--cpus-per-task=2"]})
 
 
+def test_session_without_gpu_can_release_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        before = await core.ready()
+        assert not (await core.resize.resize("alice", "dev", WITHOUT, "end")).resizing
+        assert core.row() == before
+
+    play(tmp_path, monkeypatch, scenario)
+
+
 def test_new_time_limit_needs_a_new_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(core: Core, clock: Clock) -> None:
         del clock
