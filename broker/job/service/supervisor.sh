@@ -74,7 +74,7 @@ finish() { # STATE CODE MESSAGE: ends the supervisor
 }
 
 run_service() { # NAME LOCK: the supervisor: starts the service again when it ends, after growing pauses
-  local failures=0 pause began CODE READY EVER_READY='' CHILD PROBE_AT SOCKET
+  local failures=0 pause began CODE READY EVER_READY='' CHILD='' PROBE_AT SOCKET
   local -A SERVICE=()
   LOCK=$2
   cd "$STATES/$1" || exit 1
@@ -82,6 +82,7 @@ run_service() { # NAME LOCK: the supervisor: starts the service again when it en
   unset "${!SSH_@}"
   export BERTH_SERVICE=$1 BERTH_SOCKET=$SOCKET
   exec {ENDED}<> <(:)
+  trap 'end_command; finish stopped 0 "$BERTH_SERVICE was told to end"' TERM
   set -m # the service gets a process group
   while :; do
     began=$SECONDS
