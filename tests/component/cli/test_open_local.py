@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import http.client
 import json
 import os
 import signal
@@ -17,129 +15,55 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from broker.cli import login_key
-from broker.client.client import Client
-from broker.job import bundle
 from broker.schema.states import SessionState
 from broker.schema.web import LinkAnswer
-from profiles.recipe.service import Service, format_services
 from tests.deadlines import DEADLINE_S
-from tests.fakes import openssh, web_service
-from tests.fakes.controller import ready, view
+from tests.fakes import openssh
+from tests.fakes.controller import view
+from tests.fakes.inside_session import (
+    SERVICE_COMMAND,
+    InsideSession,
+    fetch_page,
+    inside_session,
+    opened_locally,
+    reachable_session,
+)
 from tests.processes import process_children
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from tests.fakes.controller import ScriptedController
-
-WEB = f"exec {sys.executable} {web_service.__file__}"
-PROGRAM = (
-    "import sys; from broker.client import service_catalogue as c; c.SOCKETS, c.PROGRAM = sys.argv[1:3]; "
-    "del sys.argv[:3]; sys.argv.insert(0, 'berth'); from broker.cli import main; main()"
-)
-"""`berth`, for which a session's directories are elsewhere."""
-
-
-class InsideSession:
-    """The directories that a session has in /run/berth."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        for each in ("node", "web", "session", "home/.config/berth/services.d"):
-            (base / each).mkdir(parents=True)
-        (base / "node/service").write_bytes(bundle.joined(bundle.SERVICE_SCRIPT))
-        (base / "session/services").write_text(
-            format_services(
-                [
-                    Service(name="web", title="A page", command=WEB, socket="web.sock"),
-                    Service(name="bad", command="echo no such port >&2; exit 3", socket="bad.sock"),
-                ]
-            )
-        )
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-c", PROGRAM, f"{self.base}/web", f"{self.base}/node/service", *words]
 
 
 @pytest.fixture
 def inside(tmp_path: Path) -> Iterator[InsideSession]:
-    made = InsideSession(tmp_path / "inside")
-    yield made
-    for file in (made.base / "node/services").glob("*/pid"):
-        groups = process_children(int(file.read_text()))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(file.read_text()), signal.SIGKILL)
-        for group in groups:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
-
-
-@contextlib.asynccontextmanager
-async def session(controller: ScriptedController, tmp_path: Path) -> AsyncIterator[None]:
-    """A real sshd in place of the session `dev`; logins have a home of their own."""
-    me = openssh.me()
-    authority, host = openssh.make_key(tmp_path / "ca"), openssh.make_key(tmp_path / "host")
-    await openssh.run([
-        "ssh-keygen", "-q", "-s", authority, "-I", "dev", "-h", "-n", f"{me}.dev.berth", f"{host}.pub"
-    ])  # fmt: skip
-    controller.sessions["dev"] = ready()
-    controller.site = controller.site.model_copy(update={"user": me, "ca_public_keys": [openssh.public(authority)]})
-    key = await asyncio.to_thread(login_key.ensure_certificate, Client(controller.socket), "keys")
-    async with openssh.sshd(tmp_path, openssh.public(key), f"SetEnv HOME={tmp_path}/inside/home") as port:
-        controller.resolved = controller.resolved.model_copy(update={"owner": me, "port": port})
-        yield
-
-
-def fetch(url: str, host: str | None = None, path: str = "/") -> tuple[int, str]:
-    """Ask as a browser does, which connects to the loopback interface for every name below `localhost`."""
-    parts = urlsplit(url)
-    assert parts.port is not None
-    connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=DEADLINE_S)
-    with contextlib.closing(connection):
-        connection.request("GET", path, headers={"Host": host or parts.netloc})
-        with connection.getresponse() as answer:
-            return answer.status, answer.read().decode()
+    with inside_session(tmp_path / "inside") as made:
+        yield made
 
 
 def fetch_when_back(url: str) -> str:
     """Ask until the service is back; return its process id."""
     deadline = time.monotonic() + DEADLINE_S
-    while (answer := fetch(url))[0] == 503:
+    while (answer := fetch_page(url))[0] == 503:
         assert time.monotonic() < deadline, answer
         time.sleep(0.05)
     return answer[1].split()[0]
-
-
-@contextlib.asynccontextmanager
-async def opened(inside: InsideSession, *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """Run `berth open` until the block ends; gives its address."""
-    pipe = asyncio.subprocess.PIPE
-    command = inside.command("open", "dev", *words, "--local")
-    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(DEADLINE_S):
-            yield process, (await process.stdout.readline()).decode().strip()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
-        await process.wait()
 
 
 def test_service_answers_at_the_printed_address_only(
     controller: ScriptedController, inside: InsideSession, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web") as (process, url):
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (process, url):
             parts = urlsplit(url)
             assert parts.hostname is not None
             assert parts.hostname.startswith("web-")
             assert parts.hostname.endswith(".localhost")
-            status, text = await asyncio.to_thread(fetch, url, path="/a?b=c")
+            status, text = await asyncio.to_thread(fetch_page, url, path="/a?b=c")
             assert (status, text.split()[1:]) == (200, [parts.netloc, "/a?b=c"])
             for other in (f"localhost:{parts.port}", f"127.0.0.1:{parts.port}", f"attacker.test:{parts.port}"):
-                assert (await asyncio.to_thread(fetch, url, other))[0] == 421
+                assert (await asyncio.to_thread(fetch_page, url, other))[0] == 421
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 0
             assert process.stderr is not None
@@ -147,7 +71,7 @@ def test_service_answers_at_the_printed_address_only(
             assert f"ssh -N -L {parts.port}:127.0.0.1:{parts.port} " in said
             assert said.endswith("closed; A page keeps running in dev\n")
             with pytest.raises(ConnectionRefusedError):
-                await asyncio.to_thread(fetch, url)
+                await asyncio.to_thread(fetch_page, url)
 
     asyncio.run(scene())
     pid = int((inside.base / "node/services/web/pid").read_text())
@@ -158,9 +82,9 @@ def test_service_that_crashes_answers_again(
     controller: ScriptedController, inside: InsideSession, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web", "--print") as (_, url):
-            first = (await asyncio.to_thread(fetch, url))[1].split()[0]
-            assert (await asyncio.to_thread(fetch, url, path="/crash"))[0] == 503
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web", "--print") as (_, url):
+            first = (await asyncio.to_thread(fetch_page, url))[1].split()[0]
+            assert (await asyncio.to_thread(fetch_page, url, path="/crash"))[0] == 503
             assert await asyncio.to_thread(fetch_when_back, url) != first
 
     asyncio.run(scene())
@@ -170,8 +94,8 @@ def test_service_that_ends_by_itself_ends_the_command(
     controller: ScriptedController, inside: InsideSession, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web") as (process, url):
-            await asyncio.to_thread(fetch, url, path="/end")
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (process, url):
+            await asyncio.to_thread(fetch_page, url, path="/end")
             assert await process.wait() == 0
             assert process.stderr is not None
             assert (await process.stderr.read()).decode().endswith("A page has ended in dev\n")
@@ -183,7 +107,7 @@ def test_failing_service_is_explained_by_its_last_lines(
     controller: ScriptedController, inside: InsideSession, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with session(controller, tmp_path):
+        async with reachable_session(controller, tmp_path):
             done = await openssh.run(inside.command("open", "dev", "bad", "--local"))
             assert (done.code, done.out) == (1, b"")
             assert "  no such port\n" in done.err
@@ -212,7 +136,7 @@ def test_browser_that_stays_gets_its_page(
     monkeypatch.setenv("DISPLAY", ":0")
 
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web") as (process, _):
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (process, _):
             assert process.stderr is not None
             while not (line := await process.stderr.readline()).startswith(b"the browser"):
                 assert line
@@ -247,7 +171,7 @@ def test_strange_reports_of_a_session_are_explained(
     file.write_text(f"{program}\n{file.read_text()}")
 
     async def scene() -> None:
-        async with session(controller, tmp_path):
+        async with reachable_session(controller, tmp_path):
             done = await openssh.run(inside.command("open", "dev", "web", "--local"))
             assert (done.code, done.out) == (1, b"")
             assert said in done.err
@@ -260,11 +184,11 @@ def test_own_service_is_opened_and_a_faulty_file_is_named(
     controller: ScriptedController, inside: InsideSession, tmp_path: Path
 ) -> None:
     folder = inside.base / "home/.config/berth/services.d"
-    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {WEB}}}\n")
+    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {SERVICE_COMMAND}}}\n")
     (folder / "wrong.yaml").write_text("services:\n  - {name: vscode, comand: x}\n")
 
     async def scene() -> None:
-        async with session(controller, tmp_path):
+        async with reachable_session(controller, tmp_path):
             listed = await openssh.run(inside.command("services", "dev", "--json"))
             assert listed.code == 0, listed.err
             services = {each["name"]: each for each in json.loads(listed.out)["services"]}
@@ -276,10 +200,10 @@ def test_own_service_is_opened_and_a_faulty_file_is_named(
             assert "ignored: " in listed.err
             assert "did you mean `command`?" in listed.err
             assert "vscode is the name of an IDE" in listed.err
-            async with opened(inside, "mine", "--json") as (process, _):
+            async with opened_locally(inside, "mine", "--json") as (process, _):
                 assert process.stdout is not None
                 text = "{" + (await process.stdout.readuntil(b"}")).decode()
-                assert (await asyncio.to_thread(fetch, json.loads(text)["url"]))[0] == 200
+                assert (await asyncio.to_thread(fetch_page, json.loads(text)["url"]))[0] == 200
             table = await openssh.run(inside.command("services", "dev"))
             assert [line.split()[:1] for line in table.out.decode().splitlines()] == [
                 ["SERVICE"],
@@ -297,7 +221,7 @@ def test_session_of_an_earlier_release_needs_a_restart(
     (inside.base / "node/service").unlink()
 
     async def scene() -> None:
-        async with session(controller, tmp_path):
+        async with reachable_session(controller, tmp_path):
             for words in (("services", "dev"), ("open", "dev", "web", "--local")):
                 done = await openssh.run(inside.command(*words))
                 assert done.code == 4
@@ -319,7 +243,7 @@ def test_tunnel_lies_in_a_directory_of_the_user_alone(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web") as (_, url):
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (_, url):
             assert url
             modes = await asyncio.to_thread(tunnel_modes, tmp_path)
             assert modes == {0o700}
@@ -339,13 +263,13 @@ def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
     controller: ScriptedController, inside: InsideSession, tmp_path: Path, service: str, state: str
 ) -> None:
     folder = inside.base / "home/.config/berth/services.d"
-    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {WEB}}}\n")
+    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {SERVICE_COMMAND}}}\n")
     page = "https://portal.apps.example.org/login"
     link = LinkAnswer(url=f"{page}#{'s' * 43}", login_url=page, code="ABCDE-FGHJK", expires_at=time.time() + 60)
     controller.answers["POST /v1/web/links"] = link
 
     async def scene() -> None:
-        async with session(controller, tmp_path):
+        async with reachable_session(controller, tmp_path):
             controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
             done = await openssh.run(inside.command("open", "dev", service))
             assert (done.code, done.out.decode()) == (0, f"{link.url}\n"), done.err
@@ -364,14 +288,14 @@ def test_own_service_that_is_refused_gets_no_link(
     controller: ScriptedController, inside: InsideSession, tmp_path: Path
 ) -> None:
     (inside.base / "home/.config/berth/services.d/mine.yaml").write_text(
-        f"services:\n  - {{name: mine, command: {WEB}}}\n"
+        f"services:\n  - {{name: mine, command: {SERVICE_COMMAND}}}\n"
     )
     file = inside.base / "node/service"
     said = {"echo refused no flock; exit 1": "dev cannot start mine: no flock", "exit 0": "dev did not start mine"}
 
     async def scene() -> None:
         text = file.read_text()
-        async with session(controller, tmp_path):
+        async with reachable_session(controller, tmp_path):
             controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
             for program, message in said.items():
                 file.write_text(f"[[ $1 != attach ]] || {{ {program}; }}\n{text}")
