@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -59,6 +60,11 @@ def connected(path: Path) -> Iterator[socket.socket]:
         yield client
 
 
+def _send_all(client: socket.socket, data: bytes) -> None:
+    client.sendall(data)
+    client.shutdown(socket.SHUT_WR)
+
+
 def read_all(client: socket.socket) -> bytes:
     data = b""
     while piece := client.recv(65536):
@@ -103,7 +109,7 @@ class TestOwnServer:
     def test_much_data_arrives_unchanged(self, tmp_path: Path) -> None:
         data = os.urandom(1 << 20) * 8
         with port_server(tmp_path / "got") as server, relay(tmp_path, server.port) as path, connected(path) as client:
-            sender = threading.Thread(target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR)))
+            sender = threading.Thread(target=_send_all, args=[client, data])
             sender.start()
             assert read_all(client) == data + LAST_WORDS
             sender.join()
@@ -149,6 +155,10 @@ class TestOwnServer:
     def test_client_that_sends_no_request_gets_the_page(self, tmp_path: Path) -> None:
         with relay(tmp_path, free_port(), PAGE_LIMIT_S="0.2") as path, connected(path) as client:
             assert b"Nothing listens" in read_all(client)
+
+
+def test_program_has_the_syntax_of_its_oldest_python() -> None:
+    ast.parse(Path(port_relay.__file__).read_text(), feature_version=(3, 8))
 
 
 def test_connection_to_itself_is_none() -> None:
