@@ -36,7 +36,7 @@ CHUNK_BYTES = 64 * 1024
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
-class RefusedError(Exception):
+class PortUnusableError(Exception):
     """The port cannot be used. The message is for the user's page."""
 
 
@@ -63,9 +63,9 @@ class PortRelay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if self._open > MAX_CONNECTIONS:
-                raise RefusedError(f"{MAX_CONNECTIONS} connections to localhost:{self._port} are open already.")
+                raise PortUnusableError(f"{MAX_CONNECTIONS} connections to localhost:{self._port} are open already.")
             server = await self._connect()
-        except RefusedError as refusal:
+        except PortUnusableError as refusal:
             await _send_page(reader, writer, str(refusal))
             return
         server_reader, server_writer = await asyncio.open_connection(sock=server)
@@ -75,12 +75,12 @@ class PortRelay:
             server_writer.transport.abort()  # after both ends of file, there is nothing left to send
 
     async def _connect(self) -> socket.socket:
-        """Return a connection to the owner's server. RefusedError if no address has one."""
+        """Return a connection to the owner's server. PortUnusableError if no address has one."""
         problems = []
         for host in HOSTS:
             try:
                 return await asyncio.wait_for(self._connect_to(host), ACCEPT_LIMIT_S)
-            except RefusedError as refusal:
+            except PortUnusableError as refusal:
                 problems.append(str(refusal))
             except asyncio.TimeoutError:  # noqa: UP041 - another class before Python 3.11
                 problems.append(
@@ -90,7 +90,7 @@ class PortRelay:
             except OSError:
                 pass  # nothing listens there
         nothing = f"Nothing listens on localhost:{self._port} in the session. Start your server there, then reload."
-        raise RefusedError(problems[0] if problems else nothing)
+        raise PortUnusableError(problems[0] if problems else nothing)
 
     async def _connect_to(self, host: str) -> socket.socket:
         connection = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -98,9 +98,9 @@ class PortRelay:
             connection.setblocking(False)
             await asyncio.get_running_loop().sock_connect(connection, (host, self._port))
             if await _far_user(connection) != os.getuid():
-                raise RefusedError(
+                raise PortUnusableError(
                     f"The server on localhost:{self._port} belongs to another user of the node. Nothing was sent to "
-                    "it. Start yours on another port, and publish that one with `berth forward`."
+                    "it. Start yours on another port, and publish that one."
                 )
         except BaseException:
             connection.close()

@@ -28,7 +28,7 @@ def forward(invocation: Invocation, name: str, port: int | None, *, title: str |
     """Publish a port of a session as a service, or list those that are published.
 
     What you serve on localhost:PORT in the session becomes the service port-PORT, until the session's job ends:
-    `berth services NAME` lists it and `berth open NAME port-PORT` opens it, without web access with --local. Your
+    `berth services NAME` lists it and `berth open NAME SERVICE` opens it, without web access with --local. Your
     server may start later. Without PORT, the command lists the published ports.
 
     Before anything is sent, each connection is checked: if another user of the node listens on the port, the page says
@@ -58,7 +58,7 @@ def _list_ports(invocation: Invocation, name: str) -> None:
         output.print_json({"ports": services})
         return
     if not ports:
-        output.print_note(f"{name} has no published ports; `berth forward {name} PORT` publishes one.")
+        output.print_note(f"{name} has no published ports; as `berth forward {name} 8000` publishes port 8000.")
         return
     rows = [(each.service.name, each.title, each.state) for each in ports]
     output.print_table(("SERVICE", "TITLE", "STATE"), rows, shrink=1)
