@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 2222
+WEB_PORT ?= 8080
 LABS ?= 3
 WAITING_LABS ?= 2
 SCRIPTS := $(shell git ls-files '*.sh' broker/job/inside/sudo .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
@@ -17,11 +18,15 @@ help: ## list the targets
 
 .PHONY: demo
 demo: ## a real cluster on this machine, a session on a GPU node, and ssh into it; OFFLINE=1: sessions without registries (root)
-	@$(PYTHON) -m tests.site.demo --port $(PORT) $(if $(OFFLINE),--offline)
+	@$(PYTHON) -m tests.site.demo --port $(PORT) --web-port $(WEB_PORT) $(if $(OFFLINE),--offline)
 
 .PHONY: shell
 shell: ## alice's shell on the lab's login node
 	@$(PYTHON) -m slurm.lab exec --user alice --tty login -- bash -l
+
+.PHONY: portal
+portal: ## a link, for a minute, that logs this machine's browser in as alice at the demo's portal
+	@$(PYTHON) -m slurm.lab exec --user alice login -- berth portal --print
 
 .PHONY: lab-down
 lab-down: ## take the lab, and everything on it, away
@@ -128,6 +133,7 @@ shellcheck:
 	@command -v shellcheck >/dev/null || $(PYTHON) -m tests.site.programs shellcheck
 test-programs:
 	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
-		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd tmux xauth chromium haproxy openssl
+		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd tmux xauth chromium haproxy \
+		nginx openssl
 vm-programs:
 	@$(PYTHON) -m tests.site.programs qemu-system-x86 qemu-utils mmdebstrap openssh-client xfsprogs git

@@ -18,7 +18,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 from broker.errors import BerthError, ExitCode
 from broker.format import escape_controls
-from broker.format import pluralize as pluralize  # noqa: PLC0414 - commands print counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

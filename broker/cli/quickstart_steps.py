@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.cli.output import pluralize
 from broker.errors import BerthError
-from broker.format import format_time
+from broker.format import format_time, pluralize
 
 if TYPE_CHECKING:
     from broker.cli.context import Invocation

@@ -9,7 +9,7 @@ import click
 from broker.cli import output
 from broker.cli.errors import InterruptedWaitError
 from broker.errors import BerthError, InvalidInputError
-from broker.format import escape_controls
+from broker.format import escape_controls, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -73,4 +73,4 @@ def print_views(invocation: Invocation, views: Sequence[SessionView], *, single:
 def raise_failures(failed: Sequence[BerthError], count: int) -> None:
     """Raise an error with the first failure's exit code, if there are failures among `count` sessions."""
     if failed:
-        raise type(failed[0])(f"{len(failed)} of {output.pluralize(count, 'session')} failed")
+        raise type(failed[0])(f"{len(failed)} of {pluralize(count, 'session')} failed")

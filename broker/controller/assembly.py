@@ -14,6 +14,7 @@ from broker.controller.cluster.service import ClusterService
 from broker.controller.credential_parts import CredentialParts
 from broker.controller.doctor import controller_checks
 from broker.controller.images import ImageFinder
+from broker.controller.open_connections import OpenConnections
 from broker.controller.rebuild import rebuild
 from broker.controller.reconcile.cancellation import JobCanceller
 from broker.controller.reconcile.continuation import Continuation
@@ -96,7 +97,11 @@ class Controller(CredentialParts):
 
     @cached_property
     def observed(self) -> ObservedSlurm:
-        return ObservedSlurm(self.changes)
+        return ObservedSlurm(self.changes, self.open_connections)
+
+    @cached_property
+    def open_connections(self) -> OpenConnections:
+        return OpenConnections(self.changes)
 
     @cached_property
     def name_policy(self) -> NamePolicy:
@@ -212,12 +217,7 @@ class Controller(CredentialParts):
 
     @cached_property
     def connections(self) -> Connections:
-        return Connections(
-            self.async_registry,
-            self.launcher,
-            days=self.config.registry.connection_days,
-            records=self.config.registry.connection_records,
-        )
+        return Connections(self.async_registry, self.launcher, self.open_connections, self.config.registry)
 
     @cached_property
     def sessions(self) -> Sessions:

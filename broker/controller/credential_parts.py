@@ -47,7 +47,7 @@ class CredentialParts:
     def web_authority(self) -> CertificateAuthority | None:
         if not self.config.has_web:
             return None
-        return CertificateAuthority.load_or_create(self.config.state_dir / "web_ca_ed25519_key", "berth web CA")
+        return CertificateAuthority.load_or_create(self.config.state_dir / "web_ca_ed25519_key", "CA of berth-web")
 
     @cached_property
     def keys(self) -> AuthorizedKeys:

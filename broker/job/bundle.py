@@ -32,8 +32,9 @@ PARTS = {
         *("container/login", "container/sshd", "container/accounts", "container/freeze"),
         *("container/services", "container/web_door", "container/usage", "container/main"),
         *(*_MOUNTS, "namespace/exceptions", "namespace/main"),
-        *(*_CHECKS, "node/directory", "node/memory", "node/comment", "node/process_ids", "node/messages"),
-        *("node/time_limit", "node/idle", "node/live_copy", "node/saves", "node/hold", "node/container", "node/main"),
+        *(*_CHECKS, "node/directory", "node/memory", "node/comment", "node/lock", "node/process_ids"),
+        *("node/messages", "node/time_limit", "node/idle", "node/live_copy", "node/saves", "node/hold"),
+        *("node/container", "node/main"),
     ),
     BATCH_SCRIPT: (
         *("batch/given", "lib", "client_settings"),

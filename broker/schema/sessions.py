@@ -259,6 +259,9 @@ class SessionView(Strict):
     """Whether the present job then ends only when the successor runs; otherwise it ends when that is queued."""
     used_at: float | None = None
     """Time of the last known use: its start, or a connection."""
+    clients: list[str] = []
+    """Addresses with an open connection, the newest first and at most 8, as gateways and `berth connect` have reported
+    them in the last minutes; empty text for a connection without a gateway. No revision of the session."""
     idle: IdleTime | Literal[""] = ""
     """Idle time after which it is stopped; empty before its first job."""
     idle_since: float | None = None

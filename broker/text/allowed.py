@@ -47,6 +47,11 @@ def has_running_job(view: SessionView) -> str | None:
     return _unless(view, view.state in {SessionState.STARTING, SessionState.READY}, "no job runs")
 
 
+def can_cancel_resize(view: SessionView) -> str | None:
+    """Allow it while a resize waits for its job."""
+    return None if view.state is SessionState.READY and view.resizing else "no resize of it waits"
+
+
 def is_stopped(view: SessionView) -> str | None:
     """Allow it without a job and without a pending operation."""
     hint = f"stop it first: `berth stop {view.name}`" if view.state in LIVE else ""

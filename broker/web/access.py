@@ -16,7 +16,7 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, Self
 
-from broker.errors import BerthError, ControllerUnavailableError
+from broker.errors import BerthError, ControllerUnavailableError, TooManyError
 from broker.schema.web import MAX_CHECKED
 from broker.web.grants import Grant
 from broker.web.haproxy_config import GrantRoute
@@ -43,6 +43,9 @@ CHECK_RETRY_S = 2.0
 IDLE_CHECK_S = 10.0
 RETRY_S = 2.0
 """Time for which a service that did not become ready is not opened again."""
+
+MAX_GRANTS = 20_000
+"""Some 10 MB in the file; HAProxy has a server for each that is in use."""
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class OpenService:
         return self.session_id, self.report.service
 
 
-class WebAccess:
+class BrowserAccess:
     """An async context manager, whose tasks end grants and tunnels in time."""
 
     def __init__(
@@ -103,9 +106,13 @@ class WebAccess:
         self._checked = asyncio.Event()
         """Set when the controller has confirmed the grants of an earlier run."""
         self._tasks: list[asyncio.Task[None]] = []
+        self.failed = asyncio.Event()
+        """Set if one of the tasks has failed: then nothing ends in time any more, and the process must end."""
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(each()) for each in (self._expire, self._check_visits, self._close_idle)]
+        for task in self._tasks:
+            task.add_done_callback(self._note_end)
         return self
 
     async def __aexit__(
@@ -117,13 +124,20 @@ class WebAccess:
         for session_id in {each.session_id for each in self._services.values()}:
             await self._close_session(session_id)
 
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.error("berth-web cannot end visits in time", exc_info=task.exception())
+            self.failed.set()
+
     def grant(self, key: str) -> Grant | None:
         """Return the grant with this key, if it is valid."""
         grant = self._grants.get(key)
         return grant if grant is not None and grant.visit.expires_at > time.time() else None
 
     def begin(self, visit: VisitAnswer) -> tuple[Grant, str]:
-        """Make the grant of a visit; return it with its cookie."""
+        """Make the grant of a visit; return it with its cookie. TooManyError if there are MAX_GRANTS."""
+        if len(self._grants) >= MAX_GRANTS:
+            raise TooManyError("too many services are open in browsers", hint="tell the site's administrators")
         cookie = secrets.token_urlsafe(32)
         grant = Grant(key=f"{hashlib.sha256(cookie.encode()).hexdigest()}@{visit.host}", visit=visit)
         self._grants.add(grant)
@@ -249,7 +263,9 @@ class WebAccess:
                     some = grants[first : first + MAX_CHECKED]
                     valid = await self._controller.valid_visits([grant.visit.id for grant in some])
                     await self._end([grant for grant in some if grant.visit.id not in valid])
-            except ControllerUnavailableError:
+            except BerthError as error:
+                if not isinstance(error, ControllerUnavailableError):
+                    log.warning("visits not checked error=%s hint=%s", error.message, error.hint)
                 await asyncio.sleep(CHECK_RETRY_S)
                 continue
             self._checked.set()

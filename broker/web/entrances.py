@@ -1,7 +1,7 @@
 """Codes that lead a browser from the portal to the origin of a service.
 
-A code is for one use, for a short time, and for the browser that has the entry cookie of that origin. So a code of
-another user's login is worth nothing to whoever makes a browser open it.
+A code is for one use, for a short time, and for the browser that has the entry cookie of that origin. So the
+code of another user's login opens nothing in this browser.
 """
 
 from __future__ import annotations

@@ -35,11 +35,17 @@ class Grant(Strict):
 
 
 class GrantStore:
-    """All grants, by their keys. Each change is in the file before the call returns."""
+    """All grants, by their keys. Each change is in the file before the call returns, unless the file cannot be written.
+
+    After a restart, the controller says which visits of the file are still valid.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._grants = {grant.key: grant for grant in _load(path)}
+
+    def __len__(self) -> int:
+        return len(self._grants)
 
     def __iter__(self) -> Iterator[Grant]:
         return iter(list(self._grants.values()))
@@ -75,9 +81,12 @@ class GrantStore:
     def _save(self) -> None:
         data = _FILE.dump_json(list(self._grants.values()))
         fresh = self._path.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fresh.write_bytes(data)
-        fresh.replace(self._path)
+        try:
+            fresh.touch(mode=0o600)
+            fresh.write_bytes(data)
+            fresh.replace(self._path)
+        except OSError as error:
+            log.error("grants not saved error=%s", error)
 
 
 _FILE = TypeAdapter(list[Grant])

@@ -197,8 +197,9 @@ class Haproxy:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             with contextlib.suppress(HaproxyCommandError):
-                if any(is_expected(worker) for worker in (await self._master.workers())[:1]):
-                    return
+                for worker in (await self._master.workers())[:1]:
+                    if is_expected(worker) and await self._master.is_serving(worker):
+                        return
             if time.monotonic() > deadline or self._process is None or self._process.returncode is not None:
                 raise HaproxyCommandError("HAProxy does not start", hint="its messages are in the log")
             await asyncio.sleep(POLL_S)
@@ -219,7 +220,10 @@ class Haproxy:
     async def _stop(self) -> None:
         process = self._process
         if process is not None and process.returncode is None:
-            process.terminate()
+            if self._messages is not None:
+                self._messages.cancel()  # it alerts that its workers end
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
         await self._kill()
@@ -228,7 +232,8 @@ class Haproxy:
         """Kill master and workers, which are a process group."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
     async def _supervise(self) -> None:

@@ -37,6 +37,10 @@ class MasterSocket:
         output = await self._exchange("\n".join([f"@!{worker}", *commands]))
         return "" if output.startswith("Can't find the target PID") else output
 
+    async def is_serving(self, worker: int) -> bool:
+        """Whether a worker has begun to serve. From HAProxy 3.1 on, the master lists workers before that."""
+        return "\nUptime_sec:" in await self.run(worker, ["show info"])
+
     async def _exchange(self, text: str) -> str:
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):

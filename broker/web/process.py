@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.errors import BerthError, ConflictError
 from broker.service import journal
 from broker.service.notify import notify_ready, notify_stopping
-from broker.web.access import WebAccess
+from broker.web.access import BrowserAccess
 from broker.web.app import HostRouter
 from broker.web.control import control_app, may_control
 from broker.web.controller_client import WebControllerClient
@@ -56,7 +56,7 @@ class WebGateway:
     """The parts of berth-web while it serves."""
 
     haproxy: Haproxy
-    access: WebAccess
+    access: BrowserAccess
     entrances: Entrances
 
 
@@ -70,9 +70,13 @@ async def _main(settings: WebProcessSettings) -> None:
         reloading = asyncio.create_task(_reload_on_change(gateway.haproxy, settings.certificate, reload))
         log.info("ready: %s on %s:%d", settings.origins.portal_url, settings.listen_host, settings.listen_port)
         notify_ready()
-        await stop.wait()
+        ends = [asyncio.create_task(event.wait()) for event in (stop, gateway.access.failed)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         notify_stopping()
-        reloading.cancel()
+        for task in (reloading, *ends):
+            task.cancel()
+    if gateway.access.failed.is_set():
+        raise BerthError("berth-web has ended itself, since it could not end visits in time", hint="see its log")
 
 
 @asynccontextmanager
@@ -82,7 +86,7 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
     key = WebKey(settings.directory)
     await key.make()
     client, entrances, haproxy = WebControllerClient(settings.api_socket), Entrances(), Haproxy(settings)
-    access = WebAccess(settings, haproxy, client, GrantStore(settings.grants_file), key)
+    access = BrowserAccess(settings, haproxy, client, GrantStore(settings.grants_file), key)
 
     async def close(ended: EndedVisits) -> None:
         entrances.end(ended)

@@ -24,7 +24,7 @@ _SOCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}\.sock")
 
 
 class ServiceReport:
-    """How far a service is, as its session reports it."""
+    """The state of a service, as its session reports it."""
 
     def __init__(self, service: str) -> None:
         self.service = service
@@ -47,7 +47,7 @@ class ServiceReport:
             case "socket" if _SOCKET.fullmatch(text):
                 self.socket = text
             case "refused":
-                hint = "`berth services SESSION` lists its services"
+                hint = "`berth services NAME` lists the services of a session"
                 raise ConflictError(f"the session cannot start {self.service}: {text[:MAX_LINE_CHARS]}", hint=hint)
             case _:
                 pass  # a later release may report more

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from broker.origins import Origins
-    from broker.web.access import WebAccess
+    from broker.web.access import BrowserAccess
     from broker.web.entrances import Entrances
     from broker.web.grants import Grant
     from broker.web.service_pages import ServicePages
@@ -41,7 +41,7 @@ _ENTRY = re.compile(r"[A-Za-z0-9_-]{43}")
 class ServiceFace:
     """An ASGI application for the hosts of services."""
 
-    def __init__(self, origins: Origins, access: WebAccess, entrances: Entrances, pages: ServicePages) -> None:
+    def __init__(self, origins: Origins, access: BrowserAccess, entrances: Entrances, pages: ServicePages) -> None:
         self._origins = origins
         self._access = access
         self._entrances = entrances

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ServicePages(Protocol):
-    """What the portal shows there. Status and headers that matter are set by the caller."""
+    """Makes these pages. The caller sets the status, and the headers that matter."""
 
     def starting(self, visit: VisitAnswer, lines: Sequence[str]) -> Response:
         """Return a page that reloads itself. `lines`: the last output of the service."""

@@ -17,7 +17,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class WebProcessSettings:
-    """How berth-web serves. Each time is in seconds."""
+    """The addresses, files and limits of berth-web. Each time is in seconds."""
 
     origins: Origins
     listen_host: str

@@ -170,5 +170,5 @@ def _failed(message: str) -> ConnectionFailedError:
     lines = message.strip().splitlines()
     return ConnectionFailedError(
         f"no connection to the session: {lines[-1][:500] if lines else 'ssh has ended'}",
-        hint="reload the page to try again; `berth show SESSION` shows the session's state",
+        hint="reload the page to try again; `berth show NAME` shows the session's state",
     )

@@ -22,6 +22,7 @@ from broker.config.file import Mode
 from broker.config.settings import SlurmSettings, StorageSettings
 from broker.controller.cluster.answers import ClusterAnswers
 from broker.controller.images import ImageFinder
+from broker.controller.open_connections import OpenConnections
 from broker.controller.reconcile.cancellation import JobCanceller
 from broker.controller.reconcile.continuation import Continuation
 from broker.controller.reconcile.deletion import DeletionRunner
@@ -132,7 +133,7 @@ class Loop:
                 registry=rows, launcher=launcher, farewells=farewells, operations=operations, changes=changes
             ),
             restorer=cast("FileRestorer", None),  # no successor ends
-            observed=ObservedSlurm(changes),
+            observed=ObservedSlurm(changes, OpenConnections(changes)),
         )
         loop = cls(reconciler, registry)
         while await reconciler.tick():

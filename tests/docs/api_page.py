@@ -70,7 +70,8 @@ $ curl -N -H 'Accept: {EVENT_STREAM}' --unix-socket /run/berth/api.sock http://b
 - After [`watch.heartbeat`](config.md#watchheartbeat) seconds without an event there is a comment. The header
   `{HEARTBEAT_HEADER}` has the number of seconds. A client gives up after three of them without a byte.
 - A place in the queue (`ahead`, `expected_start_at`) is no revision of a session. A stream has it at most
-  {PLACE_INTERVAL_S:g} s late. `used_at` and `idle_since` are as of the session's last change.
+  {PLACE_INTERVAL_S:g} s late. Nor are `clients`, which a stream has at once. `used_at` and `idle_since` are as of the
+  session's last change.
 - The stream ends when the controller stops, and if the registry cannot be read.
 - A user may have [`watch.max_user_streams`](config.md#watchmax_user_streams) streams; another one is refused with 429.
 

@@ -40,7 +40,7 @@ with engine.begin() as connection:
     print(connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar_one())
 """
 """Migrates the registry down to the given revision, if there is one, and prints the revision that it has then."""
-CHANGES_ALONE = {"used_at", "idle_since", "gpu_idle_since", "stale_since", "revision", "next_job_reason"}
+CHANGES_ALONE = {"used_at", "idle_since", "gpu_idle_since", "stale_since", "revision", "next_job_reason", "clients"}
 """Fields of a session that change without a request or an event of its job."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 NODE = "c3"
 MORE = "--mem=300M"
 WAITS = "another job has the volumes of this session open"
-POINTS = ["start.prepared", "launcher.submit-begun", "start.submitted", "resize.gives-way", "stop.cancelled"]
+POINTS = ["start.prepared", "launcher.submit-begun", "start.submitted", "resize.takeover", "stop.cancelled"]
 """The points of a resize at which launcher and controller die; `stop.cancelled`: the present job ends."""
-FEW_POINTS = ["start.submitted", "resize.gives-way"]
+FEW_POINTS = ["start.submitted", "resize.takeover"]
 
 
 @contextlib.contextmanager
@@ -76,6 +77,34 @@ def test_programs_run_until_the_new_job_runs(alice: User, bob: User, name: str) 
     assert alice.laptop.ok(name, "cat file; ls /tmp/count 2>/dev/null || :") == b"kept\n"
     assert "its resources were changed" in alice.ok("history", name)
     assert alice.jobs(after["id"]) == [str(after["job_id"])]
+
+
+def test_lock_that_stays_on_the_node(kept: Kept) -> None:
+    """The new job locks another file of that name, as if each node had locks of its own."""
+    kept.again()
+    kept.mark("two")
+    before, disk, user = kept.view(), kept.disk(), kept.user
+    record = f"JOB={before['job_id']}\nRUN={before['generation']}\nNODE={before['endpoint']['node']}"
+    owner = f"cat {disk.directory}/run/lock.owner"
+    assert disk.sh(owner) == record
+    disk.sh(f"rm {disk.directory}/run/lock")
+    user.ok("resize", kept.name, MORE, "--no-wait", "--keep")
+    after = user.carried_on(kept.name, before, 120)
+    log = disk.sh(f"cat {disk.directory}/run/job.log")
+    assert f"job {before['job_id']} on {before['endpoint']['node']} (run/lock.owner) has the volumes" in log
+    assert f"JOB={after['job_id']}\n" in disk.sh(owner)
+    assert kept.marks() == ["two", "two"]
+    kept.stop()
+    assert disk.sh(f"ls {disk.directory}/run").split().count("lock.owner") == 0
+
+
+@pytest.mark.parametrize("record", ["JOB=999999999\nRUN=1.0\nNODE=c1\n", "no record\n"])
+def test_record_that_a_killed_job_has_left_holds_up_nothing(kept: Kept, record: str) -> None:
+    disk = kept.disk()
+    disk.sh(f"printf %s {shlex.quote(record)} >{disk.directory}/run/lock.owner")
+    kept.again()
+    assert f"JOB={kept.view()['job_id']}\n" in disk.sh(f"cat {disk.directory}/run/lock.owner")
+    assert "waiting up to" not in disk.sh(f"cat {disk.directory}/run/job.log")
 
 
 def test_cancelled_wait_leaves_the_session_as_it_was(alice: User, bob: User, name: str) -> None:
@@ -177,7 +206,7 @@ def test_deaths_of_the_jobs(crashing: Site, kept: Kept, which: str, kill: str) -
     """While the new job waits for the volumes, and the old one has not been cancelled for it."""
     resized, disk = Resized(crashing, kept), kept.disk()
     crashing.kill("broker")
-    begin(crashing, "resize.gives-way")
+    begin(crashing, "resize.takeover")
     wait_for(crashing.api_answers, what="the armed controller to answer")
     kept.send("resize", body={"options": [MORE], "present_job": "keep"})
     wait_for(lambda: crashing.ended("broker"), what="the end before the cancel", seconds=60)

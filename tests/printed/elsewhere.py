@@ -20,6 +20,7 @@ _PACKAGES = "needs the registry of a package manager: tests/lab/test_root_packag
 _OWN_LABS = "brings up a lab or a guest of its own: tests/lab/test_lab_lifecycle.py and tests/vm do it"
 _DAEMON = "runs as a service: the lab runs it for all tests"
 _GATEWAY_NODE = "prepares a gateway on a node of its own: tests/lab/test_second_login_node.py does the same on the lab"
+_WEB_NODE = "prepares web access with a site's certificate: tests/component/web does the same on loopback"
 
 ELSEWHERE = {
     r"systemctl ": _NO_SYSTEMD,
@@ -35,7 +36,10 @@ ELSEWHERE = {
     r"berth exec --root dev -- (sh -c ')?apt-get ": _PACKAGES,
     r"(\S+=\S+ )?(make|\.venv/bin/pytest) ": _OWN_LABS,
     r"(sudo )?python3 -m (slurm\.lab|tests\.site\.vm) ": _OWN_LABS,
-    r"berth (controller|gateway( --worker)?)$": _DAEMON,
+    r"berth (controller|gateway( --worker)?|web)$": _DAEMON,
+    r"apt-get install haproxy$": _WEB_NODE,
+    r"install -d -m 750 -g berth-web ": _WEB_NODE,
+    r"cat privkey\.pem ": _WEB_NODE,
     r"cat /etc/ssh/sshd_config\.d/": _GATEWAY_NODE,
     r"install -d -m 700 -o berth-gateway ": _GATEWAY_NODE,
     r"setpriv --reuid berth-gateway ": _GATEWAY_NODE,

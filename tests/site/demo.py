@@ -56,12 +56,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--port", type=int, default=2222, help="loopback port of this machine that leads to the gateway"
     )
+    parser.add_argument("--web-port", type=int, default=8080, help="loopback port of this machine for its browser")
     parser.add_argument("--offline", action="store_true", help="sessions reach no package registries")
     options = parser.parse_args(argv)
     try:
         with step("begin", remedy="run it as root"):
             check_root()
-        run(options.port, ProgressLog(), offline=options.offline)
+        run(options.port, options.web_port, ProgressLog(), offline=options.offline)
     except DemoError as error:
         print(f"\ndemo: {error}\n", file=sys.stderr)
         return 1
@@ -73,13 +74,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(port: int, progress: ProgressLog, *, offline: bool = False) -> None:
+def run(port: int, web_port: int, progress: ProgressLog, *, offline: bool = False) -> None:
     with step("read the machine's client settings of package registries"):  # before anything changes
         settings = None if offline else read_client_settings(os.environ)
     if install_programs(["openssh-client"]) != 0:
         raise DemoError("begin", "ssh is missing", remedy="apt-get install openssh-client")
     with step("bring up the cluster with Berth on it", log=f"{LAB_LOGS}; {CONTROLLER_LOG}"):
-        site = deploy.up("lab", publish_port=_checked(port), progress=progress)
+        ports = _checked(port, "PORT"), _checked(web_port, "WEB_PORT")
+        site = deploy.up("lab", publish_port=ports[0], publish_web=ports[1], progress=progress)
     for profile in (PROFILE, OTHER_PROFILE):
         with step(
             f"build the profile {profile}", remedy="correct the reported problem; `make demo` continues from here"
@@ -141,7 +143,7 @@ def step(name: str, *, log: str = "", remedy: str = LOOK) -> Iterator[None]:
         raise DemoError(name, str(error), log=log, remedy=remedy) from error
 
 
-def _checked(port: int) -> int:
+def _checked(port: int, setting: str) -> int:
     """The port, unless somebody other than our own lab has it."""
     lab = LabPaths.find("lab")
     if any(entry.port == port for entry in publish.published_ports(lab)):
@@ -152,7 +154,7 @@ def _checked(port: int) -> int:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise DemoError(
-                "begin", f"port {port} of 127.0.0.1 is taken", remedy="another one: make demo PORT=…"
+                "begin", f"port {port} of 127.0.0.1 is taken", remedy=f"another one: make demo {setting}=…"
             ) from None
     return port
 
@@ -170,6 +172,7 @@ _NEXT = """
 The cluster keeps running. Next steps:
 
   ssh -F build/ssh_config dev.berth      the session, through the gateway (this machine is the laptop)
+  make portal                            a link that logs this machine's browser in as alice
   make shell                             alice's shell on the login node: berth --help, sinfo, squeue
   docs/tutorial/first-session.md         a day's work in this session, step by step
   make lab-down                          take it all away

@@ -137,8 +137,8 @@ class Site:
 
     def web_answers(self) -> bool:
         """Whether a browser gets the portal's login page."""
-        curl = ["curl", "-sf", "-m", "5", "-o", "/dev/null", "--resolve", f"{WEB_HOST}:{WEB_PORT}:127.0.0.1"]
-        return self.lab.run([*curl, f"http://{WEB_HOST}:{WEB_PORT}/login"], user="alice").returncode == 0
+        curl = ["curl", "-sf", "-m", "5", "-o", "/dev/null", "--header", f"Host: {WEB_HOST}"]
+        return self.lab.run([*curl, f"http://127.0.0.1:{WEB_PORT}/login"], user="alice").returncode == 0
 
     def log(self, service: str) -> str:
         return self.lab.sh(f"cat /var/log/berth/{service}.log")
@@ -153,8 +153,17 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None
         time.sleep(0.1)
 
 
-def up(name: str = "lab", *, publish_port: int | None = None, progress: ProgressLog | None = None) -> Site:
-    """The lab with Berth on it, made or found running."""
+def up(
+    name: str = "lab",
+    *,
+    publish_port: int | None = None,
+    publish_web: int | None = None,
+    progress: ProgressLog | None = None,
+) -> Site:
+    """The lab with Berth on it, made or found running.
+
+    `publish_port`, `publish_web`: loopback ports of the machine that lead to the gateway and to berth-web.
+    """
     progress = progress or ProgressLog()
     cache = cache_root()
     place = LabPaths.find(name)
@@ -173,10 +182,11 @@ def up(name: str = "lab", *, publish_port: int | None = None, progress: Progress
             LabBind(str(images(cache)), "/profiles"),
         ),
     )
-    wanted = [PublishedPort("127.0.0.1", publish_port, LOGIN, GATEWAY_PORT)] if publish_port else []
+    ports = {GATEWAY_PORT: publish_port, WEB_PORT: publish_web}
+    wanted = [PublishedPort("127.0.0.1", port, LOGIN, node_port) for node_port, port in ports.items() if port]
     lifecycle.bring_up(place, spec, wanted, cache, progress)
     site = Site(Lab.find(name))
-    deploy(site, progress)
+    deploy(site, progress, web_port=publish_web or WEB_PORT)
     return site
 
 
@@ -222,10 +232,14 @@ def published(site: Site, port: int) -> bool:
     return PublishedPort("127.0.0.1", port, LOGIN, GATEWAY_PORT) in publish.published_ports(site.lab.place)
 
 
-def deploy(site: Site, progress: ProgressLog) -> None:
-    """Install Berth on a running lab and start its services; what is there already stays."""
+def deploy(site: Site, progress: ProgressLog, *, web_port: int = WEB_PORT) -> None:
+    """Install Berth on a running lab and start its services; what is there already stays.
+
+    `web_port`: the port at which browsers reach berth-web.
+    """
     site.run("sh -eu", user="root", stdin=_INSTALL.encode(), seconds=WAIT_LIMIT_S)
-    site.run("sh -c 'cat >/etc/berth/config.yaml'", user="root", stdin=(HERE / "config.yaml").read_bytes())
+    config = (HERE / "config.yaml").read_text().replace(f"localhost:{WEB_PORT}", f"localhost:{web_port}")
+    site.run("sh -c 'cat >/etc/berth/config.yaml'", user="root", stdin=config.encode())
     answering = {"broker": site.api_answers, "gateway": site.gateway_answers, "web": site.web_answers}
     for service, answers in answering.items():
         if site.pid(service) is None:

@@ -19,6 +19,7 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "fuse-overlayfs": lambda: shutil.which("fuse-overlayfs"),
     "git": lambda: shutil.which("git"),
     "haproxy": lambda: shutil.which("haproxy", path="/usr/sbin:/usr/bin"),
+    "nginx": lambda: shutil.which("nginx", path="/usr/sbin:/usr/bin"),
     "openssl": lambda: shutil.which("openssl"),
     "openssh-client": lambda: shutil.which("ssh"),
     "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),

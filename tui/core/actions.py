@@ -86,6 +86,15 @@ _JOB_ACTIONS = (
         form_words=forms.resize_words,
         missing=("OPTION",),
     ),
+    SessionAction(
+        id="cancel-resize",
+        key="K",
+        title="cancel a resize that waits, and keep the present job",
+        group=JOB,
+        verb=("resize",),
+        rule=allowed.can_cancel_resize,
+        missing=("--cancel",),
+    ),
 )
 
 _SESSION_ACTIONS = (

@@ -122,6 +122,14 @@ def idle_cell(view: SessionView, context: CellContext) -> Cell:
     return Cell(_short(context.now - view.idle_since), tone)
 
 
+def clients_cell(view: SessionView, _context: CellContext) -> Cell:
+    """Return the address of the client that has connected last, and how many others are connected."""
+    if not view.clients:
+        return Cell("")
+    others = len(view.clients) - 1
+    return Cell(escape_controls(view.clients[0] or "berth ssh") + (f" +{others}" if others else ""))
+
+
 def stop_cell(view: SessionView, context: CellContext) -> Cell:
     """Return the scheduled stop, or the one of an idle session."""
     if not has_job(view):

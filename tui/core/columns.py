@@ -39,6 +39,7 @@ ALL_COLUMNS = (
     Column("profile", "PROFILE", 20, cells.profile_cell, "profile"),
     Column("idle", "IDLE", 7, cells.idle_cell, "idle"),
     Column("stop", "STOPS", 22, cells.stop_cell),
+    Column("clients", "CONNECTED", 18, cells.clients_cell),
     Column("snapshots", "SNAP", 5, cells.snapshots_cell),
     Column("job", "JOB", 9, cells.job_cell),
     Column("newer", "NEWER", 8, cells.newer_cell),

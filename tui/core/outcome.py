@@ -47,17 +47,21 @@ def describe_result(action_id: str, view: SessionView, operation_id: str | None,
         return operation.message + (f"; to undo: {operation.undo}" if operation.undo else "")
     match action_id:
         case "delete" | "purge":
-            return question.describe_deletion(view, complete=view.state is SessionState.DELETED)
+            text = question.describe_deletion(view, complete=view.state is SessionState.DELETED)
         case "extend" if view.ends_at is not None:
             left = format_duration(view.ends_at - now)
-            return f"{view.name}: the job ends at {format_time(view.ends_at, now)} (in {left})"
+            text = f"{view.name}: the job ends at {format_time(view.ends_at, now)} (in {left})"
+        case "cancel-resize":
+            text = f"{view.name} keeps job {view.job_id}"
         case "stop-at":
-            return f"{view.name} {describe_stop_time(view, now) or 'has no stop time'}"
+            text = f"{view.name} {describe_stop_time(view, now) or 'has no stop time'}"
         case "policies":
             end = status.describe_continuation(view.continuation)
             idle = status.describe_idle_policy(view.idle)
-            return f"{view.name}: {describe_connect_policy(view)}; {end}; {idle}"
-    return state_line(view, now)
+            text = f"{view.name}: {describe_connect_policy(view)}; {end}; {idle}"
+        case _:
+            text = state_line(view, now)
+    return text
 
 
 def describe_error(error: BerthError) -> str:

@@ -121,6 +121,7 @@ PLAIN_CALLS: dict[str, Callable[[Client, str], SessionView]] = {
     "start": _start,
     "stop": lambda client, name: client.stop(name),
     "restart": _restart,
+    "cancel-resize": lambda client, name: client.withdraw_resize(name),
     "delete": lambda client, name: client.delete(name),
     "purge": lambda client, name: client.delete(name, purge=True),
     "flatten": lambda client, name: client.flatten(name),

@@ -12,7 +12,7 @@ from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import SnapshotReference
-from broker.format import escape_controls
+from broker.format import escape_controls, pluralize
 
 if TYPE_CHECKING:
     from broker.schema.volumes import DiffReport, PackageChange
@@ -64,11 +64,11 @@ def _print(name: str, report: DiffReport) -> None:
         if not report.content:
             output.print_note(NOT_READ)
         return
-    output.print_note(f"{name}: {output.pluralize(len(report.packages), 'package')} changed since {report.base}")
+    output.print_note(f"{name}: {pluralize(len(report.packages), 'package')} changed since {report.base}")
     for package in report.packages:
         _line(*_package(package))
     many = "more than " if report.truncated else ""
-    output.print_note(f"{name}: {many}{output.pluralize(len(report.files), 'file')} changed since {report.base}")
+    output.print_note(f"{name}: {many}{pluralize(len(report.files), 'file')} changed since {report.base}")
     for file in report.files:
         _line(file.change, file.path)
 

@@ -16,6 +16,7 @@ from broker.cli.commands.sessions import no_wait_option, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import SessionName, known
 from broker.errors import ConflictError, NotFoundError
+from broker.format import pluralize
 
 if TYPE_CHECKING:
     from broker.cli.fetch_tree import Fetched
@@ -82,18 +83,17 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
             output.print_line(path)
     if done.clashes:
         raise ConflictError(
-            f"{output.pluralize(len(done.clashes), 'file')} not copied, because another version exists: "
+            f"{pluralize(len(done.clashes), 'file')} not copied, because another version exists: "
             + ", ".join(clash.path for clash in done.clashes[:5]),
             hint="all other files were copied; --force replaces these, --to DIRECTORY copies to another directory",
         )
     if done.too_long:
         raise ConflictError(
-            f"{output.pluralize(len(done.too_long), 'path')} too long to copy, such as "
-            f"{done.too_long[0][:SHOWN_CHARS]}…",
+            f"{pluralize(len(done.too_long), 'path')} too long to copy, such as {done.too_long[0][:SHOWN_CHARS]}…",
             hint="all other files were copied; use --to DIRECTORY with a shorter path",
         )
     if not invocation.json:
-        output.print_note(f"{output.pluralize(len(done.copied), 'file')} of job {job}")
+        output.print_note(f"{pluralize(len(done.copied), 'file')} of job {job}")
 
 
 def _fetch_all(
@@ -124,7 +124,7 @@ def _fetch_all(
                 done.add(part)
     except KeyboardInterrupt:
         raise InterruptedWaitError(
-            f"interrupted; {output.pluralize(amounts.files, 'file')} of job {job} copied",
+            f"interrupted; {pluralize(amounts.files, 'file')} of job {job} copied",
             hint="the same command copies the others",
         ) from None
     return done

@@ -11,6 +11,7 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.format import pluralize
 from broker.text.job import JOB_HEADINGS, gpu_hours, job_row
 
 LOG_TAIL_BYTES = 64 * 1024
@@ -33,7 +34,7 @@ def history(invocation: Invocation, name: str) -> None:
         return
     output.print_table(JOB_HEADINGS, [job_row(job, now) for job in jobs])
     hours = gpu_hours(jobs, now)
-    output.print_note(f"{output.pluralize(len(jobs), 'job')}{f', {hours:.1f} GPU hours' if hours else ''}")
+    output.print_note(f"{pluralize(len(jobs), 'job')}{f', {hours:.1f} GPU hours' if hours else ''}")
 
 
 @click.command()

@@ -12,6 +12,7 @@ import click
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import FINGERPRINT, Hours
+from broker.format import pluralize
 
 if TYPE_CHECKING:
     from broker.schema.login import AuthorityKeyView, AuthorityKind, UserCertificateView
@@ -120,7 +121,7 @@ def logout(invocation: Invocation, fingerprint: str | None) -> None:
         return
     for each in revoked:
         output.print_line(each.fingerprint)
-    output.print_note(f"{output.pluralize(len(revoked), 'certificate')} revoked")
+    output.print_note(f"{pluralize(len(revoked), 'certificate')} revoked")
 
 
 @click.group()

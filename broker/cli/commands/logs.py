@@ -13,7 +13,7 @@ from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import SessionName
-from broker.format import escape_controls
+from broker.format import escape_controls, pluralize
 from broker.text.log import added
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def who(invocation: Invocation, name: str, *, ended: bool) -> None:
         output.print_json(result if presence is None else result | {"terminals": presence.terminals})
         return
     if presence is not None and presence.terminals:
-        output.print_note(f"{name} has {output.pluralize(presence.terminals, 'open terminal')}.")
+        output.print_note(f"{name} has {pluralize(presence.terminals, 'open terminal')}.")
     if not found:
         output.print_note(f"Berth knows of no {'' if ended else 'open '}connections to {name}.")
         return

@@ -26,6 +26,7 @@ from broker.cli.stores import (
     target_option,
 )
 from broker.errors import BerthError, InvalidInputError, NotFoundError
+from broker.format import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,13 +184,13 @@ def _show(findings: Findings, wanted: ProfileReference, base: Image) -> None:
         [f"{each.change} {each.path}{f'  {format_size(each.size)}' if each.size else ''}" for each in findings.files],
     )
     if findings.of_packages:
-        output.print_note(f"  and {output.pluralize(findings.of_packages, 'path')} of packages and package managers")
+        output.print_note(f"  and {pluralize(findings.of_packages, 'path')} of packages and package managers")
     if findings.left_out:
         output.print_note("Excluded:")
         shown = [each for each in findings.left_out if each.why != CACHE]
         _list("path", "paths", [f"{each.path}  ({each.why})" for each in shown])
         if caches := len(findings.left_out) - len(shown):
-            output.print_note(f"  {'and ' if shown else ''}{output.pluralize(caches, 'path')} of caches")
+            output.print_note(f"  {'and ' if shown else ''}{pluralize(caches, 'path')} of caches")
 
 
 def _list(one: str, several: str, lines: list[str]) -> None:

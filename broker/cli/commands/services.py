@@ -11,6 +11,7 @@ import click
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.errors import ConflictError
+from broker.format import pluralize
 
 if TYPE_CHECKING:
     from broker.config.settings import Config
@@ -144,5 +145,5 @@ def rebuild(invocation: Invocation) -> None:
         output.print_line(restored)
     for skipped in report.skipped:
         output.print_note(f"skipped {skipped}")
-    restored = output.pluralize(len(report.restored), "session")
-    output.print_note(f"{restored} restored, {output.pluralize(len(report.skipped), 'manifest')} skipped")
+    restored = pluralize(len(report.restored), "session")
+    output.print_note(f"{restored} restored, {pluralize(len(report.skipped), 'manifest')} skipped")

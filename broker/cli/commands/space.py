@@ -10,6 +10,7 @@ from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.errors import ExitCode
+from broker.format import pluralize
 
 
 @click.command()
@@ -63,8 +64,8 @@ def verify(invocation: Invocation, name: str) -> None:
         for problem in report.problems:
             output.print_line(problem)
         recorded = f"; recorded checksums of {report.recorded} of them" if report.recorded else ""
-        result = output.pluralize(len(report.problems), "problem") if report.problems else "no problems"
-        output.print_note(f"{name}: {output.pluralize(report.layers, 'layer')} read, {result}{recorded}")
+        result = pluralize(len(report.problems), "problem") if report.problems else "no problems"
+        output.print_note(f"{name}: {pluralize(report.layers, 'layer')} read, {result}{recorded}")
     if report.problems:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
@@ -114,6 +115,6 @@ def gc(invocation: Invocation, *, dry_run: bool) -> None:
         output.print_line(name)
     would = "would be " if report.dry_run else ""
     output.print_note(
-        f"{would}freed: {format_size(report.bytes)} in {output.pluralize(report.layers, 'layer')}, "
-        f"{output.pluralize(len(report.sessions), 'deleted session')}"
+        f"{would}freed: {format_size(report.bytes)} in {pluralize(report.layers, 'layer')}, "
+        f"{pluralize(len(report.sessions), 'deleted session')}"
     )

@@ -12,6 +12,7 @@ import click
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.errors import InvalidInputError
+from broker.format import pluralize
 
 if TYPE_CHECKING:
     from broker.schema.web import LogoutAnswer
@@ -83,6 +84,6 @@ def _print_logout(invocation: Invocation, answer: LogoutAnswer) -> None:
         return
     for each in answer.ended:
         output.print_line(each.id)
-    note = f"{output.pluralize(len(answer.ended), 'browser')} logged out"
+    note = f"{pluralize(len(answer.ended), 'browser')} logged out"
     closed = "all connections are closed" if answer.closed else "berth-web has not yet closed the connections"
     output.print_note(f"{note}; {closed}" if answer.ended else note)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from broker.controller import clock
 from broker.controller.lasting_states import LastingStates
 from broker.controller.reconcile.held_jobs import is_held_job
+from broker.controller.reconcile.job_takeover import begin_takeover, copied_by_clones
 from broker.controller.reconcile.observation import is_newer, mark, session_id
-from broker.controller.reconcile.resizing import give_way
 from broker.controller.registry.registry import EventEntry
 from broker.failpoints import failpoint
 from broker.schema.sessions import LIVE, SessionState
@@ -44,10 +44,14 @@ class JobCanceller:
         if job.state.ended or (cancelled_at is not None and asked_at - cancelled_at < CANCEL_RETRY_S):
             return False
         if session.state is not SessionState.STOPPING:
-            session = await self._registry.update(session.id, give_way(session, asked_at))
+            session = await self._registry.update(session.id, begin_takeover(session, asked_at))
             if session.job.cancelled_at != asked_at:
                 return False  # the resize was withdrawn meanwhile
-            failpoint("resize.gives-way")
+            if session.id in copied_by_clones(await self._registry.in_states({SessionState.CHANGING})):
+                # Requested since the tick has looked. Once the takeover is recorded, no clone is accepted.
+                await self._registry.update(session.id, mark(session, {"cancelled_at": None}))
+                return False
+            failpoint("resize.takeover")
         try:
             await self._scheduler.cancel(job.id)
         except NoAnswer as error:

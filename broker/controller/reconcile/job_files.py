@@ -14,6 +14,10 @@ LOCK_WAIT_S = 300
 """Seconds that a job waits for its predecessor to release the volumes. If the predecessor's node is unreachable, slurmd
 must return there and end it, or the file server must revoke its lock (NFS: after a lease of 90 s)."""
 
+BESIDE_LOCK_WAIT_S = 3600
+"""The same for a job that may run beside its predecessor, which first completes a copy of the running session:
+COPY_TIMEOUT_S in broker/volumes/live_snapshot.py."""
+
 
 def before(jobs: list[JobRow]) -> str:
     """Return the login notice about the end of the session's last job; empty if that end needs no explanation."""
@@ -28,7 +32,8 @@ def before(jobs: list[JobRow]) -> str:
 
 def job_env(session: Session, number: int, binds: list[str], offset: int, before: str = "") -> str:
     """Return the content of run/job.env for the job with that number: see docs/reference/session-job.md."""
-    policy = session.policy
+    policy, job = session.policy, session.job_of(number)
+    lock_wait = BESIDE_LOCK_WAIT_S if job is not None and job.beside else LOCK_WAIT_S
     values = {
         "BERTH_SESSION_ID": session.id,
         "BERTH_SESSION_NAME": session.name,
@@ -44,7 +49,7 @@ def job_env(session: Session, number: int, binds: list[str], offset: int, before
         "BERTH_SYSTEM": policy.system,
         "BERTH_KEEP": ",".join(_absolute(path, session.owner) for path in policy.keep),
         "BERTH_FRESH": ",".join(_absolute(path, session.owner) for path in policy.fresh),
-        "BERTH_LOCK_WAIT": str(LOCK_WAIT_S),
+        "BERTH_LOCK_WAIT": str(lock_wait),
         "BERTH_BEFORE": before,
     }
     if session.root:

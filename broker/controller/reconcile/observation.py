@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from broker.controller.reconcile.interruption import NO_NODE, interrupted_by, node_columns, requeue_columns
 from broker.controller.reconcile.job_comment import JOB_PREFIX, announced, other_host_key, read
-from broker.controller.reconcile.resizing import (
+from broker.controller.reconcile.job_takeover import (
     copied_by_clones,
     describe_lost_successor,
     has_lost_successor,
     reason_of_end,
-    should_give_way,
+    should_begin_takeover,
 )
 from broker.controller.reconcile.reversal import after_failed_start, has_failed_to_start
 from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, cancelled_by, next_state
@@ -218,9 +218,9 @@ def without_job(
     """
     successor = None if successor is None or successor.state.ended else successor
     on = can_continue_after(session, columns["outcome"], columns["ended_at"], waits=successor is not None)
-    on = on and (successor is not None or session.gives_way or should_continue(session, now))
+    on = on and (successor is not None or session.takeover_begun or should_continue(session, now))
     reason = values["reason"]
-    if on and session.gives_way:
+    if on and session.takeover_begun:
         reason = reason_of_end(session, successor)
     elif on:  # without the remedy
         reason = reason.partition(";")[0]
@@ -325,8 +325,8 @@ def _node_text(session: Session, columns: Mapping[str, Any]) -> str:
 def has_to_end(session: Session, found: Matched) -> bool:
     """Whether the session's job is to end, or its run: for a stop, or for a successor with other resources."""
     successor = found.successors.get(session.id)
-    makes_way = successor is not None and should_give_way(session, successor, copied=session.id in found.copied)
-    return session.id in found.own and (makes_way or session.state is SessionState.STOPPING)
+    takes_over = successor is not None and should_begin_takeover(session, successor, copied=session.id in found.copied)
+    return session.id in found.own and (takes_over or session.state is SessionState.STOPPING)
 
 
 def record_of(session: Session, records: Mapping[int, FinishedJob] | None) -> FinishedJob | None:

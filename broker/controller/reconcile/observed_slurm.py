@@ -14,6 +14,7 @@ from broker.controller.reconcile.job_comment import JOB_PREFIX
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from broker.controller.open_connections import OpenConnections
     from broker.controller.registry.models import Session
     from broker.controller.wakeup import ChangeNotifier
     from broker.schema.sessions import SessionView
@@ -29,8 +30,9 @@ PLACE_INTERVAL_S = 5.0
 class ObservedSlurm:
     """The places of waiting jobs in Slurm's last answer, and the age of that answer."""
 
-    def __init__(self, changes: ChangeNotifier) -> None:
+    def __init__(self, changes: ChangeNotifier, connections: OpenConnections) -> None:
         self._changes = changes
+        self._connections = connections
         self._waiting: dict[int, Job] = {}
         """The waiting jobs, by id."""
         self._notified: dict[int, Job] = {}
@@ -44,9 +46,13 @@ class ObservedSlurm:
         successor = self._waiting.get(session.next_job_id or 0)
         reason = "" if successor is None else successor.reason
         job = self._waiting.get(session.job.job_id or 0)
-        if job is None:
-            return session.view(self.stale_since, next_job_reason=reason)
-        return session.view(self.stale_since, ahead=job.ahead, expected_start_at=job.started_at, next_job_reason=reason)
+        return session.view(
+            self.stale_since,
+            ahead=None if job is None else job.ahead,
+            expected_start_at=None if job is None else job.started_at,
+            next_job_reason=reason,
+            clients=self._connections.clients(session) if session.endpoint else [],
+        )
 
     def record_failure(self, asked_at: float, error: NoAnswer) -> None:
         """Record that the query of that time has failed."""
@@ -57,6 +63,7 @@ class ObservedSlurm:
 
     def record(self, jobs: Iterable[Job], asked_at: float) -> None:
         """Record Slurm's answer to the query of that time: the jobs of all sessions."""
+        self._connections.expire(asked_at)
         self._waiting = {job.id: job for job in jobs if job.state.waits}
         if self.stale_since is not None:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)

@@ -138,7 +138,7 @@ def can_continue_after(session: Session, outcome: str, ended_at: float, *, waits
     """
     if session.state is SessionState.STOPPING or session.root or not session.job.fingerprint:
         return False
-    if session.resizing and (waits or session.gives_way):
+    if session.resizing and (waits or session.takeover_begun):
         return True  # without the successor for which Berth has cancelled the job, another job has the former resources
     if outcome == "LOST":
         return waits

@@ -229,8 +229,8 @@ class Session(SQLModel, table=True):
         return self.next_job is not None and self.next_job.resizes
 
     @property
-    def gives_way(self) -> bool:
-        """Whether Berth has cancelled the present job for the successor: the resize cannot be withdrawn any more."""
+    def takeover_begun(self) -> bool:
+        """Whether Berth cancels the present job for the successor: the resize cannot be withdrawn any more."""
         return self.resizing and self.job.cancelled_at is not None
 
     @property
@@ -293,8 +293,9 @@ class Session(SQLModel, table=True):
         ahead: int | None = None,
         expected_start_at: float | None = None,
         next_job_reason: str = "",
+        clients: list[str] | None = None,
     ) -> SessionView:
-        """Return the session as the API shows it to its owner, with its job's place in the queue."""
+        """Return the session as the API shows it to its owner, with its job's place in the queue and its clients."""
         job = self.job
         return SessionView(
             id=self.id,
@@ -338,6 +339,7 @@ class Session(SQLModel, table=True):
             interruption=job.interruption,
             interrupted_at=job.interrupted_at,
             used_at=self.used_at,
+            clients=clients or [],
             stop_at=self.stop_at,
             stays=self.stays,
             kept_until=self.kept_until,

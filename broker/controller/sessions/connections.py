@@ -21,7 +21,9 @@ from broker.schema.connections import CONNECTION_TIMEOUT_S
 from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
+    from broker.config.settings import RegistrySettings
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.open_connections import OpenConnections
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.schema.connections import ConnectionRecord, ConnectionReport, ConnectionView
@@ -52,15 +54,19 @@ log = logging.getLogger(__name__)
 class Connections:
     """Records of connections. Each call asks `access` first."""
 
-    def __init__(self, registry: AsyncRegistry, launcher: LauncherClient, *, days: float, records: int) -> None:
-        """`days`: time for which a record is kept after the last report of its connection. `records`: number of
-        gateways' records that are kept for each owner.
-        """
+    def __init__(
+        self,
+        registry: AsyncRegistry,
+        launcher: LauncherClient,
+        open_connections: OpenConnections,
+        settings: RegistrySettings,
+    ) -> None:
         self._registry = registry
         self._launcher = launcher
+        self._open = open_connections
         self._blocking = registry.blocking
-        self._kept = days * 86400
-        self._records = records
+        self._kept = settings.connection_days * 86400
+        self._records = settings.connection_records
         self._swept = -math.inf
         self._added: Counter[str] = Counter()
         """New records since the last trim, by owner of a session."""
@@ -70,7 +76,10 @@ class Connections:
 
         RefusedError, and nothing is stored, if `caller` reports connections of other users.
         """
-        return await asyncio.to_thread(self._note, report, caller)
+        noted = await asyncio.to_thread(self._note, report, caller)
+        self._open.expire(clock.now())
+        self._open.record(noted)
+        return len(noted)
 
     async def standing(self, user: str, name: str) -> list[ConnectionView]:
         """Return the open connections to the session, oldest first."""
@@ -103,7 +112,7 @@ class Connections:
         now = clock.now()
         return [_seen(row, sessions.get(row.session_id), now) for row in rows if row.seen_at > now - self._kept]
 
-    def _note(self, report: ConnectionReport, caller: str | None) -> int:
+    def _note(self, report: ConnectionReport, caller: str | None) -> list[Connection]:
         sessions = {
             session.id: session for session in self._blocking.by_ids({r.session_id for r in report.connections})
         }
@@ -130,7 +139,7 @@ class Connections:
             log.info("connection records removed count=%d", self._blocking.forget_connections(now - self._kept))
             for owner in self._blocking.owners_of_connections(min(self._records, MAX_OWN_RECORDS)):
                 self._trim_owner(owner)
-        return len(noted)
+        return noted
 
     def _check_room(self, rows: list[Connection], caller: str, now: float) -> None:
         """RefusedError if a user's own report is about other users' connections, or about too many."""

@@ -20,7 +20,7 @@ from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.planned_change import check_copyable, check_free
+from broker.controller.sessions.preconditions import check_copyable, check_free
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.launcher.arguments import CopyArguments, EnvironmentArguments
 from broker.names import new_id

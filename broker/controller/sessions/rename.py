@@ -8,7 +8,7 @@ from broker.controller.registry.manifest import CHANGING
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.planned_change import check_free
+from broker.controller.sessions.preconditions import check_free
 from broker.errors import ConflictError
 from broker.schema.operations import permission_for
 from broker.schema.sessions import STARTABLE, SessionState

@@ -16,7 +16,8 @@ from broker.controller.reconcile.succession import CONTINUABLE_STATES, ask_succe
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.pending import ANSWER_TIMEOUT_S
-from broker.controller.sessions.planned_change import NextJob, PlannedChange, check_free, resize_conflict
+from broker.controller.sessions.planned_change import NextJob, PlannedChange
+from broker.controller.sessions.preconditions import check_free, resize_conflict
 from broker.controller.sessions.start_estimates import fits_beside
 from broker.errors import ConflictError, InvalidInputError
 from broker.schema.permissions import Permission
@@ -142,7 +143,7 @@ def _withdraw(user: str) -> Transition:
             raise ConflictError(
                 f"no resize of {current.name} waits", hint=f"`berth show {current.name}` shows its state"
             )
-        if current.gives_way:
+        if current.takeover_begun:
             raise resize_conflict(current)
         entry = EventEntry(user, "resize-withdrawn", f"job {current.next_job_id or ''}".strip())
         return without_successor(current, entry)

@@ -16,14 +16,8 @@ from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.planned_change import (
-    NextJob,
-    PlannedChange,
-    check_copyable,
-    check_free,
-    has_next_job,
-    resize_conflict,
-)
+from broker.controller.sessions.planned_change import NextJob, PlannedChange, has_next_job
+from broker.controller.sessions.preconditions import check_copyable, check_free, resize_conflict
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.launcher.arguments import DiffArguments
 from broker.names import new_id
@@ -170,6 +164,8 @@ class Snapshots:
         if snapshot is None:
             check_free(source)
             check_copyable(source)
+            if source.takeover_begun:  # its job is ending
+                raise resize_conflict(source)
         if request.profile is not None:
             image = await self._images.published(user, request.profile, request.version)
         elif request.version is not None:

@@ -71,7 +71,7 @@ class SessionDoor:
                 session.id,
                 valid_seconds=seconds,
                 serial=int(now * 1e6),
-                key_id=f"berth web visit {visit.id}",
+                key_id=f"berth-web visit {visit.id}",
             ),
             valid_before=now + seconds,
             generation=session.generation,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 """Letters and digits that no one mistakes for another: no I, L, O, 0 and 1."""
 CODE_CHARS = 10
-"""49 bits: at MAX_WRONG_CODES a minute, a code is found in 10 million years."""
+"""49 bits: with MAX_WRONG_CODES a minute, guessing one takes millions of years."""
 MAX_WRONG_CODES, WRONG_CODES_S = 5, 60.0
 """Wrong codes of all browsers within so many seconds, after which no code is accepted. Links work nevertheless."""
 MAX_USER_LINKS = 20

@@ -1,23 +1,6 @@
-# Locks the session's volumes, makes the job's directories on the node, and limits the size of the log.
+# Makes the job's directories on the node, and limits the size of the log.
 
 readonly LOG_LIMIT_BYTES=$((4 << 20)) # bytes; above it the job's log is cut back to its last quarter
-
-lock_volumes() { # LOCK: the descriptor that holds run/lock: one job at a time writes to the volumes
-  local waiter code submission=$BERTH_SUBMISSION
-  exec {LOCK}<>"$DIRECTORY/run/lock" # for reading and writing, as NFS wants it: flock(2)
-  ! flock -n "$LOCK" || return 0
-  log "another job has the volumes of this session open; waiting up to $BERTH_LOCK_WAIT s for its lock"
-  write_job_comment "$WAITS_COMMENT" & # the controller may end the other job now (ADR 144)
-  COMMENT_UPDATE=$!
-  flock -w "$BERTH_LOCK_WAIT" "$LOCK" & # in the background, so that a signal can end the job
-  waiter=$!
-  until code=0 && wait "$waiter" || code=$?; ((code == 0)) || ! kill -0 "$waiter" 2>/dev/null; do :; done
-  end_comment_update
-  ((code == 0)) || die "$LOCKED" "another job has the volumes of this session open"
-  load_job_env # meanwhile the session may have been given another submission
-  [[ $BERTH_SUBMISSION == "$submission" ]] ||
-    die "$SUPERSEDED" "this is submission $submission, and the session is at $BERTH_SUBMISSION"
-}
 
 make_node_dir() { # NODE_DIR: a private directory for files that must not be on the shared file system; TMP_DIR and TMP_KIND
   local base=${SLURM_TMPDIR:-/tmp} name=berth-$UID-$BERTH_SESSION_ID old PLACES

@@ -56,8 +56,8 @@ hold_job() { # after the container's end: releases the volumes; returns when run
   end_run
   trap handle_sigterm TERM
   [[ -z ${STOPPING:-} ]] || exit 0
-  [[ -z ${LOCK:-} ]] || exec {LOCK}>&-
-  LOCK='' HELD=yes
+  release_volumes
+  HELD=yes
   if [[ -n $HOLDING ]]; then
     write_hold_outcome held "$HOLDING"
   else
@@ -104,7 +104,6 @@ check_ready_limit() { # ends a run that may be undone and whose sshd does not li
 wait_again() { # CODE: begins this script again, without a run: bash cannot go back from a trap on EXIT
   local reason=${FAILURE:-${LAST_LINE:-its container ended with exit code $1}}
   log "the run of submission $BERTH_SUBMISSION did not become ready: $reason"
-  [[ -z ${LOCK:-} ]] || exec {LOCK}>&-
   trap - TERM USR1 USR2
   exec /bin/bash "$0" "$DIRECTORY" "$BERTH_SUBMISSION" "$NOT_READY_COMMENT" "${reason//[[:cntrl:]]/ }"
 }

@@ -18,6 +18,7 @@ clean_up() { # EXIT: ends the container, saves the system volume, removes the no
     trap 'STOPPING=yes' TERM
   fi
   end_run
+  release_volumes
   [[ -z $returns || -n ${STOPPING:-} ]] || wait_again "$code"
   log "ended with $code"
   # Without its slurmstepd, Slurm would believe until the time limit that the job runs.
@@ -68,8 +69,8 @@ node_main() {
   trap handle_sigterm TERM
   trap 'TIME_CHECK_AT=0' USR1 # Slurm says that the time limit is near: it may be nearer than we thought
   trap handle_usr2 USR2
-  # --export=NIL leaves Slurm's own variables only; what a site's prolog adds must not add mounts.
-  unset "${!BERTH_@}" "${!APPTAINER_@}" "${!SINGULARITY_@}"
+  # --export=NIL leaves Slurm's own variables only; what a site's prolog adds must not add mounts, nor hide jobs.
+  unset "${!BERTH_@}" "${!APPTAINER_@}" "${!SINGULARITY_@}" "${!SQUEUE_@}"
   export PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   umask 077
   cd /

@@ -10,10 +10,12 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from broker.errors import BerthError, LoggedOutError
+from broker.schema.states import SessionState
+from broker.text.advice import describe_last_end
 from broker.text.session import session_page
 from broker.text.timeline import timeline_scale
 from broker.text.volume import snapshot_row
-from broker.web.portal.portal_context import context_of, show_page, user_calls
+from broker.web.portal.portal_context import context_of, optional, show_page, user_calls
 from broker.web.portal.session_actions import ACTIONS
 from broker.web.portal.session_view import TIMELINE_CELLS, ide_links, job_bars, summarize
 from broker.web.portal.templates import render
@@ -44,7 +46,7 @@ async def show_session(request: Request) -> HTMLResponse:
     """Show one session: its state, services, actions, addresses and details."""
     calls = user_calls(request)
     view, site = await asyncio.gather(calls.session(request.path_params["name"]), calls.site())
-    services, services_error = await _services(calls, view)
+    (services, services_error), log_end = await asyncio.gather(_services(calls, view), _log_end(calls, view))
     now = time.time()
     page = render(
         "session.html",
@@ -52,6 +54,7 @@ async def show_session(request: Request) -> HTMLResponse:
         summary=summarize(view, now),
         services=[_service_link(context_of(request).origins, view, each) for each in services],
         services_error=services_error,
+        log_end=log_end,
         actions=[action for action in ACTIONS.values() if action.rule(view) is None],
         ides=ide_links(view, site),
         details=[
@@ -73,6 +76,12 @@ async def _services(calls: UserCalls, view: SessionView) -> tuple[list[SessionSe
         raise
     except BerthError as error:
         return [], error
+
+
+async def _log_end(calls: UserCalls, view: SessionView) -> list[str]:
+    """Return the last lines of the log of a failed session, to which its advice refers."""
+    log = await optional(calls.log(view.name)) if view.state is SessionState.FAILED else None
+    return describe_last_end(log) if log else []
 
 
 def _service_link(origins: Origins, view: SessionView, service: SessionServiceView) -> dict[str, str]:

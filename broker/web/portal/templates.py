@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from broker.format import escape_controls, format_date, format_duration, format_time
+from broker.format import escape_controls, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,12 +61,10 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "code": _with_code,
-        "duration": format_duration,
         "shell": _shell_line,
         "sentence": _sentence,
         "heading": _heading,
         "clock": format_time,
-        "date": format_date,
     }
     return environment
 

@@ -12,14 +12,9 @@ import pytest
 from broker.schema.states import SessionState
 from tests.fakes import openssh
 from tests.fakes.controller import view
-from tests.fakes.inside_session import (
-    InsideSession,
-    fetch_page,
-    inside_session,
-    opened_locally,
-    reachable_session,
-)
 from tests.fakes.port_server import port_server
+from tests.fakes.session_login import berth_inside, fetch_page, opened_locally, reachable_session
+from tests.fakes.session_services import SessionDirectories
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,17 +24,18 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def inside(tmp_path: Path) -> Iterator[InsideSession]:
-    with inside_session(tmp_path / "inside") as made:
-        yield made
+def inside(tmp_path: Path) -> Iterator[SessionDirectories]:
+    with SessionDirectories(tmp_path / "inside") as directories:
+        directories.declare()
+        yield directories
 
 
 def test_published_port_is_listed_opened_and_removed(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene(port: int) -> None:
         async def berth(*words: str) -> openssh.Finished:
-            return await openssh.run(inside.command(*words))
+            return await openssh.run(berth_inside(inside, *words))
 
         async with reachable_session(controller, tmp_path):
             name = f"port-{port}"
@@ -65,28 +61,28 @@ def test_published_port_is_listed_opened_and_removed(
 
 
 def test_site_with_web_access_names_the_short_command(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with reachable_session(controller, tmp_path):
             controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
-            done = await openssh.run(inside.command("forward", "dev", "8000"))
+            done = await openssh.run(berth_inside(inside, "forward", "dev", "8000"))
             assert "`berth open dev port-8000` opens" in done.err
-            answer = json.loads((await openssh.run(inside.command("forward", "dev", "8001", "--json"))).out)
+            answer = json.loads((await openssh.run(berth_inside(inside, "forward", "dev", "8001", "--json"))).out)
             assert answer == {"service": "port-8001", "title": "Port 8001", "path": f"{inside.base}/web/port-8001.sock"}
 
     asyncio.run(scene())
 
 
 def test_refusals_of_the_session_are_explained(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
-    file = inside.base / "node/service"
+    file = inside.program
     text = file.read_text()
 
     async def refused(verb: str, *words: str) -> str:
         file.write_text(f"[[ $1 != {verb} ]] || {{ echo refused no luck; exit 1; }}\n{text}")
-        done = await openssh.run(inside.command("forward", "dev", "8000", *words))
+        done = await openssh.run(berth_inside(inside, "forward", "dev", "8000", *words))
         assert (done.code, done.out) == (1, b"")
         assert "hint: `berth services dev` lists its services" in done.err
         file.write_text(text)
@@ -95,7 +91,7 @@ def test_refusals_of_the_session_are_explained(
     async def scene() -> None:
         async with reachable_session(controller, tmp_path):
             assert "dev cannot start port-8000: no luck\n" in await refused("publish")
-            assert (await openssh.run(inside.command("forward", "dev", "8000"))).code == 0
+            assert (await openssh.run(berth_inside(inside, "forward", "dev", "8000"))).code == 0
             assert "berth: dev: no luck\n" in await refused("withdraw", "--remove")
 
     asyncio.run(scene())
@@ -114,16 +110,16 @@ def test_refusals_of_the_session_are_explained(
     ],
 )
 def test_wrong_requests_are_refused(
-    controller: ScriptedController, inside: InsideSession, words: list[str], said: str
+    controller: ScriptedController, inside: SessionDirectories, words: list[str], said: str
 ) -> None:
     controller.sessions["dev"] = view(state=SessionState.READY)
-    done = asyncio.run(openssh.run(inside.command("forward", "dev", *words)))
+    done = asyncio.run(openssh.run(berth_inside(inside, "forward", "dev", *words)))
     assert (done.code, done.out) == (2, b"")
     assert said in done.err
 
 
-def test_stopped_session_is_not_started(controller: ScriptedController, inside: InsideSession) -> None:
+def test_stopped_session_is_not_started(controller: ScriptedController, inside: SessionDirectories) -> None:
     controller.sessions["dev"] = view(state=SessionState.STOPPED)
-    done = asyncio.run(openssh.run(inside.command("forward", "dev", "8000")))
+    done = asyncio.run(openssh.run(berth_inside(inside, "forward", "dev", "8000")))
     assert done.code == 5
     assert "dev is stopped" in done.err

@@ -17,17 +17,12 @@ import pytest
 
 from broker.schema.states import SessionState
 from broker.schema.web import LinkAnswer
+from profiles.recipe.service import Service
 from tests.deadlines import DEADLINE_S
-from tests.fakes import openssh
+from tests.fakes import openssh, web_service
 from tests.fakes.controller import view
-from tests.fakes.inside_session import (
-    SERVICE_COMMAND,
-    InsideSession,
-    fetch_page,
-    inside_session,
-    opened_locally,
-    reachable_session,
-)
+from tests.fakes.session_login import berth_inside, fetch_page, opened_locally, reachable_session
+from tests.fakes.session_services import SessionDirectories
 from tests.processes import process_children
 
 if TYPE_CHECKING:
@@ -35,11 +30,17 @@ if TYPE_CHECKING:
 
     from tests.fakes.controller import ScriptedController
 
+WEB = f"exec {sys.executable} {web_service.__file__}"
+
 
 @pytest.fixture
-def inside(tmp_path: Path) -> Iterator[InsideSession]:
-    with inside_session(tmp_path / "inside") as made:
-        yield made
+def inside(tmp_path: Path) -> Iterator[SessionDirectories]:
+    with SessionDirectories(tmp_path / "inside") as directories:
+        directories.declare(
+            Service(name="web", title="A page", command=WEB, socket="web.sock"),
+            Service(name="bad", command="echo no such port >&2; exit 3", socket="bad.sock"),
+        )
+        yield directories
 
 
 def fetch_when_back(url: str) -> str:
@@ -52,7 +53,7 @@ def fetch_when_back(url: str) -> str:
 
 
 def test_service_answers_at_the_printed_address_only(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (process, url):
@@ -79,7 +80,7 @@ def test_service_answers_at_the_printed_address_only(
 
 
 def test_service_that_crashes_answers_again(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with reachable_session(controller, tmp_path), opened_locally(inside, "web", "--print") as (_, url):
@@ -91,7 +92,7 @@ def test_service_that_crashes_answers_again(
 
 
 def test_service_that_ends_by_itself_ends_the_command(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (process, url):
@@ -104,15 +105,15 @@ def test_service_that_ends_by_itself_ends_the_command(
 
 
 def test_failing_service_is_explained_by_its_last_lines(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
         async with reachable_session(controller, tmp_path):
-            done = await openssh.run(inside.command("open", "dev", "bad", "--local"))
+            done = await openssh.run(berth_inside(inside, "open", "dev", "bad", "--local"))
             assert (done.code, done.out) == (1, b"")
             assert "  no such port\n" in done.err
             assert "berth: bad did not start in dev: bad ended with code 3, 3 times in a row\n" in done.err
-            missing = await openssh.run(inside.command("open", "dev", "none", "--local"))
+            missing = await openssh.run(berth_inside(inside, "open", "dev", "none", "--local"))
             assert missing.code == 3
             assert "its services: web, bad" in missing.err
 
@@ -120,7 +121,7 @@ def test_failing_service_is_explained_by_its_last_lines(
 
 
 def test_browser_that_stays_gets_its_page(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opener, page = tmp_path / "bin/xdg-open", tmp_path / "page"
     opener.parent.mkdir()
@@ -164,7 +165,7 @@ def test_browser_that_stays_gets_its_page(
     ],
 )
 def test_strange_reports_of_a_session_are_explained(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path, report: tuple[str, str, str]
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path, report: tuple[str, str, str]
 ) -> None:
     program, said, unsaid = report
     file = inside.base / "node/service"
@@ -172,7 +173,7 @@ def test_strange_reports_of_a_session_are_explained(
 
     async def scene() -> None:
         async with reachable_session(controller, tmp_path):
-            done = await openssh.run(inside.command("open", "dev", "web", "--local"))
+            done = await openssh.run(berth_inside(inside, "open", "dev", "web", "--local"))
             assert (done.code, done.out) == (1, b"")
             assert said in done.err
             assert unsaid not in done.err
@@ -181,15 +182,15 @@ def test_strange_reports_of_a_session_are_explained(
 
 
 def test_own_service_is_opened_and_a_faulty_file_is_named(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     folder = inside.base / "home/.config/berth/services.d"
-    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {SERVICE_COMMAND}}}\n")
+    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {WEB}}}\n")
     (folder / "wrong.yaml").write_text("services:\n  - {name: vscode, comand: x}\n")
 
     async def scene() -> None:
         async with reachable_session(controller, tmp_path):
-            listed = await openssh.run(inside.command("services", "dev", "--json"))
+            listed = await openssh.run(berth_inside(inside, "services", "dev", "--json"))
             assert listed.code == 0, listed.err
             services = {each["name"]: each for each in json.loads(listed.out)["services"]}
             assert [(name, each["own"], each["state"]) for name, each in services.items()] == [
@@ -204,7 +205,7 @@ def test_own_service_is_opened_and_a_faulty_file_is_named(
                 assert process.stdout is not None
                 text = "{" + (await process.stdout.readuntil(b"}")).decode()
                 assert (await asyncio.to_thread(fetch_page, json.loads(text)["url"]))[0] == 200
-            table = await openssh.run(inside.command("services", "dev"))
+            table = await openssh.run(berth_inside(inside, "services", "dev"))
             assert [line.split()[:1] for line in table.out.decode().splitlines()] == [
                 ["SERVICE"],
                 ["web"],
@@ -216,14 +217,14 @@ def test_own_service_is_opened_and_a_faulty_file_is_named(
 
 
 def test_session_of_an_earlier_release_needs_a_restart(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     (inside.base / "node/service").unlink()
 
     async def scene() -> None:
         async with reachable_session(controller, tmp_path):
             for words in (("services", "dev"), ("open", "dev", "web", "--local")):
-                done = await openssh.run(inside.command(*words))
+                done = await openssh.run(berth_inside(inside, *words))
                 assert done.code == 4
                 assert "dev was started before this site had services" in done.err
                 assert "`berth stop dev` and `berth start dev`" in done.err
@@ -238,7 +239,7 @@ def tunnel_modes(place: Path) -> set[int]:
 
 
 def test_tunnel_lies_in_a_directory_of_the_user_alone(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
@@ -251,19 +252,19 @@ def test_tunnel_lies_in_a_directory_of_the_user_alone(
     asyncio.run(scene())
 
 
-def test_stopped_session_lists_no_services(controller: ScriptedController, inside: InsideSession) -> None:
+def test_stopped_session_lists_no_services(controller: ScriptedController, inside: SessionDirectories) -> None:
     controller.sessions["dev"] = view(state=SessionState.STOPPED)
-    done = asyncio.run(openssh.run(inside.command("services", "dev")))
+    done = asyncio.run(openssh.run(berth_inside(inside, "services", "dev")))
     assert done.code == 5
     assert "dev is stopped" in done.err
 
 
 @pytest.mark.parametrize(("service", "state"), [("web", "stopped"), ("mine", "starting ready")])
 def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path, service: str, state: str
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path, service: str, state: str
 ) -> None:
     folder = inside.base / "home/.config/berth/services.d"
-    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {SERVICE_COMMAND}}}\n")
+    (folder / "mine.yaml").write_text(f"services:\n  - {{name: mine, command: {WEB}}}\n")
     page = "https://portal.apps.example.org/login"
     link = LinkAnswer(url=f"{page}#{'s' * 43}", login_url=page, code="ABCDE-FGHJK", expires_at=time.time() + 60)
     controller.answers["POST /v1/web/links"] = link
@@ -271,12 +272,12 @@ def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
     async def scene() -> None:
         async with reachable_session(controller, tmp_path):
             controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
-            done = await openssh.run(inside.command("open", "dev", service))
+            done = await openssh.run(berth_inside(inside, "open", "dev", service))
             assert (done.code, done.out.decode()) == (0, f"{link.url}\n"), done.err
-            listed = await openssh.run(inside.command("services", "dev", "--json"))
+            listed = await openssh.run(berth_inside(inside, "services", "dev", "--json"))
             states = {each["name"]: each["state"] for each in json.loads(listed.out)["services"]}
             assert states[service] in state.split()
-            missing = await openssh.run(inside.command("open", "dev", "none"))
+            missing = await openssh.run(berth_inside(inside, "open", "dev", "none"))
             assert (missing.code, "its services: web, bad, mine" in missing.err) == (3, True)
 
     asyncio.run(scene())
@@ -285,10 +286,10 @@ def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
 
 
 def test_own_service_that_is_refused_gets_no_link(
-    controller: ScriptedController, inside: InsideSession, tmp_path: Path
+    controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     (inside.base / "home/.config/berth/services.d/mine.yaml").write_text(
-        f"services:\n  - {{name: mine, command: {SERVICE_COMMAND}}}\n"
+        f"services:\n  - {{name: mine, command: {WEB}}}\n"
     )
     file = inside.base / "node/service"
     said = {"echo refused no flock; exit 1": "dev cannot start mine: no flock", "exit 0": "dev did not start mine"}
@@ -299,7 +300,7 @@ def test_own_service_that_is_refused_gets_no_link(
             controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
             for program, message in said.items():
                 file.write_text(f"[[ $1 != attach ]] || {{ {program}; }}\n{text}")
-                done = await openssh.run(inside.command("open", "dev", "mine"))
+                done = await openssh.run(berth_inside(inside, "open", "dev", "mine"))
                 assert (done.code, done.out) == (1, b"")
                 assert message in done.err
 

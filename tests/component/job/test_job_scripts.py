@@ -181,6 +181,14 @@ def test_the_container_of_a_batch_job_gets_a_function_that_calls_no_other() -> N
     assert reachable(bodies, "clean_environment") == {"clean_environment"}
 
 
+def test_no_constant_is_among_the_variables_that_a_job_unsets() -> None:
+    script = source(bundle.SESSION_SCRIPT)
+    prefixes = re.findall(r"\$\{!(\w+)@\}", script)
+    assert "SQUEUE_" in prefixes
+    constants = re.findall(r"^readonly (\w+)=", script, re.MULTILINE)
+    assert not [name for name in constants if name.startswith(tuple(prefixes))]
+
+
 @pytest.mark.parametrize("script", [SESSION, BATCH, SERVICE], ids=["session", "batch", "service"])
 def test_shellcheck_and_bash_accept_the_joined_script(script: Path) -> None:
     assert shutil.which("shellcheck") is not None, "shellcheck is not installed"

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.client.service_catalogue import parse_catalogue
-from broker.job import bundle
 from broker.names import new_id
 from profiles.recipe.service import Service, format_services
 from tests.deadlines import DEADLINE_S
 from tests.fakes import web_service
+from tests.fakes.session_services import SessionDirectories
 from tests.lab_cluster import wait_for
-from tests.processes import process_children
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,15 +30,8 @@ SESSION_ID = new_id()
 WEB = f"exec {sys.executable} {web_service.__file__}"
 
 
-class Place:
-    """The directories of one session, with the program in place."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        for each in ("node", "web", "session", "home/.config/berth/services.d"):
-            (base / each).mkdir(parents=True)
-        self.program = base / "node/service"
-        self.program.write_bytes(bundle.joined(bundle.SERVICE_SCRIPT))
+class ServiceProgram(SessionDirectories):
+    """The program, called as a login calls it."""
 
     def set_limits(self, **constants: str) -> None:
         """Replace constants of the program."""
@@ -48,9 +40,6 @@ class Place:
             text, count = re.subn(rf"\b{name}=\d+", f"{name}={value}", text)
             assert count == 1
         self.program.write_text(text)
-
-    def declare(self, *services: Service) -> None:
-        (self.base / "session/services").write_text(format_services(services))
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -90,21 +79,11 @@ class Place:
             answer.begin()
             return answer.read().decode()
 
-    def supervisors(self) -> list[int]:
-        return [int(file.read_text()) for file in (self.base / "node/services").glob("*/pid")]
-
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path / "session")
-    yield made
-    for pid in made.supervisors():
-        groups = process_children(pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        for group in groups:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+def program(tmp_path: Path) -> Iterator[ServiceProgram]:
+    with ServiceProgram(tmp_path / "session") as made:
+        yield made
 
 
 def lines_until(process: subprocess.Popen[str], last: str) -> list[str]:
@@ -118,60 +97,60 @@ def lines_until(process: subprocess.Popen[str], last: str) -> list[str]:
     return found
 
 
-def test_supervisor_without_a_definition_has_failed(place: Place) -> None:
+def test_supervisor_without_a_definition_has_failed(program: ServiceProgram) -> None:
     """The user may remove the files of the service between the look of `attach` and that of its supervisor."""
-    (place.base / "node/services/web").mkdir(parents=True)
-    with place.start("run", "web", "0") as supervisor:
+    (program.base / "node/services/web").mkdir(parents=True)
+    with program.start("run", "web", "0") as supervisor:
         said, _ = supervisor.communicate(timeout=DEADLINE_S)
     assert (supervisor.returncode, said) == (1, "berth: the definition of web cannot be read any more\n")
-    assert (place.base / "node/services/web/state").read_text() == "failed\n"
+    assert (program.base / "node/services/web/state").read_text() == "failed\n"
 
 
-def test_opened_service_is_ready_and_stays_when_it_is_closed(place: Place) -> None:
-    place.declare(Service(name="web", command=WEB, socket="web.sock"))
-    assert place.states() == {"web": "stopped"}
-    with place.attached("web") as report:
+def test_opened_service_is_ready_and_stays_when_it_is_closed(program: ServiceProgram) -> None:
+    program.declare(Service(name="web", command=WEB, socket="web.sock"))
+    assert program.states() == {"web": "stopped"}
+    with program.attached("web") as report:
         assert [line for line in lines_until(report, "state ready") if line.startswith("state ")] == [
             "state starting",
             "state ready",
         ]
-        first = place.get("web").split()[0]
-        with place.attached("web") as second:
+        first = program.get("web").split()[0]
+        with program.attached("web") as second:
             assert lines_until(second, "state ready") == ["state ready"]
-    assert place.get("web").split()[0] == first
-    assert place.states() == {"web": "ready"}
+    assert program.get("web").split()[0] == first
+    assert program.states() == {"web": "ready"}
 
 
-def test_service_that_dies_is_started_again(place: Place) -> None:
-    place.declare(Service(name="web", command=WEB, socket="web.sock"))
-    with place.attached("web") as report:
+def test_service_that_dies_is_started_again(program: ServiceProgram) -> None:
+    program.declare(Service(name="web", command=WEB, socket="web.sock"))
+    with program.attached("web") as report:
         lines_until(report, "state ready")
-        pid = int(place.get("web").split()[0])
+        pid = int(program.get("web").split()[0])
         os.kill(pid, signal.SIGKILL)
         lines_until(report, "state waiting 1")
         lines_until(report, "state ready")
-        assert int(place.get("web").split()[0]) != pid
-    log = (place.base / "node/services/web/log").read_text()
+        assert int(program.get("web").split()[0]) != pid
+    log = (program.base / "node/services/web/log").read_text()
     assert "berth: web ended with code 137; it starts again in 1 s\n" in log
     assert "Killed" not in log
 
 
-def test_service_that_ends_by_itself_stays_ended_until_it_is_opened(place: Place) -> None:
-    place.declare(Service(name="web", command=WEB, socket="web.sock"))
-    with place.attached("web") as report:
+def test_service_that_ends_by_itself_stays_ended_until_it_is_opened(program: ServiceProgram) -> None:
+    program.declare(Service(name="web", command=WEB, socket="web.sock"))
+    with program.attached("web") as report:
         lines_until(report, "state ready")
         with contextlib.suppress(ConnectionError, http.client.HTTPException):
-            place.get("web", "/end")
+            program.get("web", "/end")
         lines_until(report, "state stopped")
-    assert place.states() == {"web": "stopped"}
-    with place.attached("web") as report:
+    assert program.states() == {"web": "stopped"}
+    with program.attached("web") as report:
         lines_until(report, "state ready")
 
 
-def test_failing_service_shows_its_last_lines(place: Place) -> None:
-    place.set_limits(MAX_PAUSE_S="1")
-    place.declare(Service(name="bad", command="echo begins; echo no such port >&2; exit 3", socket="bad.sock"))
-    with place.attached("bad") as report:
+def test_failing_service_shows_its_last_lines(program: ServiceProgram) -> None:
+    program.set_limits(MAX_PAUSE_S="1")
+    program.declare(Service(name="bad", command="echo begins; echo no such port >&2; exit 3", socket="bad.sock"))
+    with program.attached("bad") as report:
         assert report.stdout is not None
         lines = report.stdout.read().splitlines()
     states = [line for line in lines if line.startswith("state ")]
@@ -179,45 +158,45 @@ def test_failing_service_shows_its_last_lines(place: Place) -> None:
     assert states[-1] == "state failed"
     end = lines[lines.index("state failed") + 1 :]
     assert end[-3:] == ["output begins", "output no such port", "output berth: bad ended with code 3, 3 times in a row"]
-    assert place.states() == {"bad": "failed"}
+    assert program.states() == {"bad": "failed"}
 
 
-def test_service_that_never_listens_fails_at_the_limit(place: Place) -> None:
-    place.set_limits(START_LIMIT_S="1")
-    place.declare(Service(name="mute", command="sleep 600", socket="mute.sock"))
-    with place.attached("mute") as report:
+def test_service_that_never_listens_fails_at_the_limit(program: ServiceProgram) -> None:
+    program.set_limits(START_LIMIT_S="1")
+    program.declare(Service(name="mute", command="sleep 600", socket="mute.sock"))
+    with program.attached("mute") as report:
         assert report.stdout is not None
         lines = report.stdout.read().splitlines()
-    assert lines[-1] == f"output berth: mute did not answer on {place.base}/web/mute.sock within 1 s"
+    assert lines[-1] == f"output berth: mute did not answer on {program.base}/web/mute.sock within 1 s"
 
 
-def test_probe_decides_when_a_service_is_ready(place: Place) -> None:
-    mark = place.base / "answers"
-    place.declare(Service(name="web", command=WEB, socket="web.sock", ready=f"[ -e {mark} ]"))
-    with place.attached("web") as report:
-        wait_for((place.base / "web/web.sock").exists, what="the socket")
-        assert place.states() == {"web": "starting"}
+def test_probe_decides_when_a_service_is_ready(program: ServiceProgram) -> None:
+    mark = program.base / "answers"
+    program.declare(Service(name="web", command=WEB, socket="web.sock", ready=f"[ -e {mark} ]"))
+    with program.attached("web") as report:
+        wait_for((program.base / "web/web.sock").exists, what="the socket")
+        assert program.states() == {"web": "starting"}
         mark.touch()
         lines_until(report, "state ready")
 
 
-def test_own_service_replaces_the_profiles(place: Place) -> None:
-    place.declare(Service(name="web", command="exit 1", socket="web.sock"))
+def test_own_service_replaces_the_profiles(program: ServiceProgram) -> None:
+    program.declare(Service(name="web", command="exit 1", socket="web.sock"))
     own = Service(name="web", command=WEB, socket="web.sock")
-    with place.attached("web", format_services([own])) as report:
+    with program.attached("web", format_services([own])) as report:
         lines_until(report, "state ready")
 
 
-def test_sockets_of_services_that_are_defined_at_once_are_all_admitted(place: Place) -> None:
-    place.declare(Service(name="web", command=WEB, socket="web.sock"))
+def test_sockets_of_services_that_are_defined_at_once_are_all_admitted(program: ServiceProgram) -> None:
+    program.declare(Service(name="web", command=WEB, socket="web.sock"))
     names = [f"own{number}" for number in range(8)]
     with contextlib.ExitStack() as stack:
         for name in names:
             own = Service(name=name, command="sleep 600", socket=f"{name}.sock")
-            stack.enter_context(place.attached(name, format_services([own])))
-        wait_for(lambda: len(place.supervisors()) == len(names), what="the services to start")
-    line = (place.base / "node/web_principals").read_text()
-    assert line.startswith(f'restrict,port-forwarding,command="/bin/bash {place.program} door ')
+            stack.enter_context(program.attached(name, format_services([own])))
+        wait_for(lambda: len(program.supervisors()) == len(names), what="the services to start")
+    line = (program.base / "node/web_principals").read_text()
+    assert line.startswith(f'restrict,port-forwarding,command="/bin/bash {program.program} door ')
     assert line.endswith(f" web:{SESSION_ID}\n")
     sockets = {f"{name}.sock" for name in [*names, "web"]}
     assert {*re.findall(r'permitopen="\[[^]]*/web/([^]]*)\]:\*"', line)} == sockets
@@ -226,22 +205,22 @@ def test_sockets_of_services_that_are_defined_at_once_are_all_admitted(place: Pl
     assert {*command[1].split()} == sockets
 
 
-def test_session_without_services_admits_to_no_socket(place: Place) -> None:
-    place.declare()
-    (place.base / "node/services").mkdir()
-    with place.start("admit") as process:
+def test_session_without_services_admits_to_no_socket(program: ServiceProgram) -> None:
+    program.declare()
+    (program.base / "node/services").mkdir()
+    with program.start("admit") as process:
         assert process.wait(DEADLINE_S) == 0
-    assert (place.base / "node/web_principals").read_text() == ""
+    assert (program.base / "node/web_principals").read_text() == ""
 
 
-def test_list_has_bounded_parts_of_regular_files_only(place: Place) -> None:
-    folder = place.base / "home/.config/berth/services.d"
+def test_list_has_bounded_parts_of_regular_files_only(program: ServiceProgram) -> None:
+    folder = program.base / "home/.config/berth/services.d"
     (folder / "a.yaml").write_text("services: [{name: own, command: serve, title: Größe}]\n")
     (folder / "b.yaml").write_bytes(b"#" * 300_000)
     (folder / "ignored.txt").write_text("services: []")
     os.mkfifo(folder / "pipe.yaml")
     (folder / "zero.yaml").symlink_to("/dev/zero")
-    answer = place.listing()
+    answer = program.listing()
     assert len(answer) < 200_000
     found = parse_catalogue(answer)
     assert found.services["own"].title == "Größe"
@@ -252,24 +231,24 @@ def test_list_has_bounded_parts_of_regular_files_only(place: Place) -> None:
     ]
     for number in range(40):
         (folder / f"n{number}.yaml").write_text("services: []\n")
-    assert "services.d: more than 32 files; the others are ignored" in parse_catalogue(place.listing()).problems
+    assert "services.d: more than 32 files; the others are ignored" in parse_catalogue(program.listing()).problems
 
 
 @pytest.mark.parametrize("words", [["attach", "../x"], ["attach", "none"], ["attach"], ["stop"], []])
-def test_requests_for_anything_else_are_refused(place: Place, words: list[str]) -> None:
-    place.declare(Service(name="web", command=WEB, socket="web.sock"))
-    with place.start(*words) as process:
+def test_requests_for_anything_else_are_refused(program: ServiceProgram, words: list[str]) -> None:
+    program.declare(Service(name="web", command=WEB, socket="web.sock"))
+    with program.start(*words) as process:
         out, _ = process.communicate("\n", timeout=DEADLINE_S)
     assert out.startswith("refused ")
     assert process.returncode == 1
 
 
-def test_log_of_a_service_is_bounded(place: Place) -> None:
-    place.set_limits(LOG_BYTES="20000", READY_LOOK_S="1")
-    place.declare(Service(name="web", command=f"yes | head -c 100000; {WEB}", socket="web.sock"))
-    with place.attached("web") as report:
+def test_log_of_a_service_is_bounded(program: ServiceProgram) -> None:
+    program.set_limits(LOG_BYTES="20000", READY_LOOK_S="1")
+    program.declare(Service(name="web", command=f"yes | head -c 100000; {WEB}", socket="web.sock"))
+    with program.attached("web") as report:
         lines_until(report, "state ready")
-        log = place.base / "node/services/web/log"
+        log = program.base / "node/services/web/log"
         wait_for(
             lambda: log.stat().st_size < 20000 and log.read_text().endswith("y\nthe service listens\n"),
             what="the shortened log",

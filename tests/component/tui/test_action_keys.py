@@ -10,7 +10,7 @@ from textual.widgets import Input
 
 from broker.client.client import Client
 from tests.deadlines import DEADLINE_S
-from tests.fakes.tui_actions import READY, act, changes, type_texts
+from tests.fakes.tui_actions import READY, act, changes, notified, type_texts
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.form_screen import FormScreen
 
@@ -95,5 +95,25 @@ def test_the_command_line_is_copied_with_f2(controller: ScriptedController) -> N
         assert test.app.clipboard == "berth extend dev 4h"
         await test.press("escape", "y")
         assert test.app.clipboard == "ssh dev.berth"
+
+    act(controller, scenario, READY)
+
+
+def test_a_resize_that_waits_is_cancelled_at_one_key(controller: ScriptedController) -> None:
+    waiting = READY.model_copy(update={"resizing": True, "beside": True, "next_job_id": 8})
+
+    async def scenario(test: TuiTest) -> None:
+        await test.press("K")
+        await notified(test, "dev keeps job")
+        assert changes(controller) == [("DELETE", "/v1/sessions/dev/resize", None)]
+
+    act(controller, scenario, waiting)
+
+
+def test_without_a_resize_that_waits_the_key_says_so(controller: ScriptedController) -> None:
+    async def scenario(test: TuiTest) -> None:
+        await test.press("K")
+        await notified(test, "no resize of it waits")
+        assert changes(controller) == []
 
     act(controller, scenario, READY)

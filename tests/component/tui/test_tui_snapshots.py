@@ -43,7 +43,9 @@ VIEWS = [
         idle_stop_at=NOW + 1800,
         idle="4h",
     ),
-    make_view("train", ends_at=NOW + 300, continuation="always", next_job_id=4712),
+    make_view(
+        "train", clients=["192.0.2.7", "198.51.100.20"], ends_at=NOW + 300, continuation="always", next_job_id=4712
+    ),
     make_view("wait", "queued", reason="Resources", ahead=3, expected_start_at=NOW + 3600),
     make_view("bad", "failed", reason="out of memory", outcome="OUT_OF_MEMORY", ended_at=NOW - 60),
     make_view("old", "stopped", profile="base", version="1", image="/home/alice/profiles/base/1/image.sif"),

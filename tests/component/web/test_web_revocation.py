@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -47,7 +48,8 @@ def test_close_is_acknowledged_when_connections_are_closed(by: str, reloads: int
             sockets.append(await _open(world, ended))
         name = f"{by}_ids"
         await world.close(**{name: [ended.visit.id if by == "visit" else ended.visit.delegation_id]})
-        assert world.echo.open == 1 + await _idle(world)
+        activity = await world.gateway.haproxy.activity()
+        assert sum(each.current for each in activity.values()) == 1, "all but the other browser's"
         for wire in sockets:
             assert await wire.rest() == b""
         assert await _is_refused(world, ended)
@@ -55,11 +57,6 @@ def test_close_is_acknowledged_when_connections_are_closed(by: str, reloads: int
         assert (await world.get(other)).status == 200
 
     play_web(scene)
-
-
-async def _idle(world: WebWorld) -> int:
-    """Connections to the service that HAProxy keeps for later requests: those that are no WebSocket."""
-    return sum(not head.startswith(b"GET /ws ") for head in world.echo.heads)
 
 
 def test_close_without_names_closes_everything() -> None:
@@ -213,17 +210,24 @@ def _processes(world: WebWorld, program: str) -> list[int]:
 
 async def _opens_again(world: WebWorld, browser: Entered) -> None:
     """Return when a page that reloads itself has opened the service."""
+    await _answers(world, browser, 303)
+
+
+async def _answers(world: WebWorld, browser: Entered, status: int) -> None:
+    """Return when a navigation has this answer. HAProxy may close a connection, so that the browser tries again."""
     async with asyncio.timeout(DEADLINE_S):
-        while (await world.navigate(browser.host, **world.cookie(browser))).status != 303:
-            pass
+        while True:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                if (await world.navigate(browser.host, **world.cookie(browser))).status == status:
+                    return
 
 
 def test_end_of_the_tunnel_ends_its_routes_and_the_next_page_opens_another() -> None:
     async def scene(world: WebWorld) -> None:
         browser = await world.entered()
         wire = await _open(world, browser)
-        for pid in _processes(world, "ssh"):
-            os.kill(pid, signal.SIGKILL)
+        master, *_ = _processes(world, "ssh")
+        os.kill(master, signal.SIGKILL)
         assert await wire.rest() == b""
         await _opens_again(world, browser)
         assert await _is_open(await _open(world, browser))
@@ -236,10 +240,10 @@ def test_service_that_ends_is_started_by_the_next_page() -> None:
     async def scene(world: WebWorld) -> None:
         browser = await world.entered()
         (world.place / "echo.stopped").touch()
-        async with asyncio.timeout(DEADLINE_S):
-            while (await world.get(browser)).status != 503:
-                pass
-        (world.place / "echo.stopped").unlink()
+        (world.place / "echo.slow").touch()
+        await _answers(world, browser, 202)
+        for fault in ("stopped", "slow"):
+            (world.place / f"echo.{fault}").unlink()
         await _opens_again(world, browser)
         assert (await world.get(browser)).status == 200
 
@@ -277,5 +281,17 @@ def test_haproxy_that_does_not_answer_is_replaced_to_revoke() -> None:
         assert await wire.rest() == b""
         assert await _is_refused(world, browser)
         assert (await world.get(other)).status == 200
+
+    play_web(scene)
+
+
+def test_failure_to_end_visits_ends_the_process() -> None:
+    async def scene(world: WebWorld) -> None:
+        def fail(_: float) -> None:
+            raise MemoryError
+
+        vars(world.gateway.access._grants).update(expired=fail)
+        async with asyncio.timeout(DEADLINE_S):
+            await world.gateway.access.failed.wait()
 
     play_web(scene)

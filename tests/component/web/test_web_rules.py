@@ -44,8 +44,11 @@ def test_hostile_requests_are_refused_or_made_plain() -> None:
             status = await _status(world, browser, _fill(world, browser, case["raw"]))
             heads = world.echo.heads[before:]
             reached = [path for head in heads if (path := head.split(b" ")[1]) != b"/last"]
-            if status != case["status"] or reached != ([b"/a"] if case.get("reaches") else []):
+            statuses = case["status"] if isinstance(case["status"], list) else [case["status"]]
+            is_expected = status in statuses or (status == 0 and statuses == [400])  # reset before it was read
+            if not is_expected or reached != ([b"/a"] if status == 200 else []):
                 wrong.append((case["name"], status, reached))
+            assert not any(b"\r\nupgrade:" in head.lower() for head in heads)
             assert not any(OURS in head.lower() for head in heads)
             assert b"connection: x-" not in b"".join(heads).lower()
         assert not wrong
@@ -204,7 +207,8 @@ def test_large_form_does_not_reach_the_portal() -> None:
         assert (await world.ask(request("POST", "/login", portal, NAVIGATION, b"x" * 70_000))).status == 413
         chunked = b"POST /login HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" % portal.encode()
         assert (await world.ask(chunked)).status == 413
-        assert (await world.ask(request("POST", "/login", portal, NAVIGATION, b"x" * 60))).status == 404
+        small = await world.ask(request("POST", "/login", portal, NAVIGATION, b"x" * 60))
+        assert small.status == 403, "the portal's answer"
 
     play_web(scene)
 

@@ -124,7 +124,7 @@ def test_client_settings_with_credentials_end_the_demonstration_before_it_change
 
     monkeypatch.setattr(demo, "check_root", lambda: None)
     monkeypatch.setattr(demo, "install_programs", lambda _: 0)
-    monkeypatch.setattr(demo, "_checked", lambda port: port)
+    monkeypatch.setattr(demo, "_checked", lambda port, _setting: port)
     monkeypatch.setattr(deploy, "up", up)
     monkeypatch.setenv("https_proxy", "http://user:SECRET@proxy.invalid:3128")
     assert demo.main(list(options)) == 1

@@ -230,6 +230,13 @@ def test_actions_are_allowed_as_the_behaviour_says(state: SessionState) -> None:
         assert (reason is None) == (action_id in ALLOWED[state].split()), (action_id, reason)
 
 
+def test_only_a_resize_that_waits_is_cancelled() -> None:
+    action = find_action("cancel-resize")
+    assert action.allowed(ready("dev")) == "no resize of it waits"
+    assert action.allowed(ready("dev", resizing=True, beside=True, next_job_id=8)) is None
+    assert action.command_line([view("dev")]) == ["berth", "resize", "dev", "--cancel"]
+
+
 def test_an_unknown_state_forbids_everything_and_breaks_nothing() -> None:
     strange = JsonRecord(view("dev").model_dump(mode="json") | {"state": "hibernating"})
     reasons = {action.allowed(cast("SessionView", strange)) for action in ACTIONS if action.needs_session}

@@ -63,6 +63,10 @@ def test_chosen_columns_are_kept_in_order_and_unknown_ones_ignored() -> None:
         ("where", make_view(state="queued", ahead=12, reason="Priority"), ("12 ahead; Priority", Tone.PLAIN)),
         ("idle", make_view(idle_since=NOW - 3600), ("1 h", Tone.MUTED)),
         ("job", make_view(), ("4711", Tone.MUTED)),
+        ("clients", make_view(), ("", Tone.PLAIN)),
+        ("clients", make_view(clients=["10.0.0.7"]), ("10.0.0.7", Tone.PLAIN)),
+        ("clients", make_view(clients=["fe80::1", "10.0.0.7", ""]), ("fe80::1 +2", Tone.PLAIN)),
+        ("clients", make_view(clients=[""]), ("berth ssh", Tone.PLAIN)),
     ],
 )
 def test_cells_say_it_in_words(column: str, view: SessionView, expected: tuple[str, Tone]) -> None:

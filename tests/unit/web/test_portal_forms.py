@@ -134,8 +134,8 @@ def test_refusal_of_controller_is_shown_and_fields_are_kept(browser: PortalBrows
     browser.controller.failures[("POST", case.call)] = ConflictError("dev is busy", hint="wait for `berth show dev`")
     answer = browser.post(case.path, case.fields)
     assert answer.status_code == 409
-    assert "Dev is busy" in answer.text
-    assert "Wait for <code>berth show dev</code>" in answer.text
+    assert "dev is busy" in answer.text
+    assert "wait for <code>berth show dev</code>" in answer.text
     _assert_kept(case.fields, answer.text)
 
 
@@ -175,7 +175,7 @@ def test_refused_check_is_shown_with_form(browser: PortalBrowser) -> None:
     browser.controller.failures[("POST", "/v1/sessions/dev/check")] = NotFoundError("there is no snapshot 9")
     answer = browser.post("/sessions/dev/rollback", {"snapshot": "9"})
     assert answer.status_code == 404
-    assert "There is no snapshot 9" in answer.text
+    assert "there is no snapshot 9" in answer.text
     assert 'value="9"' in answer.text
 
 
@@ -232,4 +232,4 @@ def test_refused_logout_of_browser_is_an_error_page(browser: PortalBrowser) -> N
     browser.controller.failures[("DELETE", "/v1/web/browsers/" + "0" * 26)] = failure
     answer = browser.post("/browsers/" + "0" * 26 + "/logout")
     assert answer.status_code == 403
-    assert "Only its user may end a login" in answer.text
+    assert "only its user may end a login" in answer.text

@@ -84,7 +84,7 @@ FOREIGN_HOSTS = [
 def test_form_of_another_origin_is_refused(browser: PortalBrowser, path: str, headers: dict[str, str]) -> None:
     answer = browser.post(path, {"proof": "ABCDE-FGHJK", "confirmed": "yes"}, headers)
     assert answer.status_code == 403
-    assert "The form was not sent by a page of this portal" in answer.text
+    assert "the form was not sent by a page of this portal" in answer.text
     assert not browser.controller.calls
 
 

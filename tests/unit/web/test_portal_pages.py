@@ -151,10 +151,19 @@ def test_stopped_session_offers_start_and_no_service(browser: PortalBrowser) -> 
     assert "jupyter--dev" not in text
 
 
+def test_failed_session_shows_end_of_its_log(browser: PortalBrowser) -> None:
+    browser.controller.add("dev", SessionState.FAILED, outcome="FAILED")
+    log = "12:00:00 berth: job 7 begins\n12:00:01 berth: error: no image\n"
+    browser.controller.answers[("GET", "/v1/sessions/dev/log?bytes=65536")] = {"text": log}
+    text = browser.get("/sessions/dev").text
+    assert "See the end of its log below" in text
+    assert ">12:00:01 berth: error: no image</pre>" in text
+
+
 def test_session_page_survives_missing_services(browser: PortalBrowser) -> None:
     browser.controller.failures[("GET", "/v1/sessions/dev/services")] = NotFoundError("no image", hint="build one")
     text = browser.get("/sessions/dev").text
-    assert "No image" in text
+    assert "no image" in text
     assert "ssh dev.berth" in text
 
 
@@ -170,8 +179,8 @@ def test_error_of_controller_is_shown_with_hint(browser: PortalBrowser) -> None:
     browser.controller.failures[("GET", "/v1/sessions")] = failure
     answer = browser.get("/")
     assert answer.status_code == 502
-    assert "The controller does not answer" in answer.text
-    assert "Run <code>berth doctor</code>" in answer.text
+    assert "the controller does not answer" in answer.text
+    assert "run <code>berth doctor</code>" in answer.text
 
 
 def test_failure_of_portal_is_a_page_without_traceback(browser: PortalBrowser) -> None:
@@ -179,7 +188,7 @@ def test_failure_of_portal_is_a_page_without_traceback(browser: PortalBrowser) -
     answer = browser.get("/")
     assert answer.status_code == 500
     assert "Traceback" not in answer.text
-    assert "the log of berth-web has the cause" in answer.text.lower()
+    assert "the log of berth-web has the cause" in answer.text
     assert "content-security-policy" in answer.headers
 
 

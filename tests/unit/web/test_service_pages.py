@@ -38,7 +38,7 @@ def test_unavailable_page_says_state_and_last_lines_and_does_not_reload() -> Non
     page = PAGES.unavailable(VISIT, error, ["no module named jupyterlab"])
     text = bytes(page.body).decode()
     assert "refresh" not in page.headers
-    assert "Dev is stopped &lt;script&gt;" in text
+    assert "dev is stopped &lt;script&gt;" in text
     assert "<code>berth start dev</code> starts it" in text
     assert "no module named jupyterlab" in text
     assert "<code>berth show dev</code>" in text
@@ -46,7 +46,7 @@ def test_unavailable_page_says_state_and_last_lines_and_does_not_reload() -> Non
 
 def test_refused_page_leads_to_portal() -> None:
     text = bytes(PAGES.refused(ConflictError("this way into the service was used")).body).decode()
-    assert "This way into the service was used" in text
+    assert "this way into the service was used" in text
     assert f'href="{PORTAL}/"' in text
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.client.client import Client
+from broker.controller.api.route_access import BERTH_WEB
 from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError
 from broker.names import new_id
@@ -19,6 +20,7 @@ from broker.schema.environments import EnvironmentRequest, PromoteRequest
 from broker.schema.login import KeyView, UserCertificateRequest
 from broker.schema.sessions import ConnectPolicy, JobView, RenameRequest, SessionState, StartRequest
 from broker.schema.site import DoctorCheck, EventView
+from broker.schema.web import BrowserList, LinkAnswer, LogoutAnswer
 from tests.component.controller.api.api_server import ME, a_connection, every_call, make, serving
 from tests.fakes.controller import ScriptedController, view
 from tests.fakes.rows import HOST_KEY, make_session
@@ -34,6 +36,8 @@ def _first_event(client: Client) -> SessionsEvent:
     with client.watch() as watch:
         return next(watch)
 
+
+PAGE = "https://portal.apps.example.org/login"
 
 CALLS: dict[str, Callable[[Client], object]] = {
     "watch": _first_event,
@@ -78,6 +82,10 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "environment": lambda c: c.make_environment(EnvironmentRequest(of="base@1")),
     "discard": lambda c: c.discard_environment(new_id()),
     "promote": lambda c: c.promote(new_id(), PromoteRequest(name="job", job="7")),
+    "link": lambda c: c.make_link(None),
+    "browsers": lambda c: c.browsers(),
+    "log browsers out": lambda c: c.log_browsers_out(None),
+    "missing browser": lambda c: c.log_browsers_out(new_id()),
     "missing session": lambda c: c.session("none"),
     "missing start": lambda c: c.start("none", StartRequest()),
     "missing restart": lambda c: c.restart("none"),
@@ -161,7 +169,8 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
     state = SessionState.STOPPED if word in {"start", "delete"} else SessionState.READY
 
     async def scenario() -> str:
-        core = make(directory, slurm={"longest_job": 86400})
+        web = {"url": "https://apps.example.org", "runtime_dir": directory}
+        core = make(directory, slurm={"longest_job": 86400}, web=web)
         columns: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "host_key": ""}
         if word == "extend":
             columns |= {"job_id": core.scheduler.submit("berth-x"), "started_at": 0.0, "ends_at": 3600.0}
@@ -179,13 +188,19 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
         scripted.events = [EventView(at=1.0, actor="alice", session="dev", action="start")]
         scripted.jobs["dev"] = [JobView(submission=1, asked_at=1.0)]
         scripted.checks = [DoctorCheck(name="slurm", ok=True, detail="")]
+        link = LinkAnswer(url=PAGE, login_url=PAGE, code="ABCDE-FGHJK", expires_at=1.0)
+        scripted.answers |= {
+            "POST /v1/web/links": link,
+            "GET /v1/web/browsers": BrowserList(browsers=[]),
+            "DELETE /v1/web/browsers": LogoutAnswer(ended=[], closed=True),
+        }
         if word in {"keys", "remove key"}:
             Client(scripted.socket).add_key(HOST_KEY)
         assert _kind(CALLS[word], Client(scripted.socket)) == real
 
 
 def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
-    """Or the gateway's own, or the rebuild; a new path must be added to the table above."""
+    """Or those of gateway and berth-web, or the rebuild; a new path must be added to the table above."""
 
     async def scenario() -> set[tuple[str, str]]:
         return set(every_call(make(directory)))
@@ -198,7 +213,9 @@ def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
                 call(Client(scripted.socket))
         asked = {(method.lower(), path.partition("?")[0]) for method, path, _ in scripted.asked}
     gateway = {("get", "/v1/gateway/keys/{user}"), ("post", "/v1/gateway/certificate"), ("post", "/v1/gateway/wait")}
-    left = gateway | {("post", "/v1/rebuild")}
+    browser = {("delete", "/v1/web/delegation"), ("post", "/v1/web/visits")}
+    berth_web = {(method.lower(), path) for method, path in BERTH_WEB}
+    left = gateway | browser | berth_web | {("post", "/v1/rebuild")}
     for method, template in asyncio.run(scenario()) - left:
         pattern = re.compile(re.sub(r"\{[^}]*\}", ".+", template))
         assert any(method == m and pattern.fullmatch(path) for m, path in asked), (method, template)

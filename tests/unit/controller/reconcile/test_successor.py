@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_requeued_job_gives_way_to_the_one_that_waits(tmp_path: Path, clock: Clock) -> None:
+def test_job_that_waits_takes_over_from_a_requeued_one(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         session = await with_successor(core, clock)
         assert session.job.job_id is not None

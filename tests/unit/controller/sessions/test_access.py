@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.config.settings import WatchSettings
+from broker.controller.open_connections import OpenConnections
 from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
@@ -56,7 +57,10 @@ def test_a_watch_has_the_sessions_of_its_user_only(registry: AsyncRegistry, user
             await registry.update(row.id, lambda _: ({"state": SessionState.STOPPED}, None))
         changes = ChangeNotifier()
         watches = SessionWatches(
-            settings=WatchSettings(), registry=registry, observed=ObservedSlurm(changes), changes=changes
+            settings=WatchSettings(),
+            registry=registry,
+            observed=ObservedSlurm(changes, OpenConnections(changes)),
+            changes=changes,
         )
         stream = await watches.open(user, "")
         stopping = asyncio.Event()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.open_connections import MAX_CLIENTS
 from broker.controller.sessions.connections import MAX_OWN_OPEN, MAX_OWN_RECORDS, MAX_OWN_REPORT, TRIM_AFTER
 from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from broker.names import new_id
@@ -311,5 +312,56 @@ def test_open_terminals_are_those_of_the_present_job(tmp_path: Path) -> None:
         core.launcher.failures.clear()
         await core.sessions.stop("alice", "dev")
         assert await core.connections.terminals("alice", "dev") == 0
+
+    play(tmp_path, scene)
+
+
+def test_view_of_a_session_has_the_addresses_of_its_clients(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+
+        async def clients() -> list[str]:
+            return (await core.sessions.show("alice", "dev")).clients
+
+        first, second = (record(core, clock, id=new_id(), peer=peer) for peer in ("10.0.0.7:4022", "fe80::1%eth0:22"))
+        assert await clients() == []
+        await report(core, first)
+        await report(core, second, record(core, clock, id=new_id(), peer="10.0.0.7:4023"))
+        assert await clients() == ["10.0.0.7", "fe80::1%eth0"]
+        await report(core, first.model_copy(update={"ended_at": clock.now, "end": "closed"}))
+        assert await clients() == ["10.0.0.7", "fe80::1%eth0"], "another connection comes from there"
+        clock.now += CONNECTION_TIMEOUT_S - 1
+        await report(core, second)
+        clock.now += 2
+        await core.tick()
+        assert await clients() == ["fe80::1%eth0"]
+        await report(core, *(record(core, clock, id=new_id(), peer=f"10.0.1.{n}:22") for n in range(MAX_CLIENTS)))
+        assert len(await clients()) == MAX_CLIENTS
+        await core.sessions.stop("alice", "dev")
+        for _ in range(3):
+            await core.tick()
+        assert await clients() == []
+
+    play(tmp_path, scene)
+
+
+def test_followers_of_a_session_learn_when_its_clients_change(tmp_path: Path, clock: Clock) -> None:
+    async def scene(core: Core) -> None:
+        await core.ready()
+        noted: list[str | None] = []
+        core.changes.watch("alice", noted.append)
+        begun = record(core, clock, id=new_id())
+        for records, notifications in (
+            ([begun], 1),
+            ([begun], 1),
+            ([record(core, clock, id=new_id())], 1),
+            ([begun.model_copy(update={"ended_at": clock.now, "end": "closed"})], 1),
+        ):
+            await report(core, *records)
+            assert len(noted) == notifications
+        clock.now += CONNECTION_TIMEOUT_S
+        await core.reconciler.tick()
+        assert len(noted) == 2
+        assert set(noted) == {core.row().id}
 
     play(tmp_path, scene)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.rebuild import rebuild
-from broker.controller.reconcile.resizing import ENDING_S, give_way, should_give_way
+from broker.controller.reconcile.job_takeover import ENDING_S, begin_takeover, should_begin_takeover
 from broker.controller.registry.operation import Operation
 from broker.errors import ConflictError, RefusedError
 from broker.schema.checks import CheckRequest
@@ -155,7 +155,7 @@ def test_present_job_is_not_cancelled_after_a_withdrawal(tmp_path: Path, monkeyp
     play(tmp_path, monkeypatch, scenario)
 
 
-def test_session_continues_with_its_former_resources_if_the_next_job_ends_while_the_present_one_makes_way(
+def test_session_continues_with_its_former_resources_if_the_next_job_ends_in_the_takeover(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(scene: Scene) -> None:
@@ -176,7 +176,7 @@ def test_session_continues_with_its_former_resources_if_the_next_job_ends_while_
         row = scene.row
         assert (row.state, row.submission, row.options) == (SessionState.QUEUED, 3, [])
         former = (await scene.core.sessions.jobs("alice", "dev"))[-1]
-        assert former.reason == f"it made way for job {successor}, which ended before it could take over"
+        assert former.reason == f"job {successor} was to take over, and ended before it could"
         assert list(scene.live) == [row.job.job_id]
 
     play(tmp_path, monkeypatch, scenario)
@@ -197,7 +197,7 @@ def test_cancel_that_slurm_does_not_take_leaves_the_session_its_job(
         await scene.takes_over()
         scene.core.scheduler.end(successor, JobState.FAILED)
         await scene.ticks()
-        assert scene.row.gives_way
+        assert scene.row.takeover_begun
         scene.clock.now += ENDING_S
         await scene.ticks()
         scene.core.scheduler.cancel = cancel  # type: ignore[method-assign]
@@ -249,12 +249,12 @@ def test_copy_of_the_running_session_is_completed_first(tmp_path: Path, monkeypa
         scene.core.scheduler.start(successor, "c2")
         scene.core.waits(scene.row)
         job = scene.core.scheduler.change(successor)
-        assert should_give_way(scene.row, job)
+        assert should_begin_takeover(scene.row, job)
         copying = Operation.new("snapshot", "alice", arguments={"label": "", "reason": "", "automatic": False})
         observed = scene.row
         row = scene.core.registry.update(observed.id, lambda _: ({"operation": copying.record()}, None))
-        assert not should_give_way(row, job)
-        late = scene.core.registry.update(observed.id, give_way(observed, scene.clock.now))
+        assert not should_begin_takeover(row, job)
+        late = scene.core.registry.update(observed.id, begin_takeover(observed, scene.clock.now))
         assert late.job.cancelled_at is None, "nor if the copy begins between the look and the act"
 
     play(tmp_path, monkeypatch, scenario)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.reconcile.job_files import BESIDE_LOCK_WAIT_S, LOCK_WAIT_S
 from broker.controller.reconcile.session_files import FIRST_PAUSE_S
-from broker.errors import RefusedError
+from broker.errors import ConflictError, RefusedError
 from broker.schema.sessions import ContinuationChoice
 from broker.schema.volumes import CloneRequest
+from broker.volumes.live_snapshot import COPY_TIMEOUT_S
 from slurm.scheduler import NoAnswer, Refused
 from slurm.state import JobState
 from tests.fakes.core import Core
@@ -175,6 +177,73 @@ def test_clone_of_the_running_session_is_completed_first(
         assert scene.live.keys() == {successor}
 
     play(tmp_path, monkeypatch, scenario)
+
+
+@pytest.mark.parametrize("present_job", ["auto", "end"])
+def test_clone_requested_just_before_the_cancel_is_completed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, present_job: PresentJob
+) -> None:
+    """The tick has seen no clone, and is about to cancel the job that would make its copy."""
+
+    async def scenario(scene: Scene) -> None:
+        launcher, farewells, requests = scene.core.launcher, scene.core.farewells, list[asyncio.Task[object]]()
+        launcher.failures["copy"] = LauncherError("gone", "the launcher does not answer")  # so the copy is pending
+        successor = await scene.resize(present_job)
+        write = farewells.write
+
+        async def clone_first(sessions: object) -> None:
+            farewells.write = write  # type: ignore[method-assign]
+            request = CloneRequest(name="two")
+            requests.append(asyncio.create_task(scene.core.snapshots.clone("alice", "dev", request)))
+            while scene.core.registry.find("alice", "two") is None:  # noqa: ASYNC110 - the registry has no event for it
+                await asyncio.sleep(0)
+            del sessions
+
+        farewells.write = clone_first  # type: ignore[method-assign] # is called just before the cancel
+        await scene.takes_over()
+        assert len(requests) == 1
+        await scene.ticks(2)
+        assert scene.live[scene.first] is JobState.RUNNING
+        assert not scene.row.takeover_begun
+        del launcher.failures["copy"]
+        scene.clock.now += 600
+        await scene.ticks(4)
+        await requests[0]
+        await scene.ticks()
+        assert scene.live.keys() == {successor}
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_clone_is_refused_once_the_present_job_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(scene: Scene) -> None:
+        successor = await scene.resize()
+        cancel = scene.core.scheduler.cancel
+
+        async def clone_meanwhile(job_id: int) -> None:
+            with pytest.raises(ConflictError, match=f"dev is moving to job {successor}"):
+                await scene.core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+            await cancel(job_id)
+
+        scene.core.scheduler.cancel = clone_meanwhile  # type: ignore[method-assign]
+        await scene.takes_over()
+        await scene.ticks()
+        assert scene.live == {successor: JobState.RUNNING}
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+@pytest.mark.parametrize(("present_job", "wait"), [("auto", BESIDE_LOCK_WAIT_S), ("end", LOCK_WAIT_S)])
+def test_next_job_waits_as_long_as_a_copy_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, present_job: PresentJob, wait: int
+) -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.resize(present_job)
+        files = scene.core.launcher.directories["alice", scene.row.id].files
+        assert f"\nBERTH_LOCK_WAIT={wait}\n" in files["job.env"]
+
+    play(tmp_path, monkeypatch, scenario)
+    assert BESIDE_LOCK_WAIT_S >= COPY_TIMEOUT_S
 
 
 @pytest.mark.parametrize("failure", [NoAnswer("slurmctld does not answer"), Refused("Invalid job id specified")])

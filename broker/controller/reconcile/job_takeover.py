@@ -1,4 +1,4 @@
-"""The step to a job with other resources (ADR 144), as pure functions.
+"""The takeover of a session by a job with other resources (ADR 144), as pure functions.
 
 The successor may run beside the present job. Then the present job ends only when the successor can take over, and the
 session keeps it if the successor ends before that, or its owner withdraws the resize.
@@ -41,24 +41,20 @@ def copied_by_clones(changing: Iterable[Session]) -> set[str]:
     }
 
 
-def should_give_way(session: Session, successor: Job, *, copied: bool = False) -> bool:
+def should_begin_takeover(session: Session, successor: Job, *, copied: bool = False) -> bool:
     """Whether the present job is to end for the successor with other resources.
 
     A successor that may run beside it must have said that it can take over; a copy of the running session, which the
     present job makes, is completed first. `copied`: it makes one for a clone.
     """
-    if not session.resizing or successor.state.ended:
+    if not session.resizing or successor.state.ended or copied:
         return False
-    if session.gives_way or session.next_job is None:
-        return True
-    if copied:
-        return False
-    if not session.next_job.beside:
+    if session.takeover_begun or session.next_job is None or not session.next_job.beside:
         return True
     return session.pending is None and can_take_over(successor, session.successor)
 
 
-def give_way(observed: Session, at: float) -> Transition:
+def begin_takeover(observed: Session, at: float) -> Transition:
     """Record, before the fact, that Berth cancels the present job for its successor: nothing withdraws the resize then.
 
     The row is unchanged if the resize was withdrawn, the session stopped, or an operation requested, since it was
@@ -78,7 +74,7 @@ def give_way(observed: Session, at: float) -> Transition:
 def has_lost_successor(session: Session, job: Job, successor: Job | None, now: float) -> bool:
     """Whether the successor has ended, or Slurm has forgotten it, so that the session keeps its present `job`."""
     cancelled_at = session.job.cancelled_at
-    if session.gives_way and cancelled_at is not None:
+    if session.takeover_begun and cancelled_at is not None:
         ends = job.state is JobState.COMPLETING or now - cancelled_at < ENDING_S
         if ends:
             return False  # another job continues the session after that end
@@ -103,4 +99,4 @@ def reason_of_end(session: Session, successor: Job | None) -> str:
     """Return why the job has ended that Berth has cancelled for its successor."""
     if successor is not None:
         return "its resources were changed"
-    return f"it made way for job {session.next_job_id}, which ended before it could take over"
+    return f"job {session.next_job_id} was to take over, and ended before it could"

@@ -1,11 +1,10 @@
-"""The inside of a session, behind the real sshd and without a container: for commands that talk to its services."""
+"""A session whose sshd is real and whose directories are elsewhere: for commands that talk to its services."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import http.client
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -13,20 +12,17 @@ from urllib.parse import urlsplit
 
 from broker.cli import login_key
 from broker.client.client import Client
-from broker.job import bundle
-from profiles.recipe.service import Service, format_services
 from tests.deadlines import DEADLINE_S
-from tests.fakes import openssh, web_service
+from tests.fakes import openssh
 from tests.fakes.controller import ready
-from tests.processes import process_children
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.fakes.controller import ScriptedController
+    from tests.fakes.session_services import SessionDirectories
 
-SERVICE_COMMAND = f"exec {sys.executable} {web_service.__file__}"
 _PROGRAM = (
     "import sys; from broker.client import service_catalogue as c; c.SOCKETS, c.PROGRAM = sys.argv[1:3]; "
     "del sys.argv[:3]; sys.argv.insert(0, 'berth'); from broker.cli import main; main()"
@@ -34,41 +30,9 @@ _PROGRAM = (
 """`berth`, for which a session's directories are elsewhere."""
 
 
-class InsideSession:
-    """The directories that a session has in /run/berth."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        for each in ("node", "web", "session", "home/.config/berth/services.d"):
-            (base / each).mkdir(parents=True)
-        (base / "node/service").write_bytes(bundle.joined(bundle.SERVICE_SCRIPT))
-        (base / "session/services").write_text(
-            format_services(
-                [
-                    Service(name="web", title="A page", command=SERVICE_COMMAND, socket="web.sock"),
-                    Service(name="bad", command="echo no such port >&2; exit 3", socket="bad.sock"),
-                ]
-            )
-        )
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-c", _PROGRAM, f"{self.base}/web", f"{self.base}/node/service", *words]
-
-
-@contextlib.contextmanager
-def inside_session(base: Path) -> Iterator[InsideSession]:
-    """Make the directories; at the end, kill the services that run there."""
-    made = InsideSession(base)
-    try:
-        yield made
-    finally:
-        for file in (made.base / "node/services").glob("*/pid"):
-            groups = process_children(int(file.read_text()))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(file.read_text()), signal.SIGKILL)
-            for group in groups:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(group, signal.SIGKILL)
+def berth_inside(inside: SessionDirectories, *words: str) -> list[str]:
+    """Return the command line of `berth` for the session's directories."""
+    return [sys.executable, "-c", _PROGRAM, f"{inside.base}/web", f"{inside.base}/node/service", *words]
 
 
 @contextlib.asynccontextmanager
@@ -99,10 +63,12 @@ def fetch_page(url: str, host: str | None = None, path: str = "/") -> tuple[int,
 
 
 @contextlib.asynccontextmanager
-async def opened_locally(inside: InsideSession, *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def opened_locally(
+    inside: SessionDirectories, *words: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """Run `berth open` until the block ends; gives its address."""
     pipe = asyncio.subprocess.PIPE
-    command = inside.command("open", "dev", *words, "--local")
+    command = berth_inside(inside, "open", "dev", *words, "--local")
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
     try:
         assert process.stdout is not None
