@@ -51,7 +51,7 @@ class ProfileList(Strict):
 
 
 class SessionServiceView(Strict):
-    """A service that a session's profile declares."""
+    """A service that a session's profile declares, or that its owner has added and opened: then only its name."""
 
     name: ServiceName
     title: str = ""
