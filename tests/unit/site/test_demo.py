@@ -165,7 +165,7 @@ def test_last_words_name_the_missing_registries(
     monkeypatch.setattr(demo, "Laptop", QuietLaptop)
     monkeypatch.setattr(deploy, "up", lambda *_, **__: SimpleNamespace(lab=lab))
     monkeypatch.setattr(deploy, "build_profile", lambda *_: None)
-    demo.run(2222, ProgressLog(), offline=offline)
+    demo.run(2222, 8080, ProgressLog(), offline=offline)
     printed = capsys.readouterr().out
     assert ("Sessions reach no package registries (OFFLINE=1)" in printed) == said
     assert "{" not in printed
