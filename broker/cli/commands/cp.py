@@ -15,6 +15,7 @@ import click
 from broker.cli.context import Invocation, pass_invocation
 from broker.cli.params import SessionName
 from broker.errors import BerthError, InvalidInputError
+from broker.format import escape_controls
 from broker.names import NAME_PATTERN
 from broker.user_input import is_utf8
 
@@ -150,9 +151,9 @@ def _with_hint(scp: Sequence[str], session: str, directory: str) -> list[str]:
     """Return the command that runs scp, and says after its failure how to make the directory there."""
     from broker.cli.ssh_watcher import watcher_command
 
-    words = shlex.join(["mkdir", "-p", directory])
+    words = shlex.join(["mkdir", "-p", *["--"] * directory.startswith("-"), directory])
     hint = f"  hint: if {directory} does not exist in {session}, `berth exec {session} -- {words}` creates it"
-    explain = ["/bin/sh", "-c", 'printf "%s\\n" "$1" >&2; exit "$2"', "sh", hint]
+    explain = ["/bin/sh", "-c", 'printf "%s\\n" "$1" >&2; exit "$2"', "sh", escape_controls(hint)]
     return watcher_command(explain, scp, explained=[1])
 
 
