@@ -151,8 +151,8 @@ def _with_hint(scp: Sequence[str], session: str, directory: str) -> list[str]:
     """Return the command that runs scp, and says after its failure how to make the directory there."""
     from broker.cli.ssh_watcher import watcher_command
 
-    words = shlex.join(["mkdir", "-p", *["--"] * directory.startswith("-"), directory])
-    hint = f"  hint: if {directory} does not exist in {session}, `berth exec {session} -- {words}` creates it"
+    path = shlex.quote(f"./{directory}" if directory.startswith("-") else directory)
+    hint = f"  hint: if {directory} does not exist in {session}, `berth exec {session} -- mkdir -p {path}` creates it"
     explain = ["/bin/sh", "-c", 'printf "%s\\n" "$1" >&2; exit "$2"', "sh", escape_controls(hint)]
     return watcher_command(explain, scp, explained=[1])
 
