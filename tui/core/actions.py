@@ -336,6 +336,7 @@ OTHER_COMMANDS: dict[str, str] = {
     **dict.fromkeys(("ssh-config", "key", "login", "logout"), "they set up an account, and concern no session"),
     **dict.fromkeys(("doctor", "config", "registry", "ca"), "they administer the site, and concern no session"),
     **dict.fromkeys(("help", "quickstart", "version", "completion"), "they concern the command line itself"),
-    **dict.fromkeys(("connect", "controller", "gateway"), "other programs call them"),
+    **dict.fromkeys(("portal", "browsers"), "they concern the user's browsers, and no session"),
+    **dict.fromkeys(("connect", "controller", "gateway", "web"), "other programs call them"),
 }
 """The commands that are no action, with the reason; ACTIONS has all others."""

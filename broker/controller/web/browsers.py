@@ -60,7 +60,7 @@ class Browsers:
 
     async def log_in(self, request: DelegationRequest) -> DelegationAnswer:
         """Exchange a link or its code, which is used up, for a delegation. RefusedError as LoginLinks.consume."""
-        link = self._links.consume(request.proof)
+        link = self._links.consume(request.proof, request.address)
         secret, now = new_secret(), clock.now()
         delegation = Delegation(
             id=new_id(),

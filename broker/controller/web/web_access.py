@@ -52,7 +52,7 @@ class WebAccess:
         settings = config.web
         assert settings.url is not None
         origins, control = Origins.parse(settings.url), ControlClient(config.web_control_socket)
-        visits = Visits(registry, ServiceHosts(registry, images, origins), observed)
+        visits = Visits(registry, control, ServiceHosts(registry, images, origins), observed)
         return cls(
             account=settings.account,
             browsers=Browsers(
