@@ -11,7 +11,7 @@ from broker.controller.registry.web_models import Delegation
 from broker.controller.sessions import access
 from broker.controller.wakeup import wait_for_any
 from broker.controller.web.secret import hash_secret, new_secret
-from broker.errors import LoggedOutError, NotFoundError
+from broker.errors import LoggedOutError, NotFoundError, RefusedError
 from broker.names import MAX_ITEMS, new_id
 from broker.schema.permissions import Permission
 from broker.schema.web import BrowserView, DelegationAnswer, LinkAnswer, LogoutAnswer
@@ -38,21 +38,27 @@ class Browsers:
         control: ControlClient,
         origins: Origins,
         lifetime_s: float,
+        minimum_uid: int,
     ) -> None:
-        """`lifetime_s`: seconds for which a browser stays logged in."""
+        """`lifetime_s`: seconds for which a browser stays logged in. `minimum_uid`: of accounts with browsers."""
         self._registry = registry
         self._links = links
         self._control = control
         self._origins = origins
         self._lifetime_s = lifetime_s
+        self._minimum_uid = minimum_uid
         self._followed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         """Events to set at a logout, by the delegation's id."""
 
-    async def make_link(self, user: str, request: LinkRequest) -> LinkAnswer:
-        """Return a link that logs a browser in as `user`. NotFoundError if the target's session is not the user's."""
+    async def make_link(self, user: str, uid: int, request: LinkRequest) -> LinkAnswer:
+        """Return a link that logs a browser in as `user`.
+
+        NotFoundError if the target's session is not the user's; RefusedError for a system account.
+        """
+        self._check_uid(user, uid)
         if request.target is not None:
             await access.resolve_own(self._registry, user, request.target.session, Permission.VISIT)
-        link = self._links.create(user, request.target)
+        link = self._links.create(user, uid, request.target)
         login_url = f"{self._origins.portal_url}/login"
         return LinkAnswer(
             url=f"{login_url}#{link.secret}", login_url=login_url, code=link.code, expires_at=link.expires_at
@@ -66,6 +72,7 @@ class Browsers:
             id=new_id(),
             secret_hash=hash_secret(secret),
             user=link.user,
+            uid=link.uid,
             browser=request.browser,
             address=request.address,
             created_at=now,
@@ -82,11 +89,12 @@ class Browsers:
         )
 
     async def authenticate(self, secret: str) -> Delegation:
-        """Return the delegation with this secret; LoggedOutError if it has ended."""
+        """Return the delegation with this secret. LoggedOutError if it has ended; RefusedError for a system account."""
         now = clock.now()
         delegation = await self._registry.find_delegation(hash_secret(secret), now)
         if delegation is None:
             raise LoggedOutError("this browser is not logged in", hint="`berth portal` prints a link that logs it in")
+        self._check_uid(delegation.user, delegation.uid)
         if now - delegation.used_at > USE_INTERVAL_S:
             await self._registry.note_delegation_use(delegation.id, now)
         return delegation
@@ -114,6 +122,13 @@ class Browsers:
 
     async def log_out_all(self, user: str) -> LogoutAnswer:
         return await self._end(user, None)
+
+    def _check_uid(self, user: str, uid: int) -> None:
+        if uid < self._minimum_uid:
+            raise RefusedError(
+                f"{user} is a system account, for which no browser may act",
+                hint=f"web.minimum_uid is {self._minimum_uid}",
+            )
 
     async def _end(self, user: str, delegation_id: str | None) -> LogoutAnswer:
         """Remove the delegations, and return when their connections are closed.

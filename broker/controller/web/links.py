@@ -46,6 +46,8 @@ class LoginLink:
     """A link that no browser has used."""
 
     user: str
+    uid: int
+    """That of the process that has asked for it."""
     target: Target | None
     expires_at: float
     secret_hash: str
@@ -62,7 +64,7 @@ class LoginLinks:
         self._wrong_codes: deque[tuple[float, str]] = deque(maxlen=MAX_WRONG_CODES)
         """Time and address of the last wrong codes."""
 
-    def create(self, user: str, target: Target | None) -> NewLink:
+    def create(self, user: str, uid: int, target: Target | None) -> NewLink:
         self._drop_expired()
         own = [link for link in self._links if link.user == user]
         if len(own) >= MAX_USER_LINKS:
@@ -70,7 +72,7 @@ class LoginLinks:
         secret = new_secret()
         code = "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_CHARS))
         expires_at = clock.now() + self._lifetime_s
-        self._links.append(LoginLink(user, target, expires_at, hash_secret(secret), hash_secret(code)))
+        self._links.append(LoginLink(user, uid, target, expires_at, hash_secret(secret), hash_secret(code)))
         return NewLink(secret, f"{code[:5]}-{code[5:]}", expires_at)
 
     def consume(self, proof: str, address: str) -> LoginLink:

@@ -61,6 +61,7 @@ class WebAccess:
                 control=control,
                 origins=origins,
                 lifetime_s=settings.login_lifetime,
+                minimum_uid=settings.minimum_uid,
             ),
             visits=visits,
             door=SessionDoor(

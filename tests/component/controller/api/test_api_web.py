@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fastapi.routing import APIRoute
 
+from broker.controller import accounts as accounts_module
 from broker.controller.api.app import application
 from broker.controller.api.route_access import BERTH_WEB, DELEGATED
 from broker.schema.web import DELEGATION_HEADER, DelegationAnswer, LinkRequest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from tests.fakes.core import Core
 
+ACCOUNTS = {"alice": 4001, "bob": 4002}
 URL = "https://apps.example.org"
 GATEWAY = {"host": "login.example", "account": "somebody-else"}
 OPEN = {"/v1/health", "/openapi.json"}
@@ -31,9 +33,20 @@ NOT_DELEGATED = "a browser may not do this"
 NOT_BERTH_WEB = "only berth-web may send this request"
 
 
+@pytest.fixture(autouse=True)
+def accounts(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+    """The accounts that the machine has beside its own: name by uid."""
+    present = {uid: name for name, uid in ACCOUNTS.items()}
+    names_of = accounts_module._name_of
+    monkeypatch.setattr(accounts_module, "_name_of", lambda uid: present.get(uid) or names_of(uid))
+    monkeypatch.setattr(accounts_module, "FRESH_S", 0.0)
+    monkeypatch.setattr(accounts_module, "GRACE_S", 0.0)
+    return present
+
+
 def site(directory: Path, account: str = ME, **settings: object) -> Core:
     """A site with web access, whose berth-web is the user of this test unless `account` is another one."""
-    web = {"url": URL, "account": account, "runtime_dir": directory / "web"}
+    web = {"url": URL, "account": account, "runtime_dir": directory / "web", "minimum_uid": 0}
     return make(directory, gateway=GATEWAY, **{"web": web} | settings)
 
 
@@ -56,7 +69,7 @@ async def send(client: httpx.AsyncClient, method: str, path: str, headers: dict[
 
 async def secret_of(core: Core, client: httpx.AsyncClient, user: str = "alice") -> str:
     assert core.web is not None
-    link = await core.web.browsers.make_link(user, LinkRequest())
+    link = await core.web.browsers.make_link(user, ACCOUNTS[user], LinkRequest())
     response = await client.post("/v1/web/delegations", json={"proof": link.url.partition("#")[2]})
     assert response.status_code == 201, response.text
     return DelegationAnswer.model_validate_json(response.content).secret
@@ -141,6 +154,23 @@ def test_delegation_acts_as_its_user_until_it_ends(directory: Path) -> None:
             answer = await client.delete("/v1/web/delegation", headers=alice)
             assert answer.json()["closed"] is True
             assert (await client.get("/v1/sessions", headers=alice)).status_code == 401
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("successor", [None, "bob"])
+def test_login_ends_with_its_users_account(directory: Path, accounts: dict[int, str], successor: str | None) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        async with serving(core) as path, calling(path) as client:
+            alice = {DELEGATION_HEADER: await secret_of(core, client)}
+            assert (await client.get("/v1/sessions", headers=alice)).status_code == 200
+            del accounts[ACCOUNTS["alice"]]
+            if successor is not None:
+                accounts[ACCOUNTS["alice"]] = successor
+            response = await client.get("/v1/sessions", headers=alice)
+            assert (response.status_code, refusal(response).reason) == (401, "logged-out")
+            assert refusal(response).message == "alice no longer has an account here"
 
     asyncio.run(scenario())
 

@@ -40,6 +40,7 @@ def delegation(user: str = "alice", expires_at: float = 100.0) -> Delegation:
         id=new_id(),
         secret_hash=new_id(),
         user=user,
+        uid=4001,
         browser="Firefox",
         address="192.0.2.1",
         created_at=1.0,

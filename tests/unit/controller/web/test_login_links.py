@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.fakes.core import Clock
 
 DEV = Target(session="dev", service="jupyter")
+UID = 4001
 HOME, ELSEWHERE = "192.0.2.1", "2001:db8::1"
 
 
@@ -29,16 +30,16 @@ def test_link_or_code_is_used_once(clock: Clock, shown: object) -> None:
     del clock
     assert callable(shown)
     links = LoginLinks(60)
-    link = links.create("alice", DEV)
+    link = links.create("alice", UID, DEV)
     used = links.consume(shown(link), HOME)
-    assert (used.user, used.target) == ("alice", DEV)
+    assert (used.user, used.uid, used.target) == ("alice", UID, DEV)
     for proof in (link.secret, link.code):
         with pytest.raises(RefusedError, match="used or has expired"):
             links.consume(proof, HOME)
 
 
 def test_code_is_readable() -> None:
-    code = LoginLinks(60).create("alice", None).code
+    code = LoginLinks(60).create("alice", UID, None).code
     assert (len(code), code[5]) == (11, "-")
     assert set(code.replace("-", "")) <= set(CODE_ALPHABET)
     assert not set(CODE_ALPHABET) & set("ILO01")
@@ -46,7 +47,7 @@ def test_code_is_readable() -> None:
 
 def test_link_expires(clock: Clock) -> None:
     links = LoginLinks(60)
-    link = links.create("alice", None)
+    link = links.create("alice", UID, None)
     assert link.expires_at == clock.now + 60
     clock.now += 60
     with pytest.raises(RefusedError, match="expired"):
@@ -60,7 +61,7 @@ def guess(links: LoginLinks, address: str) -> None:
 
 def test_wrong_codes_block_codes_of_their_address_for_a_minute(clock: Clock) -> None:
     links = LoginLinks(600)
-    first, second, third = (links.create("alice", None) for _ in range(3))
+    first, second, third = (links.create("alice", UID, None) for _ in range(3))
     for _ in range(MAX_ADDRESS_WRONG_CODES):
         guess(links, HOME)
     with pytest.raises(TooManyError):
@@ -73,7 +74,7 @@ def test_wrong_codes_block_codes_of_their_address_for_a_minute(clock: Clock) -> 
 
 def test_many_wrong_codes_block_codes_of_all_addresses(clock: Clock) -> None:
     links = LoginLinks(600)
-    link = links.create("alice", None)
+    link = links.create("alice", UID, None)
     for number in range(MAX_WRONG_CODES):
         guess(links, f"192.0.2.{number % 200}")
     with pytest.raises(TooManyError):
@@ -84,7 +85,7 @@ def test_many_wrong_codes_block_codes_of_all_addresses(clock: Clock) -> None:
 
 def test_wrong_secrets_block_nothing() -> None:
     links = LoginLinks(60)
-    link = links.create("alice", None)
+    link = links.create("alice", UID, None)
     for _ in range(MAX_ADDRESS_WRONG_CODES + 1):
         with pytest.raises(RefusedError):
             links.consume("x" * 43, HOME)
@@ -93,8 +94,8 @@ def test_wrong_secrets_block_nothing() -> None:
 
 def test_new_link_replaces_the_oldest_of_the_same_user() -> None:
     links = LoginLinks(60)
-    other = links.create("bob", None)
-    made = [links.create("alice", None) for _ in range(MAX_USER_LINKS + 1)]
+    other = links.create("bob", UID, None)
+    made = [links.create("alice", UID, None) for _ in range(MAX_USER_LINKS + 1)]
     with pytest.raises(RefusedError):
         links.consume(made[0].secret, HOME)
     assert links.consume(made[1].secret, HOME).user == "alice"
