@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query
 
-from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway, refuse_policies
+from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway, refuse_options, refuse_policies
 from broker.errors import RefusedError
 from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.connections import (
@@ -57,6 +57,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.post("/v1/sessions/{name}/start", status_code=202)
     async def start_session(who: Who, name: SessionName, request: StartRequest) -> SessionView:
         refuse_policies(who, request.persistence)
+        refuse_options(who, *request.options, *request.defaults)
         return await sessions.start(who.user, name, request)
 
     @app.put("/v1/sessions/{name}/continuation")
@@ -85,6 +86,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.post("/v1/sessions/{name}/check")
     async def check_request(who: Who, name: SessionName, request: CheckRequest) -> CheckReport:
+        refuse_options(who, *(request.resize.options if request.resize is not None else ()))
         return await services.request_checks.check(who.user, name, request)
 
     @app.post("/v1/sessions/{name}/rename", status_code=202)

@@ -104,6 +104,8 @@ class Browsers:
         ended = asyncio.Event()
         self._followed[delegation.id].add(ended)
         try:
+            if await self._registry.find_delegation(delegation.secret_hash, clock.now()) is None:
+                return
             await wait_for_any([ended, stopping], delegation.expires_at - clock.now())
         finally:
             self._followed[delegation.id].discard(ended)

@@ -12,9 +12,11 @@ from fastapi.routing import APIRoute
 
 from broker.controller import accounts as accounts_module
 from broker.controller.api.app import application
-from broker.controller.api.route_access import BERTH_WEB, DELEGATED
+from broker.controller.api.route_access import BERTH_WEB, DELEGATED, DELEGATED_OPTIONS
 from broker.schema.web import DELEGATION_HEADER, DelegationAnswer, LinkRequest
+from slurm.sbatch import OPTIONS, Takes
 from tests.component.controller.api.api_server import ME, calling, every_call, make, refusal, services, serving
+from tests.deadlines import DEADLINE_S
 from tests.fakes.berth_web import FakeBerthWeb
 from tests.fakes.rows import HOST_KEY
 
@@ -191,6 +193,25 @@ def test_stream_of_a_browser_ends_with_its_login(directory: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_wait_of_a_browser_ends_with_its_login(directory: Path) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        await core.start(user="alice")
+        session = core.row(user="alice")
+        async with serving(core) as path, calling(path) as client, asyncio.timeout(DEADLINE_S):
+            alice = {DELEGATION_HEADER: await secret_of(core, client)}
+            question = {"after": session.revision + 1000, "wait": 300}
+            waiting = asyncio.create_task(
+                client.get("/v1/sessions/dev", params=question, headers=alice, timeout=DEADLINE_S)
+            )
+            while not core.changes.is_followed(session.id, "alice"):
+                await asyncio.sleep(0.01)
+            assert (await client.delete("/v1/web/browsers", headers=alice)).json()["ended"]
+            assert (await waiting).status_code == 200
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("call", ["start", "switch"])
 def test_browser_changes_no_policy(directory: Path, call: str) -> None:
     async def scenario() -> None:
@@ -201,6 +222,45 @@ def test_browser_changes_no_policy(directory: Path, call: str) -> None:
             response = await client.post(f"/v1/sessions/dev/{call}", json=body, headers=alice)
             assert "may not change what a session keeps" in refusal(response).message
         assert core.launcher.submissions() == 0
+
+    asyncio.run(scenario())
+
+
+def test_browser_sets_a_jobs_size_and_queue_and_no_other_option(directory: Path) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        async with serving(core) as path, calling(path) as client:
+            alice = {DELEGATION_HEADER: await secret_of(core, client)}
+            for option in OPTIONS.values():
+                words = [f"--{option.name}"] if option.takes is Takes.NOTHING else [f"--{option.name}=1"]
+                requests = {
+                    "start": [{"profile": "none", field: words} for field in ("options", "defaults")],
+                    "check": [{"resize": {"options": words}}],
+                }
+                for call, bodies in requests.items():
+                    for body in bodies:
+                        response = await client.post(f"/v1/sessions/dev/{call}", json=body, headers=alice)
+                        refused = f"a browser may not set the option --{option.name}" in response.text
+                        assert refused is (option.name not in DELEGATED_OPTIONS), (call, words, response.text)
+        assert core.launcher.submissions() == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("word", ["--comment=x", "-c2", "--mem-per-cpu=1G", "--Mem=1G", "mem=1G", "--", "", "--mem "])
+def test_browser_sets_options_by_their_whole_names_only(directory: Path, word: str) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        async with serving(core) as path, calling(path) as client:
+            alice = {DELEGATION_HEADER: await secret_of(core, client)}
+            body = {"profile": "base", "options": ["--mem=1G", word]}
+            response = await client.post("/v1/sessions/dev/start", json=body, headers=alice)
+            assert response.status_code in {403, 422}, response.text
+            body["options"] = ["--mem=1G", "--time=5", "--gres=gpu:1", "--cpus-per-task=2"]
+            response = await client.post("/v1/sessions/dev/start", json=body, headers=alice)
+            assert response.status_code == 202, response.text
+        (options,) = [session.options for session in core.registry.sessions_of("alice")]
+        assert options == body["options"]
 
     asyncio.run(scenario())
 

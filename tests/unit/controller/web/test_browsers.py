@@ -12,7 +12,7 @@ from broker.controller.web.secret import hash_secret
 from broker.errors import LoggedOutError, NotFoundError, RefusedError, TooManyError
 from broker.names import MAX_ITEMS, new_id
 from broker.schema.web import DelegationRequest, LinkRequest, Target
-from tests.deadlines import TEST_DEADLINE_S
+from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.berth_web import FakeBerthWeb
 from tests.unit.controller.web.browser_of import UID, browser_of, log_in, visit, web_of
 
@@ -118,5 +118,15 @@ def test_no_browser_acts_for_a_system_account(web_core: Core) -> None:
         browsers._minimum_uid = 1001  # as after a restart with another setting
         with pytest.raises(RefusedError, match="alice is a system account"):
             await browsers.authenticate(login.secret)
+
+    asyncio.run(scenario())
+
+
+def test_wait_for_the_end_of_a_login_that_has_ended_is_over_at_once(web_core: Core) -> None:
+    async def scenario() -> None:
+        browsers, browser = web_of(web_core).browsers, await browser_of(web_core)
+        await browsers.log_out_all("alice")
+        async with asyncio.timeout(DEADLINE_S):
+            await browsers.wait_ended(browser, asyncio.Event())
 
     asyncio.run(scenario())
