@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Path
 
-from broker.controller.api.peer_credentials import Caller, caller
 from broker.controller.api.departure import departure
-from broker.controller.registry.web_models import Delegation
+from broker.controller.api.peer_credentials import Caller, caller
 from broker.controller.api.route_access import DELEGATED_OPTIONS
+from broker.controller.registry.web_models import Delegation
 from broker.errors import RefusedError
 from broker.names import IDENTIFIER, NAME_PATTERN
 

@@ -6,7 +6,15 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query
 
-from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway, refuse_options, refuse_policies
+from broker.controller.api.dependencies import (
+    Gone,
+    Services,
+    SessionName,
+    Who,
+    is_gateway,
+    refuse_options,
+    refuse_policies,
+)
 from broker.errors import RefusedError
 from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.connections import (
@@ -16,6 +24,7 @@ from broker.schema.connections import (
     ResolveAnswer,
     ResolveRequest,
 )
+from broker.schema.services import SessionServices
 from broker.schema.sessions import (
     ConnectPolicy,
     ContinuationChoice,
@@ -30,7 +39,6 @@ from broker.schema.sessions import (
     StopTime,
 )
 from broker.schema.site import EventList, LogText
-from broker.schema.web import SessionServices
 
 MAX_WAIT_S = 300.0
 

@@ -10,6 +10,7 @@ from broker.controller import clock
 from broker.controller.registry.web_models import Delegation
 from broker.controller.sessions import access
 from broker.controller.wakeup import wait_for_any
+from broker.controller.web.links import LoginLinks
 from broker.controller.web.secret import hash_secret, new_secret
 from broker.errors import LoggedOutError, NotFoundError, RefusedError
 from broker.names import MAX_ITEMS, new_id
@@ -17,9 +18,9 @@ from broker.schema.permissions import Permission
 from broker.schema.web import BrowserView, DelegationAnswer, LinkAnswer, LogoutAnswer
 
 if TYPE_CHECKING:
+    from broker.config.web_settings import WebSettings
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.web.control_client import ControlClient
-    from broker.controller.web.links import LoginLinks
     from broker.origins import Origins
     from broker.schema.web import DelegationRequest, LinkRequest
 
@@ -31,22 +32,14 @@ class Browsers:
     """The logged-in browsers of all users."""
 
     def __init__(
-        self,
-        *,
-        registry: AsyncRegistry,
-        links: LoginLinks,
-        control: ControlClient,
-        origins: Origins,
-        lifetime_s: float,
-        minimum_uid: int,
+        self, *, registry: AsyncRegistry, control: ControlClient, origins: Origins, settings: WebSettings
     ) -> None:
-        """`lifetime_s`: seconds for which a browser stays logged in. `minimum_uid`: of accounts with browsers."""
         self._registry = registry
-        self._links = links
+        self._links = LoginLinks(settings.link_lifetime)
         self._control = control
         self._origins = origins
-        self._lifetime_s = lifetime_s
-        self._minimum_uid = minimum_uid
+        self._lifetime_s = settings.login_lifetime
+        self._minimum_uid = settings.minimum_uid
         self._followed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         """Events to set at a logout, by the delegation's id."""
 

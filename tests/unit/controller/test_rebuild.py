@@ -248,6 +248,7 @@ def test_a_registry_that_is_lost_in_the_middle_of_a_rollback_goes_on_with_it(
     config: Config, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The launcher dies before or after the volumes are changed: the manifest tells what was to be done."""
+
     async def scenario() -> None:
         core = Core.make(config, FakeLauncher(FakeScheduler()))
         session = await core.stopped()

@@ -204,7 +204,7 @@ def test_wait_of_a_browser_ends_with_its_login(directory: Path) -> None:
             waiting = asyncio.create_task(
                 client.get("/v1/sessions/dev", params=question, headers=alice, timeout=DEADLINE_S)
             )
-            while not core.changes.is_followed(session.id, "alice"):
+            while not core.changes.is_followed(session.id, "alice"):  # noqa: ASYNC110 - another task waits
                 await asyncio.sleep(0.01)
             assert (await client.delete("/v1/web/browsers", headers=alice)).json()["ended"]
             assert (await waiting).status_code == 200
@@ -233,15 +233,15 @@ def test_browser_sets_a_jobs_size_and_queue_and_no_other_option(directory: Path)
             alice = {DELEGATION_HEADER: await secret_of(core, client)}
             for option in OPTIONS.values():
                 words = [f"--{option.name}"] if option.takes is Takes.NOTHING else [f"--{option.name}=1"]
-                requests = {
-                    "start": [{"profile": "none", field: words} for field in ("options", "defaults")],
-                    "check": [{"resize": {"options": words}}],
-                }
-                for call, bodies in requests.items():
-                    for body in bodies:
-                        response = await client.post(f"/v1/sessions/dev/{call}", json=body, headers=alice)
-                        refused = f"a browser may not set the option --{option.name}" in response.text
-                        assert refused is (option.name not in DELEGATED_OPTIONS), (call, words, response.text)
+                requests: list[tuple[str, dict[str, Any]]] = [
+                    ("start", {"profile": "none", "options": words}),
+                    ("start", {"profile": "none", "defaults": words}),
+                    ("check", {"resize": {"options": words}}),
+                ]
+                for call, body in requests:
+                    response = await client.post(f"/v1/sessions/dev/{call}", json=body, headers=alice)
+                    refused = f"a browser may not set the option --{option.name}" in response.text
+                    assert refused is (option.name not in DELEGATED_OPTIONS), (call, words, response.text)
         assert core.launcher.submissions() == 0
 
     asyncio.run(scenario())

@@ -14,10 +14,11 @@ from broker.names import MAX_ITEMS, new_id
 from broker.schema.web import DelegationRequest, LinkRequest, Target
 from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.berth_web import FakeBerthWeb
+from tests.fakes.core import Core
 from tests.unit.controller.web.browser_of import UID, browser_of, log_in, visit, web_of
 
 if TYPE_CHECKING:
-    from tests.fakes.core import Clock, Core
+    from tests.fakes.core import Clock
 
 
 def test_link_leads_to_the_portal_and_its_target(web_core: Core) -> None:
@@ -115,9 +116,10 @@ def test_no_browser_acts_for_a_system_account(web_core: Core) -> None:
         link = await browsers.make_link("alice", 1000, LinkRequest())
         login = await browsers.log_in(DelegationRequest(proof=link.code))
         assert (await browsers.authenticate(login.secret)).uid == 1000
-        browsers._minimum_uid = 1001  # as after a restart with another setting
+        settings = web_core.config.web.model_copy(update={"minimum_uid": 1001})
+        restarted = Core.make(web_core.config.model_copy(update={"web": settings}), web_core.launcher)
         with pytest.raises(RefusedError, match="alice is a system account"):
-            await browsers.authenticate(login.secret)
+            await web_of(restarted).browsers.authenticate(login.secret)
 
     asyncio.run(scenario())
 

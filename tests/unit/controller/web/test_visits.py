@@ -151,9 +151,7 @@ def test_new_visit_replaces_the_browsers_earlier_one(web_core: Core) -> None:
     asyncio.run(scenario())
 
 
-def test_number_of_visits_of_one_user_is_limited(
-    web_core: Core, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_number_of_visits_of_one_user_is_limited(web_core: Core, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.controller.web.visits.MAX_USER_VISITS", 2)
     notebook = VisitRequest(target=Target(session="dev", service="notebook"))
 
