@@ -26,6 +26,7 @@ _DAILY = {
     "open": Entry("open:open_session", "Open a session in an IDE, or a service of it."),
     "portal": Entry("web:portal", "Open the portal: your sessions in the browser."),
     "services": Entry("session_services:list_session_services", "List the services of a session, with their states."),
+    "forward": Entry("forward:forward", "Publish a port of a session as a service, or list those that are published."),
     "stop": Entry("sessions:stop", "End a session's job and keep its files."),
     "restart": Entry("restart:restart", "Stop a session and start it again."),
     "extend": Entry("extend:extend", "Extend the time limit of a session's job."),

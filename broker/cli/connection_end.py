@@ -19,6 +19,7 @@ from broker.cli.progress import ProgressLine
 from broker.errors import BerthError, NotFoundError
 from broker.schema.states import SessionState
 from broker.text import advice
+from broker.text.job import describe_outcome
 from broker.text.session import ENDED
 from broker.text.status import describe_state
 
@@ -130,7 +131,7 @@ def _reason_of_job(client: Client, connection: SshConnection) -> str:
     submission = connection.generation.partition(".")[0]
     for job in client.jobs(connection.name):
         if str(job.submission) == submission and (job.reason or job.outcome):
-            return f": {job.reason or job.outcome}"
+            return f": {job.reason or describe_outcome(job.outcome)}"
         if str(job.submission) == submission and job.restarts:
             return f": Slurm has requeued job {job.job_id}"
     return ""

@@ -7,9 +7,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import click
-
 from broker.cli import output
+from broker.cli.questions import ask_choice
 from broker.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -51,11 +50,10 @@ def _choose(views: Sequence[SessionView]) -> str:
         )
     for number, view in enumerate(views, 1):
         output.print_note(f"{number:>3}  {view.name}  {view.state}, {view.profile}@{view.version}")
-    chosen = click.prompt(
+    chosen = ask_choice(
         "Which session, the last used one first?",
+        [*map(str, range(1, len(names) + 1)), *names],
         default="1",
-        type=click.Choice([*map(str, range(1, len(names) + 1)), *names]),
-        show_choices=False,
-        err=True,
+        remedy="type a number of the list, or a name",
     )
     return chosen if chosen in names else names[int(chosen) - 1]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli.output import is_terminal, print_note
+from broker.cli.questions import ask_yes_no
 from broker.errors import BerthError, InvalidInputError
-from broker.format import escape_controls
 from broker.text.question import ask_end_programs, ask_stop, describe_plan, describe_use
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def confirm(question: str, *, undone: str, yes: bool) -> None:
         return
     if not is_terminal(sys.stdin):
         raise InvalidInputError(f"{undone}: there is no terminal to ask at", hint="--yes continues without a question")
-    if not click.confirm(escape_controls(question), err=True):
+    if not ask_yes_no(question):
         raise BerthError(undone)
 
 

@@ -123,10 +123,10 @@ def _head(file: Path) -> str:
 
 
 def _ssh_step(site: SiteView) -> QuickstartStep:
-    from broker.client.ssh_config import BEGIN
+    from broker.client.ssh_config import is_installed
 
     name, purpose = "ssh", f"make `ssh {FIRST_SESSION}.{site.domain}` work on this machine"
-    if BEGIN.decode() in _head(Path.home() / ".ssh/config"):
+    if is_installed(Path.home()):
         return QuickstartStep(name, purpose, done=True, note=f"~/.ssh/config knows *.{site.domain}")
     changes = "~/.config/berth, a first line in ~/.ssh/config, and Berth's own key for you"
     return QuickstartStep(name, purpose, ("berth ssh-config --install",), changes)

@@ -10,7 +10,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from broker.cli import output
-from broker.errors import BerthError, NotFoundError, RefusedError
+from broker.errors import BerthError, ConflictError, NotFoundError, RefusedError
+from broker.schema.states import SessionState
 
 if TYPE_CHECKING:
     from broker.cli.context import Invocation
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 LIST_LIMIT_S = 60
 """Seconds for the session's answer, with the connection."""
+_REFUSED = 1
+"""The exit code of the program for a refusal, whose reason it writes."""
 _SSH_FAILED = 255
 """The exit code of ssh(1) for its own failures, which it has explained."""
 
@@ -27,22 +30,9 @@ def ask_for_services(invocation: Invocation, name: str) -> ServiceCatalogue:
 
     RefusedError if the session's job was submitted by a release without services; BerthError without an answer.
     """
-    from broker.cli.ssh_process import find_ssh, ssh_command
-    from broker.client.service_catalogue import MAX_ANSWER_BYTES, parse_catalogue, remote_command
+    from broker.client.service_catalogue import parse_catalogue
 
-    find_ssh()
-    argv, _ = ssh_command(invocation, name, before=["-T"], after=["--", remote_command("list")])
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        limit = threading.Timer(LIST_LIMIT_S, process.kill)
-        limit.start()
-        try:
-            answer = process.stdout.read(MAX_ANSWER_BYTES)
-        finally:
-            process.stdout.close()
-            code = process.wait()
-            limit.cancel()
-    check_end(name, code)
+    answer = run_service_program(invocation, name, "list")
     try:
         catalogue = parse_catalogue(answer)
     except ValueError as error:
@@ -53,6 +43,47 @@ def ask_for_services(invocation: Invocation, name: str) -> ServiceCatalogue:
     for problem in catalogue.problems:
         output.print_note(f"ignored: {problem}")
     return catalogue
+
+
+def require_ready(invocation: Invocation, name: str) -> None:
+    """Return if the session is ready; ConflictError with its state otherwise. No session is started for a list."""
+    view = invocation.client.session(name)
+    if view.state is not SessionState.READY:
+        raise ConflictError(
+            f"{name} is {view.state}, and its services are listed only while it is ready",
+            hint=f"`berth start {name}` starts it; `berth explain {name}` says what it waits for",
+        )
+
+
+def run_service_program(invocation: Invocation, name: str, *words: str) -> bytes:
+    """Run the program inside the session to its end, and return its output. Errors as `check_end` raises them."""
+    from broker.cli.ssh_process import find_ssh, ssh_command
+    from broker.client.service_catalogue import MAX_ANSWER_BYTES, remote_command
+
+    find_ssh()
+    argv, _ = ssh_command(invocation, name, before=["-T"], after=["--", remote_command(*words)])
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        limit = threading.Timer(LIST_LIMIT_S, process.kill)
+        limit.start()
+        try:
+            answer = process.stdout.read(MAX_ANSWER_BYTES)
+        finally:
+            process.stdout.close()
+            code = process.wait()
+            limit.cancel()
+    if code == _REFUSED and (reason := _find_refusal(answer)):
+        raise BerthError(f"{name}: {reason}", hint=f"`berth services {name}` lists its services")
+    check_end(name, code)
+    return answer
+
+
+def _find_refusal(answer: bytes) -> str | None:
+    """Return the reason of the line `refused REASON`, after what a login's own files have written."""
+    reasons = [
+        line.partition(" ")[2] for line in answer.decode(errors="replace").splitlines() if line.startswith("refused ")
+    ]
+    return reasons[-1] if reasons else None
 
 
 def find_service(name: str, service: str, services: dict[str, ListedService]) -> ListedService:

@@ -76,7 +76,7 @@ def _record_connection(client: Client, user: str, endpoint: ResolveAnswer) -> No
     """Report the connection to the controller: the gateway does not see it."""
     from broker.client.proxy_command import client_address
     from broker.names import new_id
-    from broker.schema.connections import ConnectionRecord
+    from broker.schema.connections import NOT_FOLLOWED, ConnectionRecord
 
     now = time.time()
     record = ConnectionRecord(
@@ -87,7 +87,7 @@ def _record_connection(client: Client, user: str, endpoint: ResolveAnswer) -> No
         generation=endpoint.generation,
         began_at=now,
         ended_at=now,
-        end="not followed",
+        end=NOT_FOLLOWED,
     )
     with contextlib.suppress(BerthError):
         client.note(record)

@@ -1,7 +1,8 @@
-"""Run ssh(1), and run a second program if the session's end may have ended ssh.
+"""Run ssh(1) or scp(1), and run a second program if that ends with one of some exit codes.
 
-`berth ssh` and `berth exec` become this program, which waits for ssh as long as the connection lasts. So it is run as a
-file, and imports little: it takes 3 MB of a login node's memory, a seventh of what `berth` takes (ADR 73).
+The second program explains the failure, such as a session's end. `berth ssh`, `exec` and `cp` become this program,
+which waits for ssh as long as the connection lasts. So it is run as a file, and imports little: it takes 3 MB of a
+login node's memory, a seventh of what `berth` takes (ADR 73).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
 SUSPECT_CODES = frozenset({255, 128 + signal.SIGKILL, 128 + signal.SIGTERM})
 """Exit codes with which ssh may end at a session's end. 255 is a lost connection, or a command that a signal ended."""
@@ -27,8 +28,8 @@ _PR_SET_PDEATHSIG = 1
 """Of prctl(2)."""
 
 
-def watch(explain: Sequence[str], ssh: Sequence[str]) -> NoReturn:
-    """Run the command `ssh` and end as it ends. After an exit code of SUSPECT_CODES, become `explain CODE`."""
+def watch(explain: Sequence[str], ssh: Sequence[str], explained: Container[int] = SUSPECT_CODES) -> NoReturn:
+    """Run the command `ssh` and end as it ends. After an exit code in `explained`, become `explain CODE`."""
     held = _FORWARDED | {signal.SIGCONT}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, held)  # until there is a process to which they can be sent
     child = _start(ssh, mask)
@@ -41,7 +42,7 @@ def watch(explain: Sequence[str], ssh: Sequence[str]) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     if code < 0:
         os.kill(os.getpid(), -code)
-    if code in SUSPECT_CODES:
+    if code in explained:
         os.execv(explain[0], [*explain, str(code)])  # noqa: S606 - Berth itself
     sys.exit(code if code >= 0 else 128 - code)
 
@@ -59,7 +60,7 @@ def _start(ssh: Sequence[str], mask: set[int | signal.Signals]) -> int:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.execvp(ssh[0], list(ssh))  # noqa: S606 - without a shell
     except OSError as error:
-        os.write(2, f"berth: cannot run ssh: {error.strerror}\n".encode())
+        os.write(2, f"berth: cannot run {ssh[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(SSH_FAILED)
 
@@ -82,6 +83,12 @@ def _wait(child: int) -> int:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def watcher_command(explain: Sequence[str], ssh: Sequence[str], explained: Iterable[int] = ()) -> list[str]:
+    """Return the command that runs `watch` with little memory; `explained` defaults to SUSPECT_CODES."""
+    codes = ",".join(map(str, explained or SUSPECT_CODES))
+    return [sys.executable, "-I", "-S", __file__, codes, str(len(explain)), *explain, *ssh]
+
+
 if __name__ == "__main__":
-    words = int(sys.argv[1])
-    watch(sys.argv[2 : 2 + words], sys.argv[2 + words :])
+    words = int(sys.argv[2])
+    watch(sys.argv[3 : 3 + words], sys.argv[3 + words :], {int(code) for code in sys.argv[1].split(",")})

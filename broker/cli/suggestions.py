@@ -36,7 +36,7 @@ def with_similar_session(error: NotFoundError, invocation: Invocation) -> NotFou
         return error
     for name in invocation.names:
         if name in error.message.split() and name not in existing and (found := _similar(name, existing)):
-            return NotFoundError(error.message, hint=f"did you mean {found}? `berth list` shows your sessions")
+            return NotFoundError(error.message, hint=f"did you mean {found}? {error.hint}".rstrip())
     return error
 
 

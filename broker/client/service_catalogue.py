@@ -30,9 +30,11 @@ class ListedService:
 
     service: Service
     own: bool
-    """Whether it comes from the user's own files, and not from the profile."""
+    """Whether it comes from the user, and not from the profile."""
     state: str
     """`stopped`, `starting`, `ready`, `waiting` before it starts again, or `failed`."""
+    published: bool = False
+    """Whether it is a port of the session, and not a service of the user's files."""
 
     @property
     def title(self) -> str:
@@ -63,18 +65,22 @@ def remote_command(*arguments: str) -> str:
 
 
 def parse_catalogue(answer: bytes) -> ServiceCatalogue:
-    """Read the program's list. A service of the user replaces one of the profile of the same name.
+    """Read the program's list. A service of the user replaces one of the profile of the same name, and a published
+    port replaces both.
 
     Raises ValueError if the answer is not such a list.
     """
     declared: list[Service] = []
     own: dict[str, Service] = {}
+    ports: dict[str, Service] = {}
     states: dict[str, str] = {}
     problems: list[str] = []
     for kind, name, content in _pieces(answer):
         match kind:
             case "declared":
                 declared = parse_services(content)
+            case "published":
+                ports |= {service.name: service for service in parse_services(content)}
             case "state":
                 states[name] = content.partition(" ")[0]
             case "file":
@@ -87,6 +93,7 @@ def parse_catalogue(answer: bytes) -> ServiceCatalogue:
                 pass  # of a later release
     listed = {service.name: ListedService(service, False, states.get(service.name, "stopped")) for service in declared}
     listed |= {name: ListedService(service, True, states.get(name, "stopped")) for name, service in own.items()}
+    listed |= {name: ListedService(service, True, states.get(name, "stopped"), True) for name, service in ports.items()}
     return ServiceCatalogue(listed, problems + _shared_sockets(listed))
 
 

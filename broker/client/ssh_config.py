@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 BEGIN = b"# >>> berth >>>"
 END = b"# <<< berth <<<"
 
+MAX_READ_BYTES = 1 << 20
+"""Limit for the part of ~/.ssh/config that is searched for the block, which `install_ssh_config` puts at its top."""
+
 CONFIG_NAME = "ssh_config"
 KNOWN_HOSTS_NAME = "known_hosts"
 
@@ -136,6 +139,20 @@ def install_ssh_config(
         return False
     _replace(config, after)
     return True
+
+
+def is_installed(home: Path) -> bool:
+    """Whether ~/.ssh/config of the owner of `home` has the managed block, so that `ssh NAME.<domain>` works."""
+    try:
+        with (home / ".ssh/config").open("rb") as file:
+            return BEGIN in file.read(MAX_READ_BYTES)
+    except OSError:
+        return False
+
+
+def login_command(name: str, domain: str) -> str:
+    """Return the command with which this user logs in to a session from this machine."""
+    return f"ssh {name}.{domain}" if is_installed(Path.home()) else f"berth ssh {name}"
 
 
 def with_block(content: bytes, line: str) -> bytes:

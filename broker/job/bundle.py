@@ -43,7 +43,8 @@ PARTS = {
         *("batch/commands", "batch/options", "batch/steps", "batch/main"),
     ),
     SERVICE_SCRIPT: (
-        *("service/files", "service/list", "service/attach", "service/door", "service/supervisor", "service/main"),
+        *("service/files", "service/list", "service/attach", "service/door", "service/ports", "service/supervisor"),
+        "service/main",
     ),
 }
 """The parts of each script, in their order."""

@@ -69,6 +69,8 @@ class CheckReport(Strict):
     """Whether it ends the session's programs, and the session is started again."""
     keeps_job: bool = False
     """Whether it is started again in the same job; otherwise in another one, for which it may have to wait."""
+    unchanged: bool = False
+    """For a resize: whether the job has the requested resources already, so that the request would change nothing."""
     switch: SwitchPreview | None = None
     """Only for a switch."""
     beside: bool = False

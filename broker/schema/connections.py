@@ -13,6 +13,8 @@ from broker.names import (
 )
 from broker.schema.base import KnownSession, Strict, Timestamp, UserName
 
+NOT_FOLLOWED = "not followed"
+"""The end of a connection of which only the beginning is known, as of `berth ssh`."""
 MAX_WAITED_SESSIONS = 2000
 """Sessions in one request of a gateway, with up to 70 bytes each; a request to the controller has at most 256 KiB."""
 

@@ -161,7 +161,7 @@ class JobView(Strict):
     """Reason of the interruption before its present run, such as `node c1 failed`."""
     interrupted_at: float | None = None
     outcome: str = ""
-    """Slurm's final state of the job."""
+    """Slurm's final state of the job; HELD or NOT_READY for a run whose job was kept for the session's next run."""
     reason: str = ""
     """Explanation of the outcome."""
 
@@ -226,6 +226,8 @@ class SessionView(Strict):
     job_id: int | None = None
     generation: str = ""
     """`<submission>.<restart count>`: changes with each new job and each requeue."""
+    keeps_job: bool = False
+    """Whether it starts again in the job of its last run, which waits for that. Only in `submitting` and `queued`."""
     endpoint: Endpoint | None = None
     host_key_fingerprint: str = ""
     created_at: float

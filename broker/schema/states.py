@@ -37,3 +37,9 @@ STARTABLE = frozenset({SessionState.STOPPED, SessionState.FAILED})
 
 MOVING = frozenset(LIVE - {SessionState.READY} | {SessionState.CHANGING, SessionState.DELETING})
 """Transient states: while a session is in one, Slurm is queried often."""
+
+
+HELD = "HELD"
+"""The outcome of a run whose job was held; it is no state of Slurm's."""
+NOT_READY = "NOT_READY"
+"""The outcome of a run that did not become ready in a kept job; it is no state of Slurm's."""

@@ -175,7 +175,7 @@ def _since(view: SessionView, jobs: list[JobView], now: float) -> str:
         at = view.submitted_at
     if at is None:
         return ""
-    started = sum(job.started_at is not None for job in jobs)
+    started = len({job.job_id for job in jobs if job.started_at is not None})
     which = f"; {_ordinal(started)} job of this session" if view.state is SessionState.READY and started > 1 else ""
     return f"{format_time(at, now)} ({format_duration(now - at)} ago){which}"
 

@@ -61,6 +61,8 @@ def describe_resize_plan(options: Sequence[str]) -> str:
 def describe_plan(report: CheckReport, plan: str, now: float) -> list[str]:
     """Return the plan with its effect on programs and, if Slurm was asked, the expected start of the next job."""
     name = report.session.name
+    if report.unchanged:
+        return [f"{name}: has these resources already; nothing would change"]
     effect = "it has no job and stays stopped"
     if report.ends_job:
         how = "in the same job" if report.keeps_job else "afterwards"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.format import format_duration, format_time
 from broker.schema.states import SessionState
+from broker.text.job import describe_outcome
 from broker.text.status import (
     describe_continuation,
     describe_idle,
@@ -137,7 +138,7 @@ def describe_stop_time(view: SessionView, now: float) -> str:
     """Describe the scheduled stop; empty if the session has no job or no stop time."""
     if view.stop_at is None or view.state not in _WITH_JOB:
         return ""
-    until = ", continues until then" if view.stays else ""
+    until = " and continues until then" if view.stays else ""
     return f"will stop at {format_time(view.stop_at, now)} (in {format_duration(view.stop_at - now)}){until}"
 
 
@@ -158,14 +159,14 @@ def session_page(view: SessionView, domain: str, now: float, stores: Sequence[st
     if view.options:
         yield "options", " ".join(view.options)
     if view.job_id is not None:
-        yield "job", f"{view.job_id} (generation {view.generation})"
+        yield "job", f"{view.job_id} (run id {view.generation})"
     if times := _times(view, now):
         yield "times", times
     if view.state in ENDED and view.outcome:
         ended = f" {format_time(view.ended_at, now)}" if view.ended_at is not None else ""
-        yield "last job", f"{view.outcome}{ended}"
+        yield "last job", f"{describe_outcome(view.outcome)}{ended}"
     if view.endpoint:
-        yield "endpoint", f"{view.endpoint.node} port {view.endpoint.port}"
+        yield "address", f"{view.endpoint.node} port {view.endpoint.port}"
     yield from _policies(view, now)
     if view.connecting.start is not None or view.connecting.wait is not None:
         yield "connecting", describe_connect_policy(view)

@@ -55,6 +55,8 @@ def describe_state(view: SessionView, now: float) -> str:
 
 def _bare_state(view: SessionView, now: float) -> str:
     because = f": {_reason(view.reason, requeued=bool(view.interruption))}" if view.reason else ""
+    if view.keeps_job:
+        return "starting again in its job"
     if view.state is SessionState.SUBMITTING:
         return f"submitting the job to Slurm{because}"
     if view.state is SessionState.QUEUED:
@@ -209,13 +211,16 @@ def describe_save_time(at: float) -> str:
 
 def connection_event(view: ConnectionView) -> EventView:
     """Return the event that describes a connection."""
+    from broker.schema.connections import NOT_FOLLOWED  # noqa: PLC0415 - it takes long to import
     from broker.schema.site import EventView  # noqa: PLC0415 - it takes long to import
 
+    seconds = None if view.ended_at is None else view.ended_at - view.began_at
+    how_long = "until now" if seconds is None else f"for {format_duration(seconds)}"
     parts = [
         f"from {view.peer}" if view.peer else "",
         f"through {view.gateway}" if view.gateway else "from the login node",
         f"with {view.fingerprint}" if view.fingerprint else "",
-        "until now" if view.ended_at is None else f"for {format_duration(view.ended_at - view.began_at)}",
+        "" if view.end == NOT_FOLLOWED else how_long,
         f"{format_size(view.sent)} sent, {format_size(view.received)} received" if view.sent or view.received else "",
         view.end,
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.format import format_duration, format_time
-from broker.text.job import describe_job_outcome, gpu_hours, run_time
+from broker.text.job import count_jobs, describe_job_outcome, gpu_hours, run_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def timeline_scale(jobs: Sequence[JobView], now: float) -> str:
     begin = min(job.asked_at for job in jobs)
     hours = gpu_hours(list(jobs), now)
     used = f", {hours:.1f} GPU hours" if hours else ""
-    count = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
+    count = count_jobs(jobs)
     return f"{format_time(begin, now)} to {format_time(now, now)} ({format_duration(now - begin)}): {count}{used}"
 
 
@@ -76,5 +76,4 @@ def _text(job: JobView, now: float) -> str:
         waited = job.started_at - (job.submitted_at or job.asked_at)
         ran = f"waited {format_duration(waited)}, ran {format_duration(run_time(job, now))} from "
         ran += format_time(job.started_at, now)
-    outcome = describe_job_outcome(job)
-    return f"{ran}, {outcome}" if outcome else f"{ran}, {'running' if job.started_at is not None else 'waiting'}"
+    return f"{ran}, {describe_job_outcome(job)}"

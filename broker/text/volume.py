@@ -99,7 +99,7 @@ def describe_consistency(snapshot: SnapshotView) -> str:
 
 def snapshot_row(snapshot: SnapshotView, now: float) -> tuple[str, ...]:
     """Return a row of `berth snapshots`, under SNAPSHOT_HEADINGS."""
-    pause = f" ({_milliseconds(snapshot)})" if snapshot.consistency == "frozen" else ""
+    pause = f" for {_milliseconds(snapshot)}" if snapshot.consistency == "frozen" else ""
     return (
         str(snapshot.number),
         format_time(snapshot.at, now),

@@ -74,7 +74,7 @@ class OverlayDriver:
     name: ClassVar[str] = "overlay"
     promises: ClassVar[tuple[str, ...]] = (
         "snapshot of a stopped session, rollback and clone take the same time for any number of files",
-        "writing through one name of a file with several hard links parts it from the others once it is in a snapshot",
+        "once a file with several hard links is in a snapshot, writing through one name separates it from the others",
     )
 
     def empty(self, kind: str) -> Volume:

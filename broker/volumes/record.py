@@ -178,7 +178,7 @@ class Record:
             digest=to.digest,
             home=(*self.home.layers, self.home.top),
             system=(*self.system.layers, self.system.top),
-            reason="the end of a job",
+            reason="when a job ended",
             automatic=True,
         )
         home, system = Volume(to.home, left.home), Volume(to.system, left.system)

@@ -36,6 +36,20 @@ REMEDIES = {
 }
 
 
+MIRROR_HINT = (
+    "this machine does not reach the Debian mirror: build where it is reached, or set a proxy (`http_proxy`, "
+    "`https_proxy`) or another mirror (`BERTH_DEBIAN_MIRROR`)"
+)
+_UNREACHED = (
+    "failed to fetch",
+    "could not resolve",
+    "temporary failure resolving",
+    "could not connect",
+    "unable to connect",
+)
+"""Parts of apt's complaints about a mirror."""
+
+
 class Steps:
     """Runs the named steps in this order."""
 
@@ -56,9 +70,7 @@ class Steps:
             yield
         except CommandFailed as error:
             said = f": {error.complaint}" if error.complaint else ""
-            raise BuildError(
-                f"step {name} failed: {error}{said}", step=name, hint=REMEDIES.get(name, "the log has the details")
-            ) from error
+            raise BuildError(f"step {name} failed: {error}{said}", step=name, hint=_hint(name, error)) from error
         except ProfilesError as error:
             raise BuildError(f"step {name} failed: {error.message}", step=name, hint=error.hint) from error
         except OSError as error:
@@ -79,3 +91,11 @@ class Steps:
     def _line(self, text: str) -> None:
         if text.strip():
             self._progress(replace(self._now, line=text))
+
+
+def _hint(step: str, error: CommandFailed) -> str:
+    """Return the remedy of a failed step. Only the steps that install Debian packages use the mirror."""
+    unreached = any(text in error.complaint.lower() for text in _UNREACHED)
+    if unreached and step in {"debian", "packages"}:
+        return MIRROR_HINT
+    return REMEDIES.get(step, "the log has the details")

@@ -217,9 +217,18 @@ def _changed_path(system: LayeredTree, entry: MergedEntry, source: Path) -> Chan
 
 
 def _new_lines(system: LayeredTree, file: str) -> list[str]:
-    """List the lines of accounts that the image does not have like that."""
-    old = {"", *(system.text_before(file) or "").split("\n")}
-    return [line for line in (system.text(file) or "").split("\n") if line not in old]
+    """List the lines of accounts that the image does not have like that, whatever their password field.
+
+    Debian's package `passwd` changes that field in all lines, when it moves passwords to /etc/shadow.
+    """
+    old = {_without_password(line) for line in (system.text_before(file) or "").split("\n")}
+    return [line for line in (system.text(file) or "").split("\n") if line and _without_password(line) not in old]
+
+
+def _without_password(line: str) -> str:
+    """Return a line of passwd(5) or group(5) without its second field."""
+    name, _, rest = line.partition(":")
+    return f"{name}:{rest.partition(':')[2]}"
 
 
 def _find_python_packages(system: LayeredTree) -> tuple[list[tuple[str, str]], set[str]]:

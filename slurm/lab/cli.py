@@ -19,6 +19,9 @@ from slurm.lab.spec import NODES, LabBind, LabSpec, PublishedPort
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+TERMINAL_LANG = "C.UTF-8"
+"""Locale of commands with a terminal, unless `--env` has another one: programs then draw more than ASCII."""
+
 _SLURMS = ", ".join(f"{suite} with Slurm {release.slurm}" for suite, release in RELEASES.items())
 
 # `exec` is called thousands of times: what it does not need is imported by the commands that do.
@@ -86,7 +89,9 @@ def _up(options: argparse.Namespace) -> None:
 def _down(options: argparse.Namespace) -> None:
     from slurm.lab import lifecycle  # noqa: PLC0415 - see the top
 
-    lifecycle.take_down(_place(options), keep=options.keep)
+    place = _place(options)
+    print(f"taking lab {place.name} down", file=sys.stderr, flush=True)  # with jobs on it, this takes seconds
+    lifecycle.take_down(place, keep=options.keep)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -98,7 +103,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _exec(options: argparse.Namespace) -> int:
-    env = dict(item.split("=", 1) for item in options.env)
+    env = ({"LANG": TERMINAL_LANG} if options.tty else {}) | dict(item.split("=", 1) for item in options.env)
     place = _place(options)
     argv = exec_argv(
         options.node, options.command or ["bash", "-l"], user=options.user, lab=place, cwd=options.cwd, env=env,

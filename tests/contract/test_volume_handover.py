@@ -33,7 +33,7 @@ def test_what_a_job_leaves_is_a_snapshot_for_the_one_that_follows(actor: Actor, 
     assert after.home.top not in before.named_layers()
     (snapshot,) = after.snapshots
     assert (snapshot.number, snapshot.consistency, snapshot.automatic) == (1, "stopped", True)
-    assert snapshot.reason == "the end of a job"
+    assert snapshot.reason == "when a job ended"
     assert actor("snapshots", session=session)["snapshots"][0]["number"] == 1
     (actor.top(session) / "file").write_text("of the second job")
     assert actor.shows(session) == {"file": "of the second job"}
@@ -79,7 +79,7 @@ def test_what_is_snapshotted_meanwhile_stays_what_it_was(actor: Actor, session: 
     (actor.top(session) / "file").write_text("later")
     begin(actor, session, 2)
     found = actor.record(session)
-    assert [each.reason for each in found.snapshots] == ["", "the end of a job"]
+    assert [each.reason for each in found.snapshots] == ["", "when a job ended"]
     assert found.home.copied == ""
     actor("rollback", session=session, operation=new_id(), snapshot=1)
     assert actor.shows(session) == {"file": "first"}

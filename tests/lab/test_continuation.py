@@ -41,7 +41,7 @@ def test_at_its_time_limit_a_session_is_warned_and_goes_on_three_times(alice: Us
     assert alice.ok("events", name).count("continues the session") == 3
     made = json.loads(alice.ok("snapshots", name, "--json"))["snapshots"]
     assert [(each["reason"], each["consistency"], each["automatic"]) for each in made] == [
-        ("the end of a job", "stopped", True)
+        ("when a job ended", "stopped", True)
     ] * 3
     alice.ok("rollback", name, "2", "--yes", seconds=120)
     alice.wait(name, "ready", seconds=60)
@@ -56,7 +56,7 @@ def test_extended_it_is_not_ended_at_its_first_limit(alice: User, name: str) -> 
     assert alice.show(name)["ends_at"] == view["ends_at"] + 60
     refused = alice.berth("extend", name, "2d")
     assert refused.returncode == 4
-    assert b"this site extends jobs to at most 1 d in total" in refused.stderr
+    assert b"this site extends no job beyond 1 d in total" in refused.stderr
     assert b"then the session stops and keeps its files" in refused.stderr
     held = alice.laptop.ssh(name, "sleep 75; echo held", seconds=120)
     assert held.stdout == b"held\n"

@@ -31,7 +31,7 @@ def test_a_login_tells_what_the_session_is(alice: User, name: str) -> None:
     assert left is not None, seen
     assert "snapshots none\n" in seen
     alice.ok("snapshot", name, "first-light")
-    assert re.search(r"snapshots 1, the last is 1 \(first-light\) of \d{4}-", typed(alice, name, "exit\n"))
+    assert re.search(r"snapshots 1, last: number 1 \(first-light\) of \d{4}-", typed(alice, name, "exit\n"))
     record = f"/shared/berth/alice/sessions/{json.loads(alice.ok('show', name, '--json'))['id']}/volumes.json"
     stuck = 's/^ "unflattened": "/&No space left on device/'
     assert alice.site.lab.run(["sed", "-i", stuck, record], user="alice").returncode == 0

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +17,7 @@ from playwright.sync_api import Error as PlaywrightError
 from tests.deadlines import DEADLINE_S
 from tests.lab.browser import chromium_on_login
 from tests.lab_cluster import wait_for
+from tests.processes import process_children
 from tests.site import deploy
 
 if TYPE_CHECKING:
@@ -23,6 +28,21 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
     from tests.site.deploy import Site
 
+PORT = 18080
+SERVER = """
+import socket, sys
+page = b"HTTP/1.1 200 OK\\r\\nContent-Length: 12\\r\\nConnection: close\\r\\n\\r\\nthis is mine"
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
+    print("listens", flush=True)
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            if data := connection.recv(65536):
+                connection.sendall(page)
+            else:
+                print("got 0 bytes", flush=True)
+"""
+"""A server on a port that says when a client has gone without a byte."""
 PORTAL = f"http://{deploy.WEB_HOST}:{deploy.WEB_PORT}"
 
 
@@ -120,6 +140,34 @@ def test_another_user_is_refused(bob: User, dev: str, page: Page) -> None:
     expect(page.get_by_text(dev, exact=True)).to_have_count(0)
     page.goto(host_of("terminal", dev, "alice"))
     expect(page.get_by_text("you may open no service at")).to_be_visible()
+
+
+def test_published_port_is_opened_until_another_user_has_it(alice: User, bob: User, dev: str, page: Page) -> None:
+    lab, node = alice.site.lab, alice.show(dev)["endpoint"]["node"]
+    assert alice.ok("forward", dev, str(PORT), "--title", "My page") == f"port-{PORT}\n"
+    serve = f"setsid python3 -c {shlex.quote(SERVER)} {PORT} >server.log 2>&1 & echo $! >server.pid"
+    alice.ok("ssh", dev, serve)
+    wait_for(lambda: alice.berth("ssh", dev, "cat server.log").stdout == b"listens\n", what="alice's server")
+    log_in(page, alice, "open", dev, f"port-{PORT}")
+    expect(page.get_by_text("this is mine")).to_be_visible()
+    page.goto(f"{PORTAL}/sessions/{dev}")
+    expect(page.get_by_role("link", name=f"port-{PORT}")).to_be_visible()
+
+    alice.ok("ssh", dev, "kill $(cat server.pid)")
+    page.goto(host_of(f"port-{PORT}", dev, "alice"))
+    expect(page.get_by_text(f"Nothing listens on localhost:{PORT}")).to_be_visible()
+    argv = lab.argv(["python3", "-c", SERVER, str(PORT)], user=bob.name, node=node)
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as theirs:
+        assert theirs.stdout is not None
+        try:
+            assert theirs.stdout.readline() == b"listens\n"
+            page.reload()
+            expect(page.get_by_text("belongs to another user of the node. Nothing was sent to it.")).to_be_visible()
+            assert theirs.stdout.readline() == b"got 0 bytes\n"
+        finally:
+            for each in process_children(theirs.pid):  # nsenter's child
+                os.kill(each, signal.SIGKILL)
+    alice.ok("forward", dev, str(PORT), "--remove")
 
 
 def test_session_is_started_and_stopped_from_the_portal(alice: User, dev: str, page: Page) -> None:

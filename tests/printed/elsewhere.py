@@ -50,7 +50,9 @@ ELSEWHERE = {
     r"ssh -J you@|ssh -J you\+dev@": "has the names of a site's gateway and user: tests/lab/test_clients.py jumps",
     r"berth list --json \| jq ": "needs jq, which the lab's login node does not have",
     r"berth open \S+ \S+ --local": "serves until Ctrl-C: tests/lab/test_web_services.py does the same",
-    r"berth (open \S+ (jupyter|terminal)$|portal|browsers)": "needs web access: tests/component/cli/test_open_local.py",
+    r"berth (open \S+ (jupyter|terminal|port-8000)$|portal|browsers)": (
+        "needs web access: tests/component/cli/test_open_local.py"
+    ),
     r"berth tui": "fills the screen: tests/component/tui/test_tui_terminal.py runs it",
     r"sbatch --job-name=berth-<session id>": "the form of a submission, with names in angle brackets",
 }

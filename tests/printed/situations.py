@@ -259,6 +259,7 @@ BY_PATH: dict[tuple[str, ...], Situation] = {
     ("verify",): LOOKS_AT_READY,
     ("open",): LOOKS_AT_READY,
     ("services",): LOOKS_AT_READY,
+    ("forward",): Situation(before=_ready, codes=(0, 3)),  # --remove, of a port that is not published
     ("connect",): LOOKS_AT_READY,
     ("ssh",): LOOKS_AT_READY,
     ("set",): LOOKS_AT_READY,

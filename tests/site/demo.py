@@ -81,7 +81,7 @@ def run(port: int, web_port: int, progress: ProgressLog, *, offline: bool = Fals
         raise DemoError("begin", "ssh is missing", remedy="apt-get install openssh-client")
     with step("bring up the cluster with Berth on it", log=f"{LAB_LOGS}; {CONTROLLER_LOG}"):
         ports = _checked(port, "PORT"), _checked(web_port, "WEB_PORT")
-        site = deploy.up("lab", publish_port=ports[0], publish_web=ports[1], progress=progress)
+        site = deploy.up(deploy.DEMO, publish_port=ports[0], publish_web=ports[1], progress=progress)
     for profile in (PROFILE, OTHER_PROFILE):
         with step(
             f"build the profile {profile}", remedy="correct the reported problem; `make demo` continues from here"
@@ -95,16 +95,16 @@ def run(port: int, web_port: int, progress: ProgressLog, *, offline: bool = Fals
     with step("let the laptop's key in", log=CONTROLLER_LOG):
         laptop = Laptop.of(site, "alice", BUILD, port)
     show(site, f"berth start {SESSION} --profile {PROFILE} --gres=gpu:intel:1")
-    jump(laptop, _WHERE)
+    jump(laptop, _WHERE, about="in it: the user, the node, the GPUs, the image, and OpenCL's devices")
     stamp = f"written at {time.strftime('%H:%M:%S')}"
-    jump(laptop, f"echo {shlex.quote(stamp)} > kept.txt; cat kept.txt")
+    jump(laptop, f"echo {stamp} > kept.txt; cat kept.txt")
     show(site, f"berth stop {SESSION}")
     show(site, f"berth start {SESSION}")
     kept = jump(laptop, "cat kept.txt")
     if kept.strip() != stamp:
         raise DemoError("compare the file", f"it was not kept: {kept!r}", log=CONTROLLER_LOG)
     show(site, "berth list")
-    print(_NEXT)
+    print(_NEXT.format(registries=_OFFLINE if offline else ""))
 
 
 def show(site: deploy.Site, command: str) -> None:
@@ -115,10 +115,13 @@ def show(site: deploy.Site, command: str) -> None:
         subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=300, check=True)
 
 
-def jump(laptop: Laptop, script: str) -> str:
-    """Run a script in the session with the machine's own ssh, through the gateway; its output."""
-    shown = script if "\n" not in script else "<script>"
-    print(f"\nlaptop$ ssh -F {laptop.config} {SESSION}.berth {shlex.quote(shown)}", flush=True)
+def jump(laptop: Laptop, script: str, *, about: str = "") -> str:
+    """Run a script in the session with the machine's own ssh, through the gateway; its output.
+
+    `about` is printed instead of a long script.
+    """
+    shown = f" # {about}" if about else shlex.quote(script)
+    print(f"\nlaptop$ ssh -F {laptop.config} {SESSION}.berth {shown}", flush=True)
     with step("ssh into the session", log=GATEWAY_LOG, remedy=f"`make shell`, there `berth logs {SESSION}`"):
         done = laptop.ssh(SESSION, script, seconds=60)
         sys.stdout.write(done.stdout.decode(errors="replace"))
@@ -162,7 +165,8 @@ def _checked(port: int, setting: str) -> int:
 _WHERE = """\
 echo "user      $(id -un) on node $SLURMD_NODENAME, job $SLURM_JOB_ID"
 for gpu in /dev/dri/renderD*; do
-  if head -c 1 "$gpu" >/dev/null 2>&1; then echo "GPU       $gpu is ours"; else echo "GPU       $gpu is fenced off"; fi
+  if head -c 1 "$gpu" >/dev/null 2>&1; then whose="belongs to this job"; else whose="is closed for this job"; fi
+  echo "GPU       $gpu $whose"
 done
 echo "image     $(. /etc/os-release; echo "$PRETTY_NAME"), $(clang --version | head -1)"
 clinfo -l
@@ -176,6 +180,11 @@ The cluster keeps running. Next steps:
   make shell                             alice's shell on the login node: berth --help, sinfo, squeue
   docs/tutorial/first-session.md         a day's work in this session, step by step
   make lab-down                          take it all away
+{registries}"""
+
+_OFFLINE = """
+Sessions reach no package registries (OFFLINE=1): `sudo apt-get install` and `pip install` fail in them. `make demo`
+without OFFLINE=1 leads them to the registries.
 """
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent.parent
+DEMO = "lab"
+"""The lab of the demonstration."""
 SOURCE = "/opt/berth/src"
 """Where the lab sees the checkout."""
 WRITABLE = "/opt/berth/writable"
@@ -154,7 +156,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None
 
 
 def up(
-    name: str = "lab",
+    name: str = DEMO,
     *,
     publish_port: int | None = None,
     publish_web: int | None = None,
@@ -179,7 +181,7 @@ def up(
         binds=(
             LabBind(str(CHECKOUT), SOURCE, read_only=True),
             LabBind(str(CHECKOUT), WRITABLE),
-            LabBind(str(images(cache)), "/profiles"),
+            LabBind(str(images(cache, "-demo" if name == DEMO else "")), "/profiles"),
         ),
     )
     ports = {GATEWAY_PORT: publish_port, WEB_PORT: publish_web}
@@ -216,13 +218,16 @@ def build_profile(site: Site, name: str, progress: ProgressLog) -> None:
     progress.say(f"profile {name} built")
 
 
-def images(cache: Path) -> Path:
-    """Where images are kept over the lab's end: a directory for each state of what builds them."""
+def images(cache: Path, suffix: str = "") -> Path:
+    """Where images are kept over the lab's end: a directory for each state of what builds them.
+
+    The demonstration has one of its own, without the images of the tests.
+    """
     state = hashlib.sha256()
     for file in sorted((CHECKOUT / "profiles").rglob("*")):
         if file.suffix in {".py", ".yaml", ".sh"}:
             state.update(file.read_bytes())
-    directory = cache / f"images-{state.hexdigest()[:16]}"
+    directory = cache / f"images-{state.hexdigest()[:16]}{suffix}"
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 

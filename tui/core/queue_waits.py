@@ -17,6 +17,8 @@ DAY_S = 86400.0
 MAX_SESSIONS = 20
 """Sessions whose jobs are read: those with the latest jobs."""
 MAX_BARS = 12
+MIN_SCALE_S = 1.0
+"""The least length of a whole bar: shorter waits are drawn as parts of it."""
 _TEXT_CELLS = 46
 """Cells beside a bar."""
 _MIN_BAR, _MAX_BAR = 8, 60
@@ -44,16 +46,18 @@ def find_waits(session: str, jobs: Sequence[JobView], now: float) -> list[QueueW
     """Return the waits of a session's jobs that began during the last day, and whose length is known.
 
     A successor waits for the end of the job before it by intent; only what follows counts. Of a job that Slurm has
-    requeued, the first start is unknown.
+    requeued, the first start is unknown. A later run of the session in a kept job has not waited.
     """
     waits = []
+    kept: int | None = None
     former_end: float | None = 0.0
     for job in sorted((job for job in jobs if job.job_id is not None), key=lambda job: job.submission):
         begin = None if former_end is None else max(job.submitted_at or job.asked_at, former_end)
         end = job.started_at if job.started_at is not None else None if job.ended_at is not None else now
-        if begin is not None and end is not None and not job.restarts and begin >= now - DAY_S:
+        known = begin is not None and end is not None and not job.restarts and job.job_id != kept
+        if begin is not None and end is not None and known and begin >= now - DAY_S:
             waits.append(QueueWait(session, begin, max(end - begin, 0.0), job.started_at is not None))
-        former_end = job.ended_at
+        former_end, kept = job.ended_at, job.job_id
     return waits
 
 
@@ -69,7 +73,7 @@ def wait_lines(waits: Sequence[QueueWait], now: float, cells: int) -> list[str]:
     lines = [f"{title}, longest {format_duration(longest)}"]
     for wait in sorted(waits, key=lambda wait: -wait.began_at)[:MAX_BARS]:
         name = wait.session if len(wait.session) <= _NAME_CELLS else wait.session[: _NAME_CELLS - 1] + UNICODE.cut
-        bar = draw_bar(wait.seconds / longest if longest else 0.0, width, UNICODE)
+        bar = draw_bar(wait.seconds / max(longest, MIN_SCALE_S), width, UNICODE)
         still = "" if wait.ended else " so far"
         at = format_time(wait.began_at, now)
         lines.append(f"  {at[-16:]:>16} {name:<{_NAME_CELLS}} |{bar}| {format_duration(wait.seconds)}{still}")

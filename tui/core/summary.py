@@ -36,7 +36,7 @@ def chosen_line(sessions: ListState, now: float) -> str:
         return describe_session(view, now)
     if sessions.filter:
         return "no session contains this text; Esc removes the filter"
-    return "no sessions yet"
+    return "no sessions yet; n starts one"
 
 
 def describe_session(view: SessionView, now: float) -> str:

@@ -19,7 +19,7 @@ from tui.screens.chooser import Choice, ChooserScreen
 from tui.screens.help_text import help_text
 from tui.screens.text_screen import TextScreen
 from tui.widgets.filter_field import FilterField
-from tui.widgets.session_detail import SessionDetail, session_text
+from tui.widgets.session_detail import SessionDetail, session_content, session_rows
 from tui.widgets.session_table import SessionTable
 from tui.widgets.status_line import TextLine
 
@@ -225,8 +225,9 @@ class SessionsScreen(Screen[None], inherit_bindings=False):
         view = self.sessions.chosen_view
         if view is not None:
             owner = self._owner
-            text = session_text(view, owner.site, owner.clock(), owner.get_look(), owner.signs)
-            owner.push_screen(TextScreen(f"session {escape_controls(view.name)}", text))
+            rows = session_rows(view, owner.site, owner.clock(), owner.signs)
+            page = session_content(view.name, rows, owner.get_look())
+            owner.push_screen(TextScreen(f"session {escape_controls(view.name)}", page))
 
     def action_toggle_detail(self) -> None:
         self._owner.keep(replace(self._owner.settings, detail=not self._owner.settings.detail))

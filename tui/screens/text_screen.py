@@ -12,7 +12,7 @@ from textual.widgets import Static
 from tui.core.keys import CLOSE_KEYS
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    from rich.console import RenderableType
     from textual.app import ComposeResult
 
 
@@ -34,7 +34,7 @@ class TextScreen(Screen[None], inherit_bindings=False):
         Binding("ctrl+c", "app.quit", "quit", show=False),
     ]
 
-    def __init__(self, title: str, text: Text) -> None:
+    def __init__(self, title: str, text: RenderableType) -> None:
         super().__init__()
         self._title = title
         self._text = text

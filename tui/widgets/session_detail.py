@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 from textual.containers import VerticalScroll
 from textual.widgets import Static
@@ -13,7 +15,7 @@ from tui.core.detail import detail_bars, detail_texts
 from tui.core.palette import Tone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from textual.app import ComposeResult
 
@@ -47,18 +49,22 @@ class SessionDetail(VerticalScroll, can_focus=False):
     def show(self, view: SessionView | None, site: SiteFacts) -> None:
         """Show the session, or a hint if there is none."""
         look = self._look()
-        text = Text("no session is chosen")
-        if view is not None:
-            text = session_text(view, site, self._clock(), look, self._signs)
-        if (text, look) != self._shown:
-            self._shown = (text, look)
-            self._body.update(text)
+        rows = [] if view is None else session_rows(view, site, self._clock(), self._signs)
+        if (view and view.name, rows, look) != self._shown:
+            self._shown = (view and view.name, rows, look)
+            self._body.update("no session is chosen" if view is None else session_content(view.name, rows, look))
 
 
-def session_text(view: SessionView, site: SiteFacts, now: float, look: ScreenStyles, signs: Signs) -> Text:
-    """Return the page of a session with its bars, in the styles of the look."""
-    text = Text(f"{escape_controls(view.name)}\n", look.style(Tone.ACTIVE))
-    for title, content in (*detail_bars(view, now, signs), *detail_texts(view, site, now)):
-        text.append(f"{title:<{TITLE_CELLS}}", look.style(Tone.MUTED))
-        text.append(f"{content}\n", look.style(Tone.PLAIN))
-    return text
+def session_rows(view: SessionView, site: SiteFacts, now: float, signs: Signs) -> list[tuple[str, str]]:
+    """Return the titles and texts of a session, with its bars."""
+    return [*detail_bars(view, now, signs), *detail_texts(view, site, now)]
+
+
+def session_content(name: str, rows: Iterable[tuple[str, str]], look: ScreenStyles) -> Group:
+    """Return the page of a session in the styles of the look. Long texts continue below their beginning."""
+    page = Table.grid(expand=True)
+    page.add_column(width=TITLE_CELLS)
+    page.add_column(ratio=1, overflow="fold")
+    for title, content in rows:
+        page.add_row(Text(title, look.style(Tone.MUTED)), Text(content, look.style(Tone.PLAIN)))
+    return Group(Text(escape_controls(name), look.style(Tone.ACTIVE)), page)

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
+import shlex
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
@@ -90,6 +92,8 @@ def copy_files(
     argv, _ = ssh_command(invocation, session, before=[], after=[])
     flags = ["-s", "-r", *["-p"] * preserve, *["-q"] * quiet]
     command = ["scp", *flags, *argv[1:-1], "--", *_operands(paths, argv[-1])]
+    if directory := _directory_there(paths):
+        command = _with_hint(command, session, directory)
     try:
         os.execvp(command[0], command)  # noqa: S606 - becoming scp, without a shell, is what this is for
     except OSError as error:
@@ -131,6 +135,25 @@ def _operands(paths: Sequence[CopyPath], host: str) -> Iterator[str]:
             yield f"{host}:{path.path}"
         else:
             yield path.path if path.path.startswith("/") else f"./{path.path}"
+
+
+def _directory_there(paths: Sequence[CopyPath]) -> str:
+    """Return the directory of the session that the copies need; empty for the home and for copies to here.
+
+    The last part of the path needs not exist, unless a slash follows: scp creates it.
+    """
+    session, path = paths[-1]
+    return "" if session is None else posixpath.dirname(path).rstrip("/")
+
+
+def _with_hint(scp: Sequence[str], session: str, directory: str) -> list[str]:
+    """Return the command that runs scp, and says after its failure how to make the directory there."""
+    from broker.cli.ssh_watcher import watcher_command
+
+    words = shlex.join(["mkdir", "-p", directory])
+    hint = f"  hint: if {directory} does not exist in {session}, `berth exec {session} -- {words}` creates it"
+    explain = ["/bin/sh", "-c", 'printf "%s\\n" "$1" >&2; exit "$2"', "sh", hint]
+    return watcher_command(explain, scp, explained=[1])
 
 
 def _quote(source: CopyPath) -> str:

@@ -11,8 +11,7 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.format import pluralize
-from broker.text.job import JOB_HEADINGS, gpu_hours, job_row
+from broker.text.job import JOB_HEADINGS, count_jobs, gpu_hours, job_row
 
 LOG_TAIL_BYTES = 64 * 1024
 """The end of the log in which `explain` looks for errors."""
@@ -25,7 +24,8 @@ LOG_TAIL_BYTES = 64 * 1024
 def history(invocation: Invocation, name: str) -> None:
     """List the jobs of a session, the latest first.
 
-    With node, time, outcome and GPU hours of each job. GPU hours count whole GPUs, not shares.
+    With node, time, outcome and GPU hours of each job. GPU hours count whole GPUs, not shares. A job that was kept for
+    a rollback, a switch or a restart has a line for each run of the session in it.
     """
     jobs = invocation.client.jobs(name)
     now = time.time()
@@ -34,7 +34,7 @@ def history(invocation: Invocation, name: str) -> None:
         return
     output.print_table(JOB_HEADINGS, [job_row(job, now) for job in jobs])
     hours = gpu_hours(jobs, now)
-    output.print_note(f"{pluralize(len(jobs), 'job')}{f', {hours:.1f} GPU hours' if hours else ''}")
+    output.print_note(f"{count_jobs(jobs)}{f', {hours:.1f} GPU hours' if hours else ''}")
 
 
 @click.command()

@@ -99,7 +99,8 @@ def who(invocation: Invocation, name: str, *, ended: bool) -> None:
     """Show the connections to a session.
 
     With user, client address, key, start, and bytes sent to and received from the session, at most a minute old. Of
-    `berth ssh`, which connects directly, only the start is known; see --all. The number of open terminals, which the
+    `berth ssh`, which connects directly from the login node, only the start is known: with --all, it ends as
+    `not followed`, without a time and sizes. The number of open terminals, which the
     session's job reports, includes those of `berth ssh`.
     """
     presence = None if ended else invocation.client.presence(name)
@@ -121,16 +122,16 @@ def who(invocation: Invocation, name: str, *, ended: bool) -> None:
 
 def _row(view: ConnectionView, now: float) -> tuple[str, ...]:
     from broker.format import format_duration, format_size, format_time
+    from broker.schema.connections import NOT_FOLLOWED
 
     until = now if view.ended_at is None else view.ended_at
+    measured = (format_duration(until - view.began_at), format_size(view.sent), format_size(view.received))
     return (
         view.user,
-        view.peer or "-",
+        view.peer or "login node",
         view.gateway or "-",
         view.fingerprint or "-",
         format_time(view.began_at, now),
-        format_duration(until - view.began_at),
-        format_size(view.sent),
-        format_size(view.received),
+        *(("-", "-", "-") if view.end == NOT_FOLLOWED else measured),
         view.end or "-",
     )

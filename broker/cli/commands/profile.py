@@ -34,7 +34,6 @@ from broker.errors import (
     InvalidInputError,
     NotFoundError,
 )
-from broker.format import escape_controls
 
 if TYPE_CHECKING:
     from broker.user_input import ProfileReference
@@ -72,12 +71,13 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
         from broker.profile_options import check_profile_option
         from profiles.build import builder
 
+        file = _recipe(recipe)
         target = target_of(invocation, store)
         bases = bases_of(invocation, target)
         note_target(invocation, store, target)
         with ProgressLine(quiet=invocation.json) as line:
             image = builder.build(
-                _recipe(recipe),
+                file,
                 store=target,
                 bases=bases,
                 progress=show_steps_on(line),
@@ -281,8 +281,9 @@ def _confirmed(wanted: ProfileReference, place: Path) -> bool:
             f"{wanted} was not deleted: there is no terminal to ask at",
             hint="--yes deletes without a question",
         )
-    question = f"Delete {place}? Running sessions that use it may break, and none can be started again."
-    return click.confirm(escape_controls(question), err=True)
+    from broker.cli.questions import ask_yes_no
+
+    return ask_yes_no(f"Delete {place}? Running sessions that use it may break, and none can be started again.")
 
 
 def _recipe(word: str) -> Path:

@@ -14,6 +14,7 @@ import click
 
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.output import is_terminal, print_json, print_line, print_note
+from broker.cli.questions import ask_choice, ask_yes_no
 from broker.errors import BerthError
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ def quickstart(invocation: Invocation) -> None:
     of each step and what they change, and asks before it runs them. Without a terminal, and with --json, it prints the
     commands and changes nothing. Steps that are done already are skipped, so you can run it again at any time.
     """
+    leads = not invocation.json and is_terminal(sys.stdin) and is_terminal(sys.stdout)
+    if leads:
+        print_note("checking which steps are done")  # starts a controller in personal mode, and reads the profiles
     from broker.cli.quickstart_steps import plan_steps
 
     steps = plan_steps(invocation)
     if invocation.json:
         print_json({"steps": [step.as_json() for step in steps]})
-    elif is_terminal(sys.stdin) and is_terminal(sys.stdout):
+    elif leads:
         _lead(invocation, steps)
     else:
         _print_commands(steps)
@@ -63,7 +67,7 @@ def _lead(invocation: Invocation, steps: list[QuickstartStep]) -> None:
         for command in chosen.commands:
             print_note(f"    $ {command}")
         print_note(f"    changes: {chosen.changes}")
-        if not click.confirm("    Run this?", default=True, err=True):
+        if not ask_yes_no("    Run this?", default=True):
             print_note("    skipped; nothing was changed")
             continue
         for command in chosen.commands:
@@ -79,7 +83,8 @@ def _choose_profile(invocation: Invocation, step: QuickstartStep) -> QuickstartS
     if len(names) < 2:
         return step
     usual = "base" if "base" in names else names[0]
-    chosen = click.prompt("    Profile", type=click.Choice(names), default=usual, err=True)
+    listed = ", ".join(names)
+    chosen = ask_choice(f"    Profile ({listed})", names, default=usual, remedy=f"type one of {listed}")
     return next(each for each in plan_steps(invocation, chosen) if each.name == step.name)
 
 
@@ -98,9 +103,10 @@ def _run(command: str) -> None:
 
 def _next_steps(invocation: Invocation) -> str:
     from broker.cli.quickstart_steps import FIRST_SESSION
+    from broker.client.ssh_config import login_command
 
-    site = invocation.client.site()
+    login = login_command(FIRST_SESSION, invocation.client.site().domain)
     return (
-        f"next: `ssh {FIRST_SESSION}.{site.domain}` logs in, `berth stop {FIRST_SESSION}` ends the job and keeps the "
+        f"next: `{login}` logs in, `berth stop {FIRST_SESSION}` ends the job and keeps the "
         "files, `berth help` lists all commands; for your laptop: `berth ssh-config --help`"
     )

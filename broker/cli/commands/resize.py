@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ from broker.errors import InvalidInputError
 from broker.text.question import describe_resize_plan
 
 if TYPE_CHECKING:
-    from broker.schema.sessions import PresentJob
+    from collections.abc import Sequence
+
+    from broker.schema.sessions import PresentJob, SessionView
 
 
 @click.command(cls=ResourceCommand, context_settings={"ignore_unknown_options": True})
@@ -50,7 +53,8 @@ def resize(
     beside the present one, the present job ends when the new one runs. Otherwise it ends when the new one is in the
     queue, and the session may have to wait. At a terminal, the command says which of the two, and when Slurm expects
     the start, and asks. If Slurm refuses the new job, nothing is changed. Each option replaces the session's option of
-    the same name, also for later starts.
+    the same name, also for later starts. If the session has the resources already, nothing is changed; with --time, it
+    gets a new job in any case.
 
     \b
       berth resize dev --gres=none            release the GPU
@@ -67,6 +71,9 @@ def resize(
     present_job: PresentJob = "keep" if keep else "end" if end_first else "auto"
     unasked = yes or not output.is_terminal(sys.stdin)
     report = check_request(invocation, name, yes=unasked, resize={"options": options, "present_job": present_job})
+    if report.unchanged:
+        _print_unchanged(invocation, report.session, options)
+        return
     if not unasked:
         confirm_at_terminal(invocation, [report], describe_resize_plan(options), undone=f"{name} was not resized")
         if present_job == "auto" and not invocation.json:  # with --json, Slurm was not asked, and nothing was said
@@ -85,6 +92,13 @@ def resize(
         from broker.text.session import state_line
 
         output.print_note(state_line(view))
+
+
+def _print_unchanged(invocation: Invocation, view: SessionView, options: Sequence[str]) -> None:
+    if invocation.json:
+        output.print_json(view)
+    else:
+        output.print_note(f"{view.name} has {shlex.join(options)} already; nothing was changed")
 
 
 def withdraw(invocation: Invocation, name: str) -> None:

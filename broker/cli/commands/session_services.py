@@ -9,8 +9,6 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.errors import ConflictError
-from broker.schema.states import SessionState
 
 
 @click.command("services")
@@ -23,14 +21,9 @@ def list_session_services(invocation: Invocation, name: str) -> None:
     A service is a web application that runs in the session, such as a terminal or JupyterLab. Its profile declares
     some; you can add others in ~/.config/berth/services.d in the session. `berth open NAME SERVICE --local` opens one.
     """
-    from broker.cli.service_list import ask_for_services
+    from broker.cli.service_list import ask_for_services, require_ready
 
-    view = invocation.client.session(name)
-    if view.state is not SessionState.READY:
-        raise ConflictError(
-            f"{name} is {view.state}, and its services are listed only while it is ready",
-            hint=f"`berth start {name}` starts it; `berth explain {name}` says what it waits for",
-        )
+    require_ready(invocation, name)
     found = ask_for_services(invocation, name).services.values()
     if invocation.json:
         services = [

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
 
     A snapshot of a stopped session is fast at any size. A running session keeps running while its changes since the
     last snapshot are copied; at the end of the copy, its processes are frozen for a moment. The command prints the
-    length of the pause, or that they could not be frozen, and the snapshot's number.
+    length of the pause, or that they could not be frozen, and the snapshot's number: for a script, on stdout alone.
 
     \b
       berth snapshot dev before-upgrade
@@ -58,7 +59,10 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
         output.print_json(made)
         return
     output.print_note(f"{name}: {snapshot_name(made)}, {describe_consistency(made)}")
-    output.print_line(str(made.number))
+    if output.is_terminal(sys.stdout):
+        output.print_note(f"to return to it: berth rollback {name} {made.number}")
+    else:
+        output.print_line(str(made.number))
 
 
 def _numbered(invocation: Invocation, name: str, number: int | None) -> SnapshotView:

@@ -155,16 +155,13 @@ def _tell(how_far: str) -> None:
 
 def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], after: Sequence[str]) -> NoReturn:
     """Become the program that runs ssh(1). Raises the error with which the controller refuses, before ssh starts."""
-    import sys
-
-    from broker.cli import ssh_watcher
     from broker.cli.connection_end import explain_command
     from broker.cli.ssh_process import find_ssh, ssh_command
+    from broker.cli.ssh_watcher import watcher_command
 
     find_ssh()
     argv, connection = ssh_command(invocation, name, before=before, after=after)
-    explain = explain_command(connection)
-    program = [sys.executable, "-I", "-S", ssh_watcher.__file__, str(len(explain)), *explain, *argv]
+    program = watcher_command(explain_command(connection), argv)
     os.execvp(program[0], program)  # noqa: S606 - without a shell
 
 

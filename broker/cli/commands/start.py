@@ -185,7 +185,8 @@ def _read_script(script: Path) -> bytes:
 
 
 def announce(invocation: Invocation, view: SessionView, domain: str, *, already: bool = False) -> None:
-    """Print the session's state and, if it is ready, the ssh command."""
+    """Print the session's state and, if it is ready, the command that logs in."""
+    from broker.client.ssh_config import login_command
     from broker.format import format_time
     from broker.schema.sessions import SessionState
     from broker.text.session import state_line
@@ -200,4 +201,4 @@ def announce(invocation: Invocation, view: SessionView, domain: str, *, already:
     where = f" on {view.endpoint.node}" if view.endpoint else ""
     left = f"; the job ends at {format_time(view.ends_at)}" if view.ends_at is not None else ""
     output.print_note(f"{view.name} {runs}{where}{left}")
-    output.print_line(f"ssh {view.name}.{domain}")
+    output.print_line(login_command(view.name, domain))

@@ -13,11 +13,12 @@ from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.reconcile.observation import without_job
 from broker.controller.reconcile.retry import Backoff
-from broker.controller.reconcile.reversal import NOT_READY, because_of
+from broker.controller.reconcile.reversal import because_of
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.failpoints import failpoint
 from broker.launcher.arguments import HoldArguments
 from broker.schema.sessions import SessionState
+from broker.schema.states import HELD, NOT_READY
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HELD = "HELD"
-"""The outcome of a run whose job was held; it is no state of Slurm's."""
 LEAST_LEFT_S = 120.0
 """Seconds of the job's time limit that must be left: a shorter rest is not worth a start."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 10.0

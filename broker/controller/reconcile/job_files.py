@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.controller.reconcile.reversal import NOT_READY
 from broker.format import format_time
+from broker.schema.states import NOT_READY
 
 if TYPE_CHECKING:
     from broker.controller.registry.models import JobRow, Session

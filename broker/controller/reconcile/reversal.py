@@ -14,6 +14,7 @@ from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import BerthError
 from broker.names import new_id
 from broker.schema.sessions import SessionState
+from broker.schema.states import NOT_READY
 from broker.text.status import describe_operation
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from broker.controller.registry.registry import RowChange
     from slurm.scheduler import Job
 
-NOT_READY = "NOT_READY"
-"""The outcome of a run that did not become ready in a kept job; it is no state of Slurm's."""
 WITHOUT_REASON = "its container did not start"
 
 _AWAITED = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING})

@@ -277,6 +277,7 @@ class Submitter:
         hint = "nothing was changed; change the options and start it again"
         if number != session.submission:
             hint = f"{session.name} continues in its present job; change the options and resize it again"
+        hint += "; `berth cluster` shows the largest request"
         return type(error)(message, hint=error.hint or hint)
 
     async def _remove(self, session: Session) -> None:

@@ -286,6 +286,13 @@ class Session(SQLModel, table=True):
         job = self.job
         return Endpoint(node=job.node, port=job.port, fingerprint=job.fingerprint)
 
+    @property
+    def _starts_in_held_job(self) -> bool:
+        """Whether the job of the session's last run is held for its next one, or begins it."""
+        if self.state is SessionState.SUBMITTING:
+            return self.held_job_id is not None
+        return self.state is SessionState.QUEUED and self.job.began_at is not None and not self.job.restarts
+
     def view(
         self,
         stale_since: float | None = None,
@@ -310,6 +317,7 @@ class Session(SQLModel, table=True):
             options=self.options,
             job_id=job.job_id,
             generation=self.generation,
+            keeps_job=self._starts_in_held_job,
             endpoint=self.endpoint,
             host_key_fingerprint=PublicKey.parse(self.host_key).fingerprint if self.host_key else "",
             created_at=self.created_at,

@@ -56,7 +56,7 @@ class ExtendService:
             )
         instead = f"the job ends at {format_time(ends, clock.now())}, {describe_job_end(session.view())}"
         minutes = math.ceil((ends - started + seconds) / 60)
-        self._check(minutes * 60, instead)
+        self._check(minutes * 60, ends - started, instead)
         try:
             await self._scheduler.set_time_limit(job_id, minutes)
         except Refused as error:
@@ -69,12 +69,14 @@ class ExtendService:
         self._reconciler.wake()
         return self._reconciler.observed.view(session)
 
-    def _check(self, seconds: float, instead: str) -> None:
+    def _check(self, seconds: float, present: float, instead: str) -> None:
+        """Raise RefusedError unless the site extends a job of `present` seconds to `seconds`."""
         longest = self._settings.longest_job
         if longest is None:
             raise RefusedError("this site does not extend jobs", hint=instead)
         if seconds > longest:
-            raise RefusedError(f"this site extends jobs to at most {format_duration(longest)} in total", hint=instead)
+            limit = f"this site extends no job beyond {format_duration(longest)} in total"
+            raise RefusedError(f"the job has {format_duration(present)} already; {limit}", hint=instead)
 
 
 def _extended(user: str, observed: Session, ends: float) -> Transition:

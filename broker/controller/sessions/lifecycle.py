@@ -24,6 +24,7 @@ from broker.names import new_id
 from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, STARTABLE, JobView, SessionState, SessionView, StartRequest
 from broker.schema.site import EventView
+from broker.text.log import without_noise
 from broker.text.status import connection_event
 from profiles.image.catalog import split_owner
 from slurm.sbatch import OptionError, check_options, merge_options
@@ -177,8 +178,9 @@ class Sessions:
         return operation.error() or error
 
     async def log(self, user: str, name: str, tail: int) -> str:
+        """Return the end of the job's log, without the lines that only look like faults."""
         session = await self._resolve(user, name, Permission.LOG)
-        return await self._launcher.log(session.owner, session.id, tail)
+        return without_noise(await self._launcher.log(session.owner, session.id, tail))
 
     async def events(self, user: str, name: str | None = None, *, connections: bool = True) -> list[EventView]:
         """Return the events of one or all of the user's sessions, oldest first; `connections` adds connections."""
@@ -200,7 +202,8 @@ class Sessions:
     async def _create(self, user: str, name: str, request: StartRequest) -> Session:
         if request.profile is None:
             raise NotFoundError(
-                f"you have no session named {name}", hint="to make it, name a profile: --profile P[@VERSION]"
+                f"you have no session named {name}",
+                hint=f"`berth start {name} --profile PROFILE` makes one; `berth profile list` shows the profiles",
             )
         image = await self._images.published(user, request.profile, request.version)
         options = merge_options(request.defaults, request.options)

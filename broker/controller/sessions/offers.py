@@ -41,7 +41,8 @@ class Offers:
         )
 
     async def services(self, user: str, name: str) -> SessionServices:
-        """Return the services that the profile of the session's image declares.
+        """Return the services that the profile of the session's image declares, and then those that the user has added
+        to the session and opened in a browser: the session tells the controller of no others.
 
         NotFoundError without the session; RefusedError without its image.
         """
@@ -52,9 +53,14 @@ class Offers:
             raise BerthError(
                 f"Berth could not read the profile of {name}: {error.message}", hint="try again in a moment"
             ) from error
-        return SessionServices(
-            services=[
-                SessionServiceView(name=each.name, title=each.title, description=each.description, icon=each.icon)
-                for each in image.profile.services
-            ]
+        declared = [
+            SessionServiceView(name=each.name, title=each.title, description=each.description, icon=each.icon)
+            for each in image.profile.services
+        ]
+        known = {each.name for each in declared}
+        visited = sorted(
+            service
+            for session_id, service in await self._registry.visited_services(user)
+            if session_id == session.id and service not in known
         )
+        return SessionServices(services=[*declared, *(SessionServiceView(name=service) for service in visited)])

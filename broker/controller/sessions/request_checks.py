@@ -55,7 +55,7 @@ class RequestChecks:
         if request.estimate and plan.ends_job and not plan.keeps_job and plan.next_job is not None:
             estimate = await self._estimates.estimate(plan.session, plan.next_job)
         resize, beside = request.resize, False
-        if resize is not None and request.estimate:
+        if resize is not None and plan.next_job is not None and request.estimate:
             beside = resize.present_job != "end" and fits_beside(plan.session, estimate)
             check_present_job(plan.session, resize.options, resize.present_job, beside=beside)
         preview = None
@@ -66,6 +66,7 @@ class RequestChecks:
             session=self._pending.view(plan.session),
             ends_job=plan.ends_job,
             keeps_job=plan.keeps_job,
+            unchanged=resize is not None and plan.next_job is None,
             switch=preview,
             beside=beside,
             estimate=estimate,

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.start_estimates import StartEstimates
     from broker.schema.sessions import PresentJob, SessionView
+    from profiles.recipe.spec import Profile
+
+
+NO_GRES = "--gres=none"
+"""Option of a job without GPUs, as one without the option."""
 
 
 class ResizeService:
@@ -62,13 +67,16 @@ class ResizeService:
     async def resize(self, user: str, name: str, options: list[str], present_job: PresentJob = "auto") -> SessionView:
         """Continue the session in a job with `options`, which replace its options of the same kind.
 
-        ConflictError if the session is not ready, or cannot keep its present job as requested; RefusedError has Slurm's
-        message if Slurm refuses the job. After an error nothing has changed.
+        Nothing changes if its job has them already. ConflictError if the session is not ready, or cannot keep its
+        present job as requested; RefusedError has Slurm's message if Slurm refuses the job. After an error nothing has
+        changed.
         """
         beside = await self._decide_beside(await self.plan(user, name, options), options, present_job)
         async with self._limits.lock(user):
             plan = await self.plan(user, name, options, beside=beside)  # once more: Slurm was asked meanwhile
             session = await self._registry.update(plan.session.id, plan.decide)
+        if plan.next_job is None:
+            return self._reconciler.observed.view(session)
         attempt = self._submitter.submit_successor(session)
         done, _ = await asyncio.wait({attempt}, timeout=ANSWER_TIMEOUT_S)
         self._reconciler.wake()
@@ -89,8 +97,20 @@ class ResizeService:
         if gpus and not session.job.gpus:
             await self._limits.check_start(user, gpus)
         entry = EventEntry(user, "resize", shlex.join(options))
-        decide = _request_successor(merged, entry, gpus=gpus, beside=beside)
-        return PlannedChange(session, decide, NextJob(image.profile, merged))
+        request = _request_successor(merged, entry, gpus=gpus, beside=beside)
+        if self._has_already(session, image.profile, options):
+            return PlannedChange(session, _without_change(request))
+        return PlannedChange(session, request, NextJob(image.profile, merged))
+
+    def _has_already(self, session: Session, profile: Profile, options: list[str]) -> bool:
+        """Whether the session's job has the requested resources. A new job has all of its time."""
+        if any(option.startswith("--time=") for option in options):
+            return False
+        present, requested = (
+            {*self._submitter.options(profile, own)} - {NO_GRES}
+            for own in (session.options, merge_options(session.options, options))
+        )
+        return present == requested
 
     async def withdraw(self, user: str, name: str) -> SessionView:
         """Withdraw a resize: its job is cancelled, and the session keeps its present job.
@@ -133,6 +153,16 @@ def _request_successor(options: list[str], entry: EventEntry, *, gpus: float, be
         if current.resizing:
             raise resize_conflict(current)
         return ask_successor(current, clock.now(), entry, options=options, gpus=gpus, resizes=True, beside=beside)
+
+    return decide
+
+
+def _without_change(request: Transition) -> Transition:
+    """Return a transition that checks all that `request` checks, and changes nothing."""
+
+    def decide(current: Session) -> RowChange | None:
+        request(current)
+        return None
 
     return decide
 

@@ -49,7 +49,7 @@ berth_greeting() (
   # How many, and of the newest its number, its time and its label.
   set -- $(sed -n 's/^ "newest": "\(.*\)",$/\1/p' /run/berth/record/volumes.json 2>/dev/null)
   if [ $# -ge 3 ]; then
-    echo "snapshots $1, the last is $2${4:+ ($4)} of $(date -d "@$3" '+%F %R')"
+    echo "snapshots $1, last: number $2${4:+ ($4)} of $(date -d "@$3" '+%F %R')"
   else
     echo "snapshots none"
   fi

@@ -17,6 +17,9 @@ list_services() { # the profile's services, the user's own files, and how far ea
     read_state "${place##*/}"
     send state "${place##*/}" "$STATE"
   done
+  for file in "$STATES"/port-*/own; do
+    send published - "$(head -c "$LIST_BYTES" -- "$file" 2>/dev/null)"
+  done
   for file in "$OWN"/*.yaml; do
     if ((++count > MAX_FILES)); then
       send more - "$MAX_FILES"

@@ -4,6 +4,9 @@
 #   service attach NAME   starts the service; it is open until standard input ends
 #   service admit         lets berth-web reach the sockets of the services
 #   service door SOCKET…  the command of berth-web: `start NAME` in SSH_ORIGINAL_COMMAND
+#   service publish NAME  as `attach`, for a port of the session: NAME is `port-` and its number
+#   service withdraw NAME ends that
+#   service relay NAME    the command of such a service
 #   service run NAME LOCK the supervisor, by the program itself
 
 service_main() {
@@ -13,8 +16,11 @@ service_main() {
     attach:?*) attach_service "$2" ;;
     admit:) admit_sockets ;;
     door:*) serve_door "${@:2}" ;;
+    publish:?*) publish_port "$2" ;;
+    withdraw:?*) withdraw_port "$2" ;;
+    relay:?*) relay_port "$2" ;;
     run:?*) run_service "$2" "$3" ;;
-    *) refuse "usage: service list | attach NAME" ;;
+    *) refuse "usage: service list | attach NAME | publish NAME | withdraw NAME" ;;
   esac
 }
 

@@ -74,7 +74,7 @@ finish() { # STATE CODE MESSAGE: ends the supervisor
 }
 
 run_service() { # NAME LOCK: the supervisor: starts the service again when it ends, after growing pauses
-  local failures=0 pause began CODE READY EVER_READY='' CHILD PROBE_AT SOCKET
+  local failures=0 pause began CODE READY EVER_READY='' CHILD PROBE_AT SOCKET ENDING=''
   local -A SERVICE=()
   LOCK=$2
   cd "$STATES/$1" || exit 1
@@ -82,13 +82,15 @@ run_service() { # NAME LOCK: the supervisor: starts the service again when it en
   unset "${!SSH_@}"
   export BERTH_SERVICE=$1 BERTH_SOCKET=$SOCKET
   exec {ENDED}<> <(:)
+  trap 'ENDING=yes; echo 143 >&"$ENDED"' TERM # as if the command had ended
   set -m # the service gets a process group
-  while :; do
+  while [[ -z $ENDING ]]; do
     began=$SECONDS
     echo starting >state
     start_command
     watch_command
     end_command
+    [[ -z $ENDING ]] || break
     [[ -n $CODE ]] || finish failed 1 "$1 did not answer on $SOCKET within $START_LIMIT_S s"
     [[ -z $READY || $CODE != 0 ]] || finish stopped 0 "$1 has ended"
     ((SECONDS - began < STABLE_S)) || failures=0
@@ -98,4 +100,5 @@ run_service() { # NAME LOCK: the supervisor: starts the service again when it en
     echo "waiting $pause" >state
     read -rt "$pause" -u "$ENDED" _
   done
+  finish stopped 0 "$1 was told to end"
 }

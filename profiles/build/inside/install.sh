@@ -16,7 +16,8 @@ done
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-apt-get -q update
+# Without Error-Mode, a failed update is a warning, and the installation then fails with a wrong reason.
+apt-get -q -o APT::Update::Error-Mode=any update
 # The names hold no blanks and no patterns: profiles/recipe/spec.py.
 # shellcheck disable=SC2086
 apt-get -q -y --no-install-recommends -o Dpkg::Options::=--force-unsafe-io -o Dpkg::Use-Pty=0 install $missing

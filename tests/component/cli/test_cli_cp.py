@@ -82,6 +82,25 @@ def test_a_file_that_is_missing_there_gives_the_exit_code_of_scp(
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("path", ["no such/", "no such/file"])
+def test_missing_directory_of_the_session_has_a_remedy(
+    controller: ScriptedController, tmp_path: Path, path: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    async def scene() -> None:
+        async with session(controller, tmp_path):
+            failed = await openssh.run([*BERTH, "cp", "-q", str(file), f"dev:{tmp_path}/{path}"])
+            assert failed.code == 1
+            place = f"{tmp_path}/no such"
+            assert failed.err.endswith(
+                f"  hint: if {place} does not exist in dev, `berth exec dev -- mkdir -p '{place}'` creates it\n"
+            )
+
+    asyncio.run(scene())
+
+
 def test_times_and_modes_are_kept_on_request(controller: ScriptedController, tmp_path: Path) -> None:
     file = tmp_path / "script"
     file.write_text("#!/bin/sh\n")

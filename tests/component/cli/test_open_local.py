@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import http.client
 import json
 import os
 import signal
@@ -17,28 +15,22 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from broker.cli import login_key
-from broker.client.client import Client
 from broker.schema.states import SessionState
 from broker.schema.web import LinkAnswer
 from profiles.recipe.service import Service
 from tests.deadlines import DEADLINE_S
 from tests.fakes import openssh, web_service
-from tests.fakes.controller import ready, view
+from tests.fakes.controller import view
+from tests.fakes.session_login import berth_inside, fetch_page, opened_locally, reachable_session
 from tests.fakes.session_services import SessionDirectories
 from tests.processes import process_children
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from tests.fakes.controller import ScriptedController
 
 WEB = f"exec {sys.executable} {web_service.__file__}"
-PROGRAM = (
-    "import sys; from broker.client import service_catalogue as c; c.SOCKETS, c.PROGRAM = sys.argv[1:3]; "
-    "del sys.argv[:3]; sys.argv.insert(0, 'berth'); from broker.cli import main; main()"
-)
-"""`berth`, for which a session's directories are elsewhere."""
 
 
 @pytest.fixture
@@ -51,75 +43,28 @@ def inside(tmp_path: Path) -> Iterator[SessionDirectories]:
         yield directories
 
 
-def berth(inside: SessionDirectories, *words: str) -> list[str]:
-    return [sys.executable, "-c", PROGRAM, f"{inside.base}/web", f"{inside.base}/node/service", *words]
-
-
-@contextlib.asynccontextmanager
-async def session(controller: ScriptedController, tmp_path: Path) -> AsyncIterator[None]:
-    """A real sshd in place of the session `dev`; logins have a home of their own."""
-    me = openssh.me()
-    authority, host = openssh.make_key(tmp_path / "ca"), openssh.make_key(tmp_path / "host")
-    await openssh.run([
-        "ssh-keygen", "-q", "-s", authority, "-I", "dev", "-h", "-n", f"{me}.dev.berth", f"{host}.pub"
-    ])  # fmt: skip
-    controller.sessions["dev"] = ready()
-    controller.site = controller.site.model_copy(update={"user": me, "ca_public_keys": [openssh.public(authority)]})
-    key = await asyncio.to_thread(login_key.ensure_certificate, Client(controller.socket), "keys")
-    async with openssh.sshd(tmp_path, openssh.public(key), f"SetEnv HOME={tmp_path}/inside/home") as port:
-        controller.resolved = controller.resolved.model_copy(update={"owner": me, "port": port})
-        yield
-
-
-def fetch(url: str, host: str | None = None, path: str = "/") -> tuple[int, str]:
-    """Ask as a browser does, which connects to the loopback interface for every name below `localhost`."""
-    parts = urlsplit(url)
-    assert parts.port is not None
-    connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=DEADLINE_S)
-    with contextlib.closing(connection):
-        connection.request("GET", path, headers={"Host": host or parts.netloc})
-        with connection.getresponse() as answer:
-            return answer.status, answer.read().decode()
-
-
 def fetch_when_back(url: str) -> str:
     """Ask until the service is back; return its process id."""
     deadline = time.monotonic() + DEADLINE_S
-    while (answer := fetch(url))[0] == 503:
+    while (answer := fetch_page(url))[0] == 503:
         assert time.monotonic() < deadline, answer
         time.sleep(0.05)
     return answer[1].split()[0]
-
-
-@contextlib.asynccontextmanager
-async def opened(inside: SessionDirectories, *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """Run `berth open` until the block ends; gives its address."""
-    pipe = asyncio.subprocess.PIPE
-    command = berth(inside, "open", "dev", *words, "--local")
-    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(DEADLINE_S):
-            yield process, (await process.stdout.readline()).decode().strip()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
-        await process.wait()
 
 
 def test_service_answers_at_the_printed_address_only(
     controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web") as (process, url):
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (process, url):
             parts = urlsplit(url)
             assert parts.hostname is not None
             assert parts.hostname.startswith("web-")
             assert parts.hostname.endswith(".localhost")
-            status, text = await asyncio.to_thread(fetch, url, path="/a?b=c")
+            status, text = await asyncio.to_thread(fetch_page, url, path="/a?b=c")
             assert (status, text.split()[1:]) == (200, [parts.netloc, "/a?b=c"])
             for other in (f"localhost:{parts.port}", f"127.0.0.1:{parts.port}", f"attacker.test:{parts.port}"):
-                assert (await asyncio.to_thread(fetch, url, other))[0] == 421
+                assert (await asyncio.to_thread(fetch_page, url, other))[0] == 421
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 0
             assert process.stderr is not None
@@ -127,7 +72,7 @@ def test_service_answers_at_the_printed_address_only(
             assert f"ssh -N -L {parts.port}:127.0.0.1:{parts.port} " in said
             assert said.endswith("closed; A page keeps running in dev\n")
             with pytest.raises(ConnectionRefusedError):
-                await asyncio.to_thread(fetch, url)
+                await asyncio.to_thread(fetch_page, url)
 
     asyncio.run(scene())
     pid = int((inside.base / "node/services/web/pid").read_text())
@@ -138,9 +83,9 @@ def test_service_that_crashes_answers_again(
     controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web", "--print") as (_, url):
-            first = (await asyncio.to_thread(fetch, url))[1].split()[0]
-            assert (await asyncio.to_thread(fetch, url, path="/crash"))[0] == 503
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web", "--print") as (_, url):
+            first = (await asyncio.to_thread(fetch_page, url))[1].split()[0]
+            assert (await asyncio.to_thread(fetch_page, url, path="/crash"))[0] == 503
             assert await asyncio.to_thread(fetch_when_back, url) != first
 
     asyncio.run(scene())
@@ -150,8 +95,8 @@ def test_service_that_ends_by_itself_ends_the_command(
     controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web") as (process, url):
-            await asyncio.to_thread(fetch, url, path="/end")
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (process, url):
+            await asyncio.to_thread(fetch_page, url, path="/end")
             assert await process.wait() == 0
             assert process.stderr is not None
             assert (await process.stderr.read()).decode().endswith("A page has ended in dev\n")
@@ -163,12 +108,12 @@ def test_failing_service_is_explained_by_its_last_lines(
     controller: ScriptedController, inside: SessionDirectories, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with session(controller, tmp_path):
-            done = await openssh.run(berth(inside, "open", "dev", "bad", "--local"))
+        async with reachable_session(controller, tmp_path):
+            done = await openssh.run(berth_inside(inside, "open", "dev", "bad", "--local"))
             assert (done.code, done.out) == (1, b"")
             assert "  no such port\n" in done.err
             assert "berth: bad did not start in dev: bad ended with code 3, 3 times in a row\n" in done.err
-            missing = await openssh.run(berth(inside, "open", "dev", "none", "--local"))
+            missing = await openssh.run(berth_inside(inside, "open", "dev", "none", "--local"))
             assert missing.code == 3
             assert "its services: web, bad" in missing.err
 
@@ -192,7 +137,7 @@ def test_browser_that_stays_gets_its_page(
     monkeypatch.setenv("DISPLAY", ":0")
 
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web") as (process, _):
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (process, _):
             assert process.stderr is not None
             while not (line := await process.stderr.readline()).startswith(b"the browser"):
                 assert line
@@ -227,8 +172,8 @@ def test_strange_reports_of_a_session_are_explained(
     file.write_text(f"{program}\n{file.read_text()}")
 
     async def scene() -> None:
-        async with session(controller, tmp_path):
-            done = await openssh.run(berth(inside, "open", "dev", "web", "--local"))
+        async with reachable_session(controller, tmp_path):
+            done = await openssh.run(berth_inside(inside, "open", "dev", "web", "--local"))
             assert (done.code, done.out) == (1, b"")
             assert said in done.err
             assert unsaid not in done.err
@@ -244,8 +189,8 @@ def test_own_service_is_opened_and_a_faulty_file_is_named(
     (folder / "wrong.yaml").write_text("services:\n  - {name: vscode, comand: x}\n")
 
     async def scene() -> None:
-        async with session(controller, tmp_path):
-            listed = await openssh.run(berth(inside, "services", "dev", "--json"))
+        async with reachable_session(controller, tmp_path):
+            listed = await openssh.run(berth_inside(inside, "services", "dev", "--json"))
             assert listed.code == 0, listed.err
             services = {each["name"]: each for each in json.loads(listed.out)["services"]}
             assert [(name, each["own"], each["state"]) for name, each in services.items()] == [
@@ -256,11 +201,11 @@ def test_own_service_is_opened_and_a_faulty_file_is_named(
             assert "ignored: " in listed.err
             assert "did you mean `command`?" in listed.err
             assert "vscode is the name of an IDE" in listed.err
-            async with opened(inside, "mine", "--json") as (process, _):
+            async with opened_locally(inside, "mine", "--json") as (process, _):
                 assert process.stdout is not None
                 text = "{" + (await process.stdout.readuntil(b"}")).decode()
-                assert (await asyncio.to_thread(fetch, json.loads(text)["url"]))[0] == 200
-            table = await openssh.run(berth(inside, "services", "dev"))
+                assert (await asyncio.to_thread(fetch_page, json.loads(text)["url"]))[0] == 200
+            table = await openssh.run(berth_inside(inside, "services", "dev"))
             assert [line.split()[:1] for line in table.out.decode().splitlines()] == [
                 ["SERVICE"],
                 ["web"],
@@ -277,9 +222,9 @@ def test_session_of_an_earlier_release_needs_a_restart(
     (inside.base / "node/service").unlink()
 
     async def scene() -> None:
-        async with session(controller, tmp_path):
+        async with reachable_session(controller, tmp_path):
             for words in (("services", "dev"), ("open", "dev", "web", "--local")):
-                done = await openssh.run(berth(inside, *words))
+                done = await openssh.run(berth_inside(inside, *words))
                 assert done.code == 4
                 assert "dev was started before this site had services" in done.err
                 assert "`berth stop dev` and `berth start dev`" in done.err
@@ -299,7 +244,7 @@ def test_tunnel_lies_in_a_directory_of_the_user_alone(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     async def scene() -> None:
-        async with session(controller, tmp_path), opened(inside, "web") as (_, url):
+        async with reachable_session(controller, tmp_path), opened_locally(inside, "web") as (_, url):
             assert url
             modes = await asyncio.to_thread(tunnel_modes, tmp_path)
             assert modes == {0o700}
@@ -309,7 +254,7 @@ def test_tunnel_lies_in_a_directory_of_the_user_alone(
 
 def test_stopped_session_lists_no_services(controller: ScriptedController, inside: SessionDirectories) -> None:
     controller.sessions["dev"] = view(state=SessionState.STOPPED)
-    done = asyncio.run(openssh.run(berth(inside, "services", "dev")))
+    done = asyncio.run(openssh.run(berth_inside(inside, "services", "dev")))
     assert done.code == 5
     assert "dev is stopped" in done.err
 
@@ -325,14 +270,14 @@ def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
     controller.answers["POST /v1/web/links"] = link
 
     async def scene() -> None:
-        async with session(controller, tmp_path):
+        async with reachable_session(controller, tmp_path):
             controller.site = controller.site.model_copy(update={"portal_url": "https://portal.apps.example.org"})
-            done = await openssh.run(berth(inside, "open", "dev", service))
+            done = await openssh.run(berth_inside(inside, "open", "dev", service))
             assert (done.code, done.out.decode()) == (0, f"{link.url}\n"), done.err
-            listed = await openssh.run(berth(inside, "services", "dev", "--json"))
+            listed = await openssh.run(berth_inside(inside, "services", "dev", "--json"))
             states = {each["name"]: each["state"] for each in json.loads(listed.out)["services"]}
             assert states[service] in state.split()
-            missing = await openssh.run(berth(inside, "open", "dev", "none"))
+            missing = await openssh.run(berth_inside(inside, "open", "dev", "none"))
             assert (missing.code, "its services: web, bad, mine" in missing.err) == (3, True)
 
     asyncio.run(scene())
@@ -351,11 +296,11 @@ def test_own_service_that_is_refused_gets_no_link(
 
     async def scene() -> None:
         text = file.read_text()
-        async with session(controller, tmp_path):
+        async with reachable_session(controller, tmp_path):
             controller.site = controller.site.model_copy(update={"portal_url": "https://portal.apps.example.org"})
             for program, message in said.items():
                 file.write_text(f"[[ $1 != attach ]] || {{ {program}; }}\n{text}")
-                done = await openssh.run(berth(inside, "open", "dev", "mine"))
+                done = await openssh.run(berth_inside(inside, "open", "dev", "mine"))
                 assert (done.code, done.out) == (1, b"")
                 assert message in done.err
 

@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -24,8 +23,7 @@ EXPLAIN = ("/bin/sh", "-c", 'echo "explained $1"; exit "$1"', "explain")
 
 
 def command(ssh: str, explain: Sequence[str] = EXPLAIN) -> list[str]:
-    words = [str(len(explain)), *explain, "/bin/sh", "-c", ssh]
-    return [sys.executable, "-I", "-S", ssh_watcher.__file__, *words]
+    return ssh_watcher.watcher_command(explain, ["/bin/sh", "-c", ssh])
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def test_clone_and_start(controller: ScriptedController) -> None:
         ready("trial", operation=operation("clone", "done")),
     ]
     result = run("clone", "dev", "trial", "--start")
-    assert result.stdout == "ssh trial.berth\n"
+    assert result.stdout == "berth ssh trial\n"
     [(path, body)] = posted(controller)
     assert (path, body["start"]) == ("/v1/sessions/dev/clone", True)
 

@@ -49,7 +49,7 @@ def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) ->
     heading, first, second, third = result.stdout.splitlines()
     assert re.split(" {2,}", heading) == ["JOB", "NODE", "STARTED", "RAN FOR", "GPU HOURS", "ENDED AS"]
     assert first.strip() == "not submitted"
-    assert re.split(" {2,}", second)[-2:] == ["8 h", "16.0"]
+    assert re.split(" {2,}", second)[-3:] == ["8 h", "16.0", "running"]
     assert re.split(" {2,}", third)[:2] == ["7", "c1"]
     assert re.split(" {2,}", third)[3:] == [
         "1 h 30 min",
@@ -60,6 +60,20 @@ def test_history_is_a_table_of_jobs_and_a_sum(controller: ScriptedController) ->
     told = json.loads(run("history", "dev", "--json").stdout)
     assert [job["job_id"] for job in told["jobs"]] == [None, 8, 7]
     assert told["gpu_hours"] == pytest.approx(17.5, abs=0.1)
+
+
+def test_runs_in_a_kept_job_are_not_counted_as_jobs(controller: ScriptedController) -> None:
+    began = time.time() - 3600
+    controller.jobs["dev"] = [
+        sessions.JobView(
+            submission=number, job_id=job, asked_at=began, started_at=began, ended_at=ended, outcome=outcome
+        )
+        for number, job, ended, outcome in [(3, 8, None, ""), (2, 7, began + 60, "COMPLETED"), (1, 7, began, "HELD")]
+    ]
+    result = run("history", "dev")
+    outcomes = [re.split(" {2,}", line)[-1] for line in result.stdout.splitlines()[1:]]
+    assert outcomes == ["running", "COMPLETED", "job kept for the next run"]
+    assert result.stderr == "3 runs of 2 jobs\n"
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,13 @@ def test_a_mistyped_session_gets_a_suggestion(
     assert (f"did you mean {hint}?" in result.stderr) == (hint is not None)
 
 
+def test_suggestion_keeps_the_way_to_a_new_session(controller: ScriptedController) -> None:
+    hint = "`berth start dev2 --profile PROFILE` makes one"
+    missing = errors.NotFoundError("you have no session named dev2", hint=hint)
+    controller.failures["POST /v1/sessions/dev2/start"] = missing
+    assert f"  hint: did you mean dev? {hint}\n" in run("start", "dev2").stderr
+
+
 def test_an_error_about_something_else_keeps_its_hint(controller: ScriptedController) -> None:
     """The new name of a clone is similar to a session's, and need not exist."""
     assert controller.sessions
@@ -202,7 +209,7 @@ def test_several_sessions_are_started_with_the_same_options(controller: Scripted
     for name in ("dev", "training"):
         controller.script[name].append(ready(name))
     result = run("start", "dev", "training", "-t", "4h", "--mem", "1.5G")
-    assert result.stdout == "ssh dev.berth\nssh training.berth\n"
+    assert result.stdout == "berth ssh dev\nberth ssh training\n"
     sent = [body["options"] for method, _, body in controller.asked if method == "POST"]
     assert sent == [["--time=4:00:00", "--mem=1536M"]] * 2
 
@@ -211,13 +218,13 @@ def test_restart_stops_and_starts_with_the_same_options(controller: ScriptedCont
     controller.sessions["dev"] = ready()
     controller.script["dev"].extend([view("dev", SessionState.STOPPING, operation=operation("restart")), ready()])
     result = run("restart", "dev")
-    assert result.stdout == "ssh dev.berth\n"
+    assert result.stdout == "berth ssh dev\n"
     assert posted(controller) == [("/v1/sessions/dev/restart", None)]
 
 
 def test_restart_of_a_stopped_session_starts_it(controller: ScriptedController) -> None:
     controller.script["dev"].extend([view("dev", SessionState.SUBMITTING), ready()])
-    assert run("restart", "dev").stdout == "ssh dev.berth\n"
+    assert run("restart", "dev").stdout == "berth ssh dev\n"
     assert posted(controller) == [("/v1/sessions/dev/start", {})]
 
 
@@ -227,6 +234,6 @@ def test_restart_stops_no_session_that_could_not_be_started_again(controller: Sc
     missing = errors.RefusedError("the image base@1 is not available")
     controller.failures["POST /v1/sessions/dev/check"] = missing
     result = run("restart", "dev", "two")
-    assert (result.exit_code, result.stdout) == (4, "ssh two.berth\n")
+    assert (result.exit_code, result.stdout) == (4, "berth ssh two\n")
     assert "berth: dev: the image base@1 is not available" in result.stderr
     assert [path for path, _ in posted(controller)] == ["/v1/sessions/two/restart"]

@@ -139,6 +139,7 @@ def test_build_of_an_ordinary_user_goes_to_the_own_store(
     assert (type(target), target.path) == (OwnStore, own.path)
     assert bases.find("base", "1") == site.find("base")
     assert f"Publishing in your own store {own.path}: you may not write to {site.path}" in result.stderr
+    assert "Publishing" not in run("profile", "build", "nosuch").stderr, "nothing will be published"
     assert result.stdout.startswith("mine@1 sha256:")
     assert own.versions("mine") == ["1"]
     shown = json.loads(run("profile", "build", recipe(tmp_path, "other"), "--json").stdout)

@@ -75,6 +75,7 @@ def test_a_new_user_agrees_to_everything(
     assert "berth" in (home / ".ssh/config").read_text()
     assert (home / "started").read_text() == "start dev --profile base\n"
     assert "next: `ssh dev.berth` logs in" in result.stderr
+    assert result.stderr.startswith("checking which steps are done\n1/4 ")
 
 
 def test_each_question_shows_the_commands_and_what_they_change(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +87,18 @@ def test_each_question_shows_the_commands_and_what_they_change(home: Path, monke
     for command in ("key add ~/.ssh/id_ed25519.pub", "ssh-config --install", "start dev --profile base"):
         assert f"    $ berth {command}\n    changes: " in result.stderr
     assert result.stderr.count("skipped; nothing was changed") == 4
+    assert "next: `berth ssh dev` logs in" in result.stderr, "without the ssh configuration, its names are unknown"
+
+
+def test_wrong_answers_are_asked_again_with_the_remedy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_terminal(monkeypatch)
+    publish(home, "other")
+    result = run("quickstart", input="maybe\nN\nNO\nn\nx\nother\n yes \n")
+    assert result.exit_code == 0
+    for answer, remedy in (("maybe", "type y or n; Enter alone means yes"), ("x", "type one of base, other")):
+        assert f"berth: '{answer}' is not an answer to this question\n  hint: {remedy}\n" in result.stderr
+    assert "Error" not in result.stderr
+    assert (home / "started").read_text() == "start dev --profile other\n"
 
 
 def test_an_interruption_at_a_question_changes_nothing_more(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ import pytest
 
 from broker import errors
 from broker.cli import prompts
-from broker.schema.connections import ConnectionView
+from broker.schema.connections import NOT_FOLLOWED, ConnectionView
 from broker.schema.sessions import SessionList, SessionState
 from broker.schema.site import EventView
-from broker.text.log import added
+from broker.text.log import added, without_noise
 from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, posted, ready, view
@@ -234,6 +234,9 @@ def test_who_is_connected(controller: ScriptedController) -> None:
         ConnectionView(
             id="2", peer="", fingerprint="", gateway="", ended_at=CREATED + 7500, sent=0, end="client lost", **usual
         ),
+        ConnectionView(
+            id="3", peer="", fingerprint="", gateway="", ended_at=CREATED, sent=0, end=NOT_FOLLOWED, **usual
+        ),
     ]
     shown = run("who", "dev").stdout.splitlines()
     assert shown[0].split() == ["WHO", "FROM", "THROUGH", "KEY", "SINCE", "TIME", "SENT", "RECEIVED"]
@@ -241,9 +244,10 @@ def test_who_is_connected(controller: ScriptedController) -> None:
     assert shown[1].endswith("5 B   2.0 KiB")
     shown = run("who", "dev", "--all").stdout.splitlines()
     assert ("GET", "/v1/sessions/dev/connections?ended", None) in controller.asked
-    assert shown[2].split()[1:4] == ["-", "-", "-"]
+    assert shown[2].split()[1:5] == ["login", "node", "-", "-"]
     assert shown[2].endswith("client lost")
-    assert [each["id"] for each in json.loads(run("who", "dev", "--json").stdout)["connections"]] == ["1", "2"]
+    assert shown[3].split()[-5:] == ["-", "-", "-", "not", "followed"], "neither its time nor its bytes are known"
+    assert [each["id"] for each in json.loads(run("who", "dev", "--json").stdout)["connections"]] == ["1", "2", "3"]
 
 
 def test_a_controller_that_is_not_there(controller: ScriptedController) -> None:
@@ -302,3 +306,9 @@ def test_who_counts_terminals(controller: ScriptedController) -> None:
     controller.terminals = 1
     assert "dev has 1 open terminal." in run("who", "dev").stderr
     assert json.loads(run("who", "dev", "--json").stdout) == {"connections": [], "terminals": 1}
+
+
+def test_log_has_no_lines_that_only_look_like_faults() -> None:
+    noise = "Attempt to write login records by non-root user (aborting)"
+    text = f"one\n{noise}\r\nsshd-session[7]: {noise}\ntwo\n\nAttempt to read\n{noise}"
+    assert without_noise(text) == "one\ntwo\n\nAttempt to read\n"

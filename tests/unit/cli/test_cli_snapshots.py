@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from broker import errors
+from broker.cli import output
 from broker.client.client import Client
 from broker.schema import sessions, volumes
 from broker.schema.checks import StartEstimate
@@ -58,6 +59,17 @@ def test_a_snapshot_says_what_it_is_of(controller: ScriptedController, made: vol
     assert lines[0] == "dev: ready on c2; taking a snapshot"
     assert says in lines[1]
     assert posted(controller) == [("/v1/sessions/dev/snapshots", {"label": made.label or None})]
+
+
+def test_terminal_gets_a_sentence_instead_of_the_bare_number(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda _: True)
+    controller.snapshots["dev"] = [kept(1)]
+    controller.script["dev"].append(view(operation=operation("snapshot", "done", snapshot=1)))
+    result = run("snapshot", "dev")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.splitlines()[-1] == "to return to it: berth rollback dev 1"
 
 
 def test_a_snapshot_that_is_made_at_once(controller: ScriptedController) -> None:
@@ -113,7 +125,7 @@ def test_snapshots_as_a_table(controller: ScriptedController) -> None:
     lines = run("snapshots", "dev").stdout.splitlines()
     assert lines[0].split() == ["NUMBER", "WHEN", "LABEL/WHY", "PROFILE", "CONSISTENCY"]
     assert lines[1].split()[-3:] == ["clean", "base@1", "stopped"]
-    assert "automatic  before rollback to 1  base@1   frozen (40 ms)" in lines[2]
+    assert "automatic  before rollback to 1  base@1   frozen for 40 ms" in lines[2]
     assert [each["number"] for each in json.loads(run("snapshots", "dev", "--json").stdout)["snapshots"]] == [1, 2]
 
 
@@ -162,7 +174,7 @@ def test_rollback_of_a_running_session_needs_a_yes_and_waits_until_it_is_back(co
     controller.script["dev"] += [
         view("dev", SessionState.STOPPING, reason="waiting for the job to end", operation=pending),
         view("dev", SessionState.CHANGING, operation=pending),
-        view("dev", SessionState.SUBMITTING, operation=done),
+        view("dev", SessionState.SUBMITTING, operation=done, keeps_job=True),
         view("dev", SessionState.STARTING, reason="starting on c2", operation=done),
         ready(operation=done),
     ]
@@ -171,7 +183,7 @@ def test_rollback_of_a_running_session_needs_a_yes_and_waits_until_it_is_back(co
     assert result.stderr.splitlines()[1:] == [
         "dev: stopping: waiting for the job to end; then rolling back",
         "dev: rolling back",
-        "dev: submitting the job to Slurm",
+        "dev: starting again in its job",
         "dev: starting on c2",
         "rolled dev back to snapshot good",
         "dev: ready on c2",

@@ -234,7 +234,7 @@ def test_start_joins_a_session_that_is_being_changed(controller: ScriptedControl
         ready(),
     ]
     result = run("start", "dev")
-    assert (result.exit_code, result.stdout) == (0, "ssh dev.berth\n")
+    assert (result.exit_code, result.stdout) == (0, "berth ssh dev\n")
     assert "dev: rolling back" in result.stderr
 
 

@@ -98,7 +98,7 @@ def test_progress_and_the_way_in(controller: ScriptedController) -> None:
     result = run("start", "dev")
     lines = result.stderr.splitlines()
     assert result.exit_code == 0
-    assert result.stdout == "ssh dev.berth\n"
+    assert result.stdout == "berth ssh dev\n"
     assert lines[0] == "dev: submitting the job to Slurm"
     assert lines[1].startswith("dev: queued: Resources (waiting for free resources), expected to start ")
     assert "Slurm does not answer" in lines[2]
@@ -112,10 +112,17 @@ def test_json_prints_the_session_and_nothing_else(controller: ScriptedController
     assert result.stderr == ""
 
 
+def test_ssh_command_fits_this_users_ssh_configuration(controller: ScriptedController) -> None:
+    controller.sessions["dev"] = ready()
+    assert run("start", "dev").stdout == "berth ssh dev\n"
+    assert run("ssh-config", "--install").exit_code == 0
+    assert run("start", "dev").stdout == "ssh dev.berth\n"
+
+
 def test_a_session_that_runs_already_is_fine(controller: ScriptedController) -> None:
     controller.sessions["dev"] = ready()
     result = run("start", "dev")
-    assert (result.exit_code, result.stdout) == (0, "ssh dev.berth\n")
+    assert (result.exit_code, result.stdout) == (0, "berth ssh dev\n")
     assert "already runs on c2" in result.stderr
 
 
@@ -155,7 +162,7 @@ def test_timeout_leaves_it_starting(controller: ScriptedController) -> None:
 def test_a_controller_that_restarts_is_waited_for(controller: ScriptedController) -> None:
     starting = view("dev", SessionState.STARTING)
     controller.script["dev"] += [starting, errors.ControllerUnavailableError("restarting"), ready()]
-    assert run("start", "dev").stdout == "ssh dev.berth\n"
+    assert run("start", "dev").stdout == "berth ssh dev\n"
 
 
 def test_a_controller_that_stays_away_is_given_up(

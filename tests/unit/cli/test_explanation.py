@@ -165,7 +165,8 @@ def test_a_start_that_takes_long_shows_the_log() -> None:
 
 
 def test_a_ready_one_says_how_often_it_was_carried_on() -> None:
-    jobs = [JobView(submission=number, asked_at=1.0, started_at=2.0) for number in (2, 1)]
+    runs = [(3, 8), (2, 7), (1, 7)]  # two of them in one job
+    jobs = [JobView(submission=number, job_id=job, asked_at=1.0, started_at=2.0) for number, job in runs]
     assert said(jobs=jobs, started_at=NOW - 3600)["since"].endswith("(1 h ago); 2nd job of this session")
     assert said(operation=operation("snapshot"))["do"] == "no action needed; this takes a few seconds"
     assert "has not answered since" in said(stale_since=NOW - 60)["stale"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from broker.client import service_catalogue
+from broker.client.published_port import published_service
 from broker.client.service_catalogue import NO_PROGRAM_CODE, parse_catalogue, remote_command
 from profiles.recipe.service import Service, format_services
 
@@ -41,6 +43,19 @@ def test_own_services_replace_the_profiles_and_states_are_added() -> None:
     assert found.services["b"].request.startswith("name=b\n")
     assert found.services["b"].request.endswith("\n\n")
     assert found.problems == []
+
+
+def test_published_ports_replace_other_services_of_their_name() -> None:
+    port = published_service(8000, "Mine")
+    found = parse_catalogue(
+        answer(
+            ("published", "-", format_services([port.service])),
+            ("state", "port-8000", "ready"),
+            ("file", "mine.yaml", "services: [{name: port-8000, command: mine}]"),
+        )
+    )
+    assert found.services == {"port-8000": replace(port, state="ready")}
+    assert port.request.startswith("name=port-8000\ncommand=exec /bin/bash /run/berth/node/service relay port-8000\n")
 
 
 def test_faults_of_own_files_are_named_and_the_others_used() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from profiles.build import builder, namespace, network
 from profiles.build.builder import Step, build
-from profiles.build.steps import Steps
+from profiles.build.command import CommandFailed
+from profiles.build.steps import MIRROR_HINT, REMEDIES, Steps
 from profiles.build.workspace import workspace
 from profiles.errors import BuildError, ImageExistsError, ProfileError
 from profiles.image.store import Store
@@ -164,3 +165,20 @@ def test_what_a_killed_build_left_is_swept_and_what_another_uses_is_not(tmp_path
         with workspace(tmp_path):
             assert used.exists()
     assert list(tmp_path.iterdir()) == [used]
+
+
+@pytest.mark.parametrize(
+    ("step", "complaint", "hint"),
+    [
+        ("packages", "E: Failed to fetch http://m/InRelease  Temporary failure resolving 'm'", MIRROR_HINT),
+        ("debian", "E: Unable to connect to m:http:", MIRROR_HINT),
+        ("packages", "E: Unable to locate package sll", REMEDIES["packages"]),
+        ("pip", "error: Could not resolve host: m", REMEDIES["pip"]),
+    ],
+)
+def test_unreached_mirror_has_a_remedy_of_its_own(step: str, complaint: str, hint: str) -> None:
+    steps = Steps([step], BytesIO(), lambda _: None, 0.0)
+    with pytest.raises(BuildError) as caught, steps.step(step):
+        raise CommandFailed(["apt-get"], "ended with 100", complaint)
+    assert complaint in caught.value.message
+    assert caught.value.hint == hint

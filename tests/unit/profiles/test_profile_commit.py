@@ -148,6 +148,20 @@ def test_packages_files_and_the_rest_are_told_apart(tree: Path, layer: Path) -> 
     assert Findings.from_json(findings.to_json()) == findings
 
 
+def test_accounts_that_only_get_shadow_passwords_are_not_new(tree: Path, tmp_path: Path) -> None:
+    files(tree, {"etc/passwd": "root:*:0:0:root:/root:/bin/bash\n", "etc/group": "root:*:0:\nadm:*:4:\n"})
+    new = "postgres:x:100:102::/var/lib/postgresql:/bin/bash"
+    files(
+        tmp_path / "l/tree",
+        {
+            "etc/passwd": f"root:x:0:0:root:/root:/bin/bash\n{new}\n",
+            "etc/group": "root:x:0:\nadm:x:4:postgres\npostgres:x:102:\n",
+        },
+    )
+    accounts = compare_system(LayeredTree(tree, [tmp_path / "l"]), PathFilter()).accounts
+    assert accounts == ["adm:x:4:postgres", "postgres:x:102:", new]
+
+
 @pytest.mark.parametrize("separator", ["\r", "\v", "\x1c", "\x85", "\u2028"])
 def test_only_a_line_feed_ends_a_line(tree: Path, tmp_path: Path, separator: str) -> None:
     account = f"newd:x:450:450:a{separator}toor:x:0:0:b:/var/lib/newd:/bin/false"

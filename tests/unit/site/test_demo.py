@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,3 +134,44 @@ def test_client_settings_with_credentials_end_the_demonstration_before_it_change
     assert ("https_proxy: a URL with user:password@" in err) is not reached
     assert ("make demo OFFLINE=1" in err) is not reached
     assert "SECRET" not in err
+
+
+@pytest.mark.parametrize(("offline", "said"), [(True, True), (False, False)])
+def test_last_words_name_the_missing_registries(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, offline: bool, said: bool
+) -> None:
+    class QuietLaptop:
+        """An ssh whose every command prints what was written last."""
+
+        config = Path("build/ssh_config")
+        written = ""
+
+        @classmethod
+        def of(cls, *_: object) -> QuietLaptop:
+            return cls()
+
+        def ssh(self, _session: str, script: str, *, seconds: float) -> subprocess.CompletedProcess[bytes]:
+            del seconds
+            if script.startswith("echo written"):
+                type(self).written = script.removeprefix("echo ").partition(" >")[0]
+            return subprocess.CompletedProcess([], 0, self.written.encode(), b"")
+
+    lab = SimpleNamespace(argv=lambda *_, **__: ["true"])
+    monkeypatch.setattr(demo, "install_programs", lambda _: 0)
+    monkeypatch.setattr(demo, "read_client_settings", lambda _: object())
+    monkeypatch.setattr(demo, "connect_sessions", lambda *_: None)
+    monkeypatch.setattr(demo, "disconnect_sessions", lambda *_: None)
+    monkeypatch.setattr(demo, "_checked", lambda port: port)
+    monkeypatch.setattr(demo, "Laptop", QuietLaptop)
+    monkeypatch.setattr(deploy, "up", lambda *_, **__: SimpleNamespace(lab=lab))
+    monkeypatch.setattr(deploy, "build_profile", lambda *_: None)
+    demo.run(2222, ProgressLog(), offline=offline)
+    printed = capsys.readouterr().out
+    assert ("Sessions reach no package registries (OFFLINE=1)" in printed) == said
+    assert "{" not in printed
+    assert "<script>" not in printed
+    assert "'echo written at" in printed
+
+
+def test_demonstration_has_images_of_its_own(tmp_path: Path) -> None:
+    assert deploy.images(tmp_path, "-demo").name == f"{deploy.images(tmp_path).name}-demo"

@@ -58,7 +58,7 @@ def test_listing_numbers_the_sessions(menu: PlainMenu) -> None:
 def test_number_gives_details_and_possible_actions(menu: PlainMenu) -> None:
     lines = menu.answer("1", NOW).lines
     assert lines[0] == "Session dev"
-    assert "endpoint: gpu01 port 20001" in lines
+    assert "address: gpu01 port 20001" in lines
     assert lines[-2:] == ["1 ssh: log in with ssh, and return", "1 stop-at: stop at a time"]
     assert menu.answer("3", NOW).lines[-1] == "3 stop-at: stop at a time"
 

@@ -26,6 +26,18 @@ def test_successor_waits_only_from_the_end_of_the_job_before_it() -> None:
     assert len(find_waits("dev", [job(1, 9000, 8000), job(2, 4000)], NOW)) == 1
 
 
+def test_later_run_in_a_kept_job_is_no_wait() -> None:
+    kept = job(2, 400, 399).model_copy(update={"job_id": 4001})
+    assert [wait.seconds for wait in find_waits("dev", [kept, job(1, 9000, 8000, 500)], NOW)] == [1000]
+
+
+def test_waits_below_a_second_are_no_full_bars() -> None:
+    waits = [QueueWait("dev", NOW - 60, 0.25, True), QueueWait("dev", NOW - 90, 0, True)]
+    _, short, none = wait_lines(waits, NOW, 66)
+    assert "|█████░░░░░░░░░░░░░░░|" in short
+    assert "|░░░░░░░░░░░░░░░░░░░░|" in none
+
+
 def test_unknown_and_old_waits_do_not_count() -> None:
     jobs = [
         job(1, DAY_S + 60, DAY_S, 90),

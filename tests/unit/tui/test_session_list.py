@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.tui_feed import NOW, make_view
 from tui.core.session_list import GROUPS, SORT_KEYS, STATE_ORDER, GroupHeading, ListState
+from tui.core.summary import chosen_line
 
 if TYPE_CHECKING:
     from broker.schema.sessions import SessionView
@@ -183,3 +184,7 @@ def test_changes_lead_to_the_same_list_as_a_snapshot(group: str) -> None:
         assert names(state) == names(fresh)
         lines = [state.line(index) for index in range(state.line_count)]
         assert all(isinstance(line, GroupHeading) or state.line_of(line) == at for at, line in enumerate(lines))
+
+
+def test_empty_list_says_how_to_start_a_session() -> None:
+    assert chosen_line(ListState(), 0.0) == "no sessions yet; n starts one"

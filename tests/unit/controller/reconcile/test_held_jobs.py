@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.held_jobs import HELD, HOLD_TIMEOUT_S, LEAST_LEFT_S
+from broker.controller.reconcile.held_jobs import HOLD_TIMEOUT_S, LEAST_LEFT_S
 from broker.errors import ConflictError
 from broker.schema.sessions import SessionState
+from broker.schema.states import HELD
 from broker.schema.volumes import RollbackRequest
+from broker.text.status import describe_state
 from slurm.state import JobState
 from tests.fakes.core import Clock
 from tests.unit.controller.sessions.session_volumes import SNAPSHOT, begun, end_job, read, wait_for_operation, write
@@ -170,12 +172,16 @@ def test_a_lost_answer_of_the_job_that_begins_changes_nothing(core: Core) -> Non
         await core.tick()
         row = core.row()
         assert (row.state, row.job.job_id, row.held_job_id) == (SessionState.SUBMITTING, None, 1)
+        assert describe_state(row.view(), 0.0) == "starting again in its job"
         assert cancelled(core) == [], "the job that waits is no stranger"
         core.scheduler.change(1, comment=f"berth:{row.id}:{row.submission}")
         await core.tick()
         assert (core.row().job.job_id, core.row().held_job_id) == (1, None)
         assert core.row().job.began_at is not None
         assert asked(core, "submit") == ["submit"]
+        queued = core.row()
+        queued.state = SessionState.QUEUED
+        assert describe_state(queued.view(), 0.0) == "starting again in its job"
 
     asyncio.run(scenario())
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.reversal import NOT_READY
 from broker.errors import NoSpaceError
 from broker.schema.sessions import SessionState
+from broker.schema.states import NOT_READY
 from broker.schema.volumes import RollbackRequest, SwitchRequest
 from profiles.image.store import Store
 from slurm.state import JobState

@@ -57,13 +57,13 @@ def test_the_limit_is_raised_by_whole_minutes(tmp_path: Path, clock: Clock) -> N
         (
             2 * HOUR,
             "always",
-            "this site extends jobs to at most 2 h in total",
+            "the job has 1 h already; this site extends no job beyond 2 h in total",
             "then the session continues in another job",
         ),
         (
             2 * HOUR,
             "12h",
-            "this site extends jobs to at most",
+            "the job has 1 h already; this site extends no job beyond 2 h in total",
             "then the session continues in another job if used in the last 12h",
         ),
     ],

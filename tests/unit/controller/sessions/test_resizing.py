@@ -10,8 +10,10 @@ import pytest
 
 from broker.controller.registry.operation import Operation
 from broker.errors import BerthError, ConflictError, ExitCode, InvalidInputError, RefusedError
-from broker.schema.sessions import SessionState, StartRequest
+from broker.schema.checks import CheckReport, CheckRequest
+from broker.schema.sessions import ResizeRequest, SessionState, StartRequest
 from broker.text.advice import next_step
+from broker.text.question import describe_plan
 from broker.text.status import describe_resize
 from slurm.state import JobState
 from tests.fakes.command_line import command_line, run
@@ -86,6 +88,48 @@ def test_it_goes_on_without_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     play(tmp_path, monkeypatch, scenario)
 
 
+@pytest.mark.parametrize("options", [["--mem=2G"], ["--gres=gpu:intel:1", "--mem=2G"], ["--cpus-per-task=2"]])
+def test_resources_that_the_job_has_already_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        first = await with_gpu(core)
+        before, asked = core.row(), list(core.launcher.asked)
+        for estimate in (False, True):
+            resize = ResizeRequest(options=options, present_job="keep")
+            report = await core.request_checks.check("alice", "dev", CheckRequest(resize=resize, estimate=estimate))
+            assert (report.unchanged, report.ends_job, report.estimate) == (True, False, None)
+            assert describe_plan(report, "is resized", 0.0) == [
+                "dev: has these resources already; nothing would change"
+            ]
+        told = await core.resize.resize("alice", "dev", options, "end")
+        assert (told.state, told.job_id, told.resizing) == (SessionState.READY, first, False)
+        assert (core.row(), core.launcher.asked) == (before, asked)
+
+    play(tmp_path, monkeypatch, scenario, slurm={"options": ["--cpus-per-task=2"]})
+
+
+def test_session_without_gpu_can_release_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        before = await core.ready()
+        assert not (await core.resize.resize("alice", "dev", WITHOUT, "end")).resizing
+        assert core.row() == before
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_new_time_limit_needs_a_new_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(core: Core, clock: Clock) -> None:
+        del clock
+        await with_gpu(core)
+        told = await core.resize.resize("alice", "dev", ["--time=60"], "end")
+        assert told.resizing
+
+    play(tmp_path, monkeypatch, scenario, slurm={"options": ["--time=60"]})
+
+
 def test_its_gpu_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(core: Core, clock: Clock) -> None:
         await core.ready()
@@ -110,7 +154,10 @@ def test_what_slurm_refuses_changes_nothing(tmp_path: Path, monkeypatch: pytest.
         core.launcher.words = "sbatch: error: invalid gres"
         with pytest.raises(RefusedError, match="invalid gres") as failure:
             await core.resize.resize("alice", "dev", ["--gres=gpu:other:1"])
-        assert failure.value.hint == "dev continues in its present job; change the options and resize it again"
+        assert failure.value.hint == (
+            "dev continues in its present job; change the options and resize it again; "
+            "`berth cluster` shows the largest request"
+        )
         await core.tick()
         await core.tick()
         row = core.row()
@@ -237,6 +284,17 @@ def test_the_command_waits_for_the_next_job(controller: ScriptedController) -> N
         {"options": ["--gres=none", "--cpus-per-task=2"], "present_job": "auto"}
     ]
     assert "ready on c2" in result.output
+
+
+def test_command_says_that_the_session_has_these_resources(
+    controller: ScriptedController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = CheckReport(session=ready(), ends_job=False, unchanged=True)
+    monkeypatch.setattr(controller, "_check", lambda *_: report)
+    result = run("resize", "dev", "--mem=8G", "-c2")
+    assert (result.exit_code, result.stderr) == (0, "dev has --mem=8G --cpus-per-task=2 already; nothing was changed\n")
+    assert json.loads(run("resize", "dev", "--mem=8G", "--json").stdout)["name"] == "dev"
+    assert not [path for _, path, _ in controller.asked if path.endswith("/resize")]
 
 
 def test_the_command_tells_if_nothing_comes_of_it(controller: ScriptedController) -> None:

@@ -10,6 +10,7 @@ import pytest
 from broker.errors import ConflictError, LoggedOutError, NotFoundError, TooManyError
 from broker.names import new_id
 from broker.origins import service_label
+from broker.schema.sessions import StartRequest
 from broker.schema.web import Target, VisitCheck, VisitRequest
 from profiles.image.store import Store
 from tests.deadlines import TEST_DEADLINE_S
@@ -35,6 +36,21 @@ def test_owner_visits_by_name_and_by_host(web_core: Core) -> None:
         assert (again.session_id, again.service, again.host) == (answer.session_id, "jupyter", answer.host)
         valid = await web.visits.check(VisitCheck(visit_ids=[again.id, answer.id, new_id()]))
         assert valid.visit_ids == [again.id]
+
+    asyncio.run(scenario())
+
+
+def test_visited_services_are_listed_after_those_of_the_profile(web_core: Core) -> None:
+    async def scenario() -> None:
+        publish(web_core.stores.stores[0], version="2", extra=SERVICES)
+        await web_core.start(request=StartRequest(profile="base", version="2"))
+        await web_core.start("other")
+        browser = await browser_of(web_core)
+        for session, service in (("dev", "port-8000"), ("dev", "notebook"), ("other", "port-1"), ("dev", "port-8000")):
+            request = VisitRequest(target=Target(session=session, service=service))
+            await web_of(web_core).visits.begin(browser, request)
+        found = (await web_core.offers.services("alice", "dev")).services
+        assert [each.name for each in found] == ["notebook", "port-8000"]
 
     asyncio.run(scenario())
 
