@@ -161,11 +161,11 @@ def test_last_words_name_the_missing_registries(
     monkeypatch.setattr(demo, "read_client_settings", lambda _: object())
     monkeypatch.setattr(demo, "connect_sessions", lambda *_: None)
     monkeypatch.setattr(demo, "disconnect_sessions", lambda *_: None)
-    monkeypatch.setattr(demo, "_checked", lambda port: port)
+    monkeypatch.setattr(demo, "_checked", lambda port, _: port)
     monkeypatch.setattr(demo, "Laptop", QuietLaptop)
     monkeypatch.setattr(deploy, "up", lambda *_, **__: SimpleNamespace(lab=lab))
     monkeypatch.setattr(deploy, "build_profile", lambda *_: None)
-    demo.run(2222, ProgressLog(), offline=offline)
+    demo.run(2222, 8443, ProgressLog(), offline=offline)
     printed = capsys.readouterr().out
     assert ("Sessions reach no package registries (OFFLINE=1)" in printed) == said
     assert "{" not in printed
