@@ -94,8 +94,8 @@ Requests of the account [`web.account`](config.md#webaccount) with the header `{
 logged-in browser that has this secret, and act as its user. Only the calls that are marked *browsers may call it*
 accept them. `start` and `switch` then take no `persistence`. `start` and `check` then take only these options of
 sbatch: {", ".join(f"`--{name}`" for name in sorted(DELEGATED_OPTIONS))}. A login that has ended is answered with 401,
-and so is one whose user no longer has an account. The header of another account is answered with 403. Without the header, that
-account may send only the calls that say so.
+and so is one whose user no longer has an account. The header of another account is answered with 403. Without the
+header, that account may send only the calls that say so.
 
 ## Failures
 
