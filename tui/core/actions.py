@@ -331,6 +331,7 @@ OTHER_COMMANDS: dict[str, str] = {
     "tui": "it opens the interface itself",
     "cp": "it works on files beside the user's shell",
     "services": "a service is opened by `berth open NAME SERVICE --local`, which runs until Ctrl-C",
+    "forward": "it publishes the port of a server that the user has started in a shell",
     **dict.fromkeys(("sbatch", "fetch", "promote"), "they concern batch jobs, and files beside the user's shell"),
     "profile": "except `commit`, its commands concern no session",
     **dict.fromkeys(("ssh-config", "key", "login", "logout"), "they set up an account, and concern no session"),
