@@ -126,6 +126,6 @@ SUGGESTIONS = {
     **dict.fromkeys(("nodes", "sinfo", "partitions", "free"), "cluster"),
     **dict.fromkeys(("setup", "init", "tutorial"), "quickstart"),
     **dict.fromkeys(("ui", "top", "dashboard", "menu"), "tui"),
-    **dict.fromkeys(("web", "browser"), "portal"),
+    **dict.fromkeys(("browser",), "portal"),
 }
 """Words of other programs, and the command that does the same here."""

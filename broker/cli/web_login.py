@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def require_web_access(invocation: Invocation, remedy: str) -> None:
     """Return if the site has web access. RefusedError names the remedy."""
     site = invocation.client.site()
-    if not site.web_url:
+    if not site.portal_url:
         where = "personal mode" if site.mode == "personal" else "this site"
         raise RefusedError(f"{where} has no web access", hint=remedy)
 

@@ -30,6 +30,8 @@ class WebSettings(Section):
     on the same node."""
     account: str = "berth-web"
     """The only account that may act for logged-in browsers."""
+    minimum_uid: Annotated[int, Field(ge=0)] = 1000
+    """No browser can act for an account below it: the value of the launcher's `--minimum-uid`."""
     runtime_dir: AbsolutePath = Path("/run/berth-web")
     """The directory of berth-web's sockets; it belongs to berth-web's account."""
     login_lifetime: Annotated[float, Field(ge=60, le=31 * 86400)] = 12 * 3600.0

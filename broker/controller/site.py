@@ -64,7 +64,7 @@ class Site:
             login_with=config.ssh.login_with,
             mode=config.mode.value,
             profile_stores=[str(each) for each in config.profiles.stores] if config.mode is Mode.SITE else [],
-            web_url=config.portal_url,
+            portal_url=config.portal_url,
         )
 
     def certify_gateway(self, public_key: str) -> str:

@@ -84,12 +84,12 @@ def describe_profile(profiles: Sequence[ProfileChoice], text: str) -> str:
 
 
 def new_session_form(
-    profiles: Sequence[ProfileChoice] | None = None, taken: Collection[str] = (), *, persistence: bool = True
+    profiles: Sequence[ProfileChoice] | None = None, taken: Collection[str] = (), *, for_browser: bool = False
 ) -> Form:
     """Return the form for a new session.
 
-    Names of existing sessions, `taken`, are refused in place, and with `profiles` also other profiles. Without
-    `persistence`, the form has no fields of what is kept: a browser may not choose that.
+    Names of existing sessions, `taken`, are refused in place, and with `profiles` also other profiles. With
+    `for_browser`, the form has no fields for what a browser may not choose: what is kept, and some options.
     """
 
     def parse_free_name(text: str) -> str:
@@ -99,8 +99,8 @@ def new_session_form(
 
     profile = profile_field(profiles, required=True, help="what the session contains; without a version, the newest")
     name = Field(id="name", title="Name", parse=parse_free_name, required=True, example="dev")
-    kept = persistence_fields() if persistence else ()
-    return Form("New session", (name, profile, *resource_fields(), *kept), rule=_contradictions)
+    others = queue_fields() if for_browser else (*resource_fields(), *persistence_fields())
+    return Form("New session", (name, profile, *others), rule=_contradictions)
 
 
 def profile_field(
@@ -133,6 +133,21 @@ def profile_field(
 def resource_fields() -> tuple[Field, ...]:
     """Return the fields of a job's resources; an empty one leaves the profile's or the site's value."""
     return (
+        *queue_fields(),
+        _word_field("node", "Node", "nodelist"),
+        Field(
+            id="options",
+            title="Options",
+            parse=parse_option_line,
+            example="--constraint=avx512",
+            help="further options of sbatch",
+        ),
+    )
+
+
+def queue_fields() -> tuple[Field, ...]:
+    """Return the fields of a job's size and queue: those resources that a browser may set."""
+    return (
         Field(
             id="gpus",
             title="GPUs",
@@ -146,14 +161,6 @@ def resource_fields() -> tuple[Field, ...]:
         _word_field("partition", "Partition", "partition"),
         _word_field("account", "Account", "account"),
         _word_field("qos", "QOS", "qos"),
-        _word_field("node", "Node", "nodelist"),
-        Field(
-            id="options",
-            title="Options",
-            parse=parse_option_line,
-            example="--constraint=avx512",
-            help="further options of sbatch",
-        ),
     )
 
 

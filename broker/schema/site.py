@@ -46,7 +46,7 @@ class SiteView(Strict):
     """`site` or `personal`."""
     profile_stores: list[str] = []
     """Directories of the site's stores of profiles; none in personal mode, where all stores are the user's."""
-    web_url: str = ""
+    portal_url: str = ""
     """The portal's address; empty without web access."""
 
 

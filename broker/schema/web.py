@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
-from broker.names import IDENTIFIER, MAX_ITEMS, SERVICE_PATTERN
-from broker.schema.base import Name, Strict, Timestamp, UserName, Version
+from broker.names import IDENTIFIER, MAX_ITEMS
+from broker.schema.base import Name, Strict, Timestamp, UserName
+from broker.schema.services import ServiceName
 
 MAX_CHECKED = 5000
 """Visits in one check: about 150 KB, within the controller's limit of a request."""
@@ -20,8 +21,6 @@ WEB_LOGIN = "berth-web"
 
 Id = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
 
-ServiceName = Annotated[str, StringConstraints(max_length=39, pattern=SERVICE_PATTERN)]
-
 Secret = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 """A random text in base64url (RFC 4648). The registry has only its SHA-256."""
 
@@ -32,35 +31,6 @@ BrowserText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\x20-
 """What a browser says of itself, shortened."""
 
 ClientAddress = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-fA-F.:]*$")]
-
-
-class ProfileView(Strict):
-    """A version of a profile that the caller can start."""
-
-    name: Name
-    version: Version
-    owner: str
-    """`site`, or `own` for the caller's own."""
-    description: str = ""
-    newest: bool
-    """Whether it is the newest version of its owner."""
-
-
-class ProfileList(Strict):
-    profiles: list[ProfileView]
-
-
-class SessionServiceView(Strict):
-    """A service that a session's profile declares, or that its owner has added and opened: then only its name."""
-
-    name: ServiceName
-    title: str = ""
-    description: str = ""
-    icon: str = "web"
-
-
-class SessionServices(Strict):
-    services: list[SessionServiceView]
 
 
 class Target(Strict):
@@ -177,9 +147,6 @@ class DoorAnswer(Strict):
     """The login name that opens nothing but services."""
     certificate: str
     """One line, for the public key of the request."""
-    valid_before: Timestamp
-    generation: str
-    """Another text is another container."""
 
 
 class EndedVisits(Strict):

@@ -135,7 +135,7 @@ def _version(file: Path | None) -> tuple[int, int] | None:
 def _exclusive_lock(directory: Path) -> Iterator[None]:
     """Hold the lock of the runtime directory. ConflictError if another process has it."""
     try:
-        file = (directory / "lock").open("w")
+        file = (directory / "lock").open("w+")
     except OSError as error:
         hint = f"make {directory}, which belongs to the account of web.account"
         raise ConflictError(f"the runtime directory cannot be used: {error}", hint=hint) from error

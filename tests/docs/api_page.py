@@ -13,10 +13,23 @@ from broker.controller.api.app import application
 from broker.controller.api.dependencies import Services
 from broker.controller.api.listener import CONNECTIONS
 from broker.controller.api.request_limits import MAX_BODY_BYTES
-from broker.controller.api.route_access import DELEGATED
+from broker.controller.api.route_access import DELEGATED, DELEGATED_OPTIONS
 from broker.controller.reconcile.observed_slurm import PLACE_INTERVAL_S
 from broker.controller.sessions.watch import FEED_TTL_S
-from broker.schema import base, checks, cluster, connections, environments, login, sessions, site, volumes, web
+from broker.schema import (
+    base,
+    checks,
+    cluster,
+    connections,
+    environments,
+    login,
+    profiles,
+    services,
+    sessions,
+    site,
+    volumes,
+    web,
+)
 from broker.schema.watch import CHANGE_EVENT, EVENT_STREAM, HEARTBEAT_HEADER, SNAPSHOT_EVENT, WATCH_PATH
 from broker.schema.web import DELEGATION_HEADER
 from tests.docs.fields import default, descriptions, kind
@@ -24,7 +37,7 @@ from tests.docs.fields import default, descriptions, kind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMAS = (base, checks, cluster, connections, environments, login, sessions, site, volumes, web)
+SCHEMAS = (base, checks, cluster, connections, environments, login, profiles, services, sessions, site, volumes, web)
 
 _HEAD = f"""\
 # API
@@ -79,8 +92,10 @@ $ curl -N -H 'Accept: {EVENT_STREAM}' --unix-socket /run/berth/api.sock http://b
 
 Requests of the account [`web.account`](config.md#webaccount) with the header `{DELEGATION_HEADER}` are for the
 logged-in browser that has this secret, and act as its user. Only the calls that are marked *browsers may call it*
-accept them, and `start` and `switch` then without `persistence`. A login that has ended is answered with 401, and the
-header of another account with 403. Without the header, that account may send only the calls that say so.
+accept them. `start` and `switch` then take no `persistence`. `start` and `check` then take only these options of
+sbatch: {", ".join(f"`--{name}`" for name in sorted(DELEGATED_OPTIONS))}. A login that has ended is answered with 401,
+and so is one whose user no longer has an account. The header of another account is answered with 403. Without the
+header, that account may send only the calls that say so.
 
 ## Failures
 

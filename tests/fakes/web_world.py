@@ -231,8 +231,6 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
                     known_hosts=[f"@cert-authority {ALIAS} {authority.public_line}"],
                     login=me(),
                     certificate=certificate,
-                    valid_before=visit.expires_at,
-                    generation="1.0",
                 )
 
             controller = await stack.enter_async_context(WebController(place / "api.sock", door))

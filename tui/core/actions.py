@@ -331,11 +331,13 @@ OTHER_COMMANDS: dict[str, str] = {
     "tui": "it opens the interface itself",
     "cp": "it works on files beside the user's shell",
     "services": "a service is opened by `berth open NAME SERVICE --local`, which runs until Ctrl-C",
+    "forward": "it publishes the port of a server that the user has started in a shell",
     **dict.fromkeys(("sbatch", "fetch", "promote"), "they concern batch jobs, and files beside the user's shell"),
     "profile": "except `commit`, its commands concern no session",
     **dict.fromkeys(("ssh-config", "key", "login", "logout"), "they set up an account, and concern no session"),
     **dict.fromkeys(("doctor", "config", "registry", "ca"), "they administer the site, and concern no session"),
     **dict.fromkeys(("help", "quickstart", "version", "completion"), "they concern the command line itself"),
-    **dict.fromkeys(("connect", "controller", "gateway"), "other programs call them"),
+    **dict.fromkeys(("portal", "browsers"), "they concern the user's browsers, and no session"),
+    **dict.fromkeys(("connect", "controller", "gateway", "web"), "other programs call them"),
 }
 """The commands that are no action, with the reason; ACTIONS has all others."""

@@ -80,7 +80,7 @@ def _publish(invocation: Invocation, name: str, port: int, title: str) -> None:
         )
     listed = published_service(port, title)
     define_service(invocation, name, listed)
-    service, local = listed.service.name, "" if invocation.client.site().web_url else " --local"
+    service, local = listed.service.name, "" if invocation.client.site().portal_url else " --local"
     if invocation.json:
         output.print_json({"service": service, "title": listed.title, "path": listed.socket})
         return

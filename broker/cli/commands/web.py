@@ -15,7 +15,9 @@ from broker.errors import InvalidInputError
 from broker.format import pluralize
 
 if TYPE_CHECKING:
-    from broker.schema.web import LogoutAnswer
+    from collections.abc import Sequence
+
+    from broker.schema.web import BrowserView, LogoutAnswer
 
 
 @click.command()
@@ -51,31 +53,29 @@ def browsers(invocation: Invocation, *, logout: str | None, logout_all: bool) ->
     if logout is not None or logout_all:
         _print_logout(invocation, invocation.client.log_browsers_out(logout))
         return
-    from broker.format import format_time
-
     found = invocation.client.browsers()
     if invocation.json:
         output.print_json({"browsers": [each.model_dump(mode="json") for each in found]})
-        return
-    if not found:
+    elif found:
+        _print_browsers(found)
+    else:
         output.print_note("You have no logged-in browsers; `berth portal` logs one in.")
-        return
+
+
+def _print_browsers(found: Sequence[BrowserView]) -> None:
+    from broker.format import format_time
+
     now = time.time()
-    output.print_table(
-        ("ID", "ADDRESS", "SINCE", "USED", "UNTIL", "BROWSER"),
-        [
-            (
-                each.id,
-                each.address,
-                format_time(each.created_at, now),
-                format_time(each.used_at, now),
-                format_time(each.expires_at, now),
-                each.browser,
-            )
-            for each in found
-        ],
-        shrink=5,
-    )
+    rows = [
+        (
+            each.id,
+            each.address,
+            *(format_time(at, now) for at in (each.created_at, each.used_at, each.expires_at)),
+            each.browser,
+        )
+        for each in found
+    ]
+    output.print_table(("ID", "ADDRESS", "SINCE", "USED", "UNTIL", "BROWSER"), rows, shrink=5)
 
 
 def _print_logout(invocation: Invocation, answer: LogoutAnswer) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Path
 
+from broker.controller.api.departure import departure
 from broker.controller.api.peer_credentials import Caller, caller
-from broker.controller.departure import departure
+from broker.controller.api.route_access import DELEGATED_OPTIONS
 from broker.controller.registry.web_models import Delegation
 from broker.errors import RefusedError
 from broker.names import IDENTIFIER, NAME_PATTERN
@@ -103,6 +104,19 @@ def refuse_policies(who: Caller, persistence: Persistence | None) -> None:
             "a browser may not change what a session keeps",
             hint="use the command line, as `berth start NAME --keep system`",
         )
+
+
+def refuse_options(who: Caller, *options: str) -> None:
+    """RefusedError if a browser's request sets an option of sbatch that is not in DELEGATED_OPTIONS."""
+    if who.delegation is None:
+        return
+    for word in options:
+        name = word.partition("=")[0]
+        if name.removeprefix("--") not in DELEGATED_OPTIONS:
+            raise RefusedError(
+                f"a browser may not set the option {ascii(name[:60])[1:-1]}",
+                hint="use the command line: `berth start NAME` takes every option that a session may use",
+            )
 
 
 def require_operator(services: Services, who: Caller) -> None:

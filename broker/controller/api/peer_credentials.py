@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fastapi import Request  # noqa: TC002 - FastAPI reads this annotation when the application is made
 
 from broker.controller.api.route_access import BERTH_WEB, DELEGATED
-from broker.errors import RefusedError
+from broker.errors import LoggedOutError, RefusedError
 from broker.schema.web import DELEGATION_HEADER
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Caller:
 
 async def caller(request: Request) -> Caller:
     """Return the user for whom the request is. RefusedError for a uid without an account or one that is not served,
-    and for a route that the sender may not call; LoggedOutError for a delegation that has ended.
+    and for a route that the sender may not call; LoggedOutError for a delegation that has ended, or whose user has no
+    account any more.
 
     If the application's `state.only_uid` is set, it serves only that uid.
     """
@@ -76,6 +77,8 @@ async def caller(request: Request) -> Caller:
     if secret is None:
         return Caller(peer.uid, name)
     delegation = await web.browsers.authenticate(secret)
+    if await peer.accounts.name(delegation.uid) != delegation.user:
+        raise LoggedOutError(f"{delegation.user} no longer has an account here", hint="ask the site's operators")
     return Caller(peer.uid, delegation.user, delegation)
 
 

@@ -41,6 +41,11 @@ DELEGATED = frozenset(
 other logins need a fresh proof of the user.
 """
 
+DELEGATED_OPTIONS = frozenset({"mem", "cpus-per-task", "gres", "time", "partition", "account", "qos"})
+"""The options of sbatch that a browser may set: the size of a job and the queue that it waits in. All others keep the
+value of the session, the profile or the site.
+"""
+
 BERTH_WEB = frozenset(
     {
         ("POST", "/v1/web/delegations"),

@@ -6,7 +6,15 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query
 
-from broker.controller.api.dependencies import Gone, Services, SessionName, Who, is_gateway, refuse_policies
+from broker.controller.api.dependencies import (
+    Gone,
+    Services,
+    SessionName,
+    Who,
+    is_gateway,
+    refuse_options,
+    refuse_policies,
+)
 from broker.errors import RefusedError
 from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.connections import (
@@ -16,6 +24,7 @@ from broker.schema.connections import (
     ResolveAnswer,
     ResolveRequest,
 )
+from broker.schema.services import SessionServices
 from broker.schema.sessions import (
     ConnectPolicy,
     ContinuationChoice,
@@ -30,7 +39,6 @@ from broker.schema.sessions import (
     StopTime,
 )
 from broker.schema.site import EventList, LogText
-from broker.schema.web import SessionServices
 
 MAX_WAIT_S = 300.0
 
@@ -57,6 +65,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.post("/v1/sessions/{name}/start", status_code=202)
     async def start_session(who: Who, name: SessionName, request: StartRequest) -> SessionView:
         refuse_policies(who, request.persistence)
+        refuse_options(who, *request.options, *request.defaults)
         return await sessions.start(who.user, name, request)
 
     @app.put("/v1/sessions/{name}/continuation")
@@ -85,6 +94,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.post("/v1/sessions/{name}/check")
     async def check_request(who: Who, name: SessionName, request: CheckRequest) -> CheckReport:
+        refuse_options(who, *(request.resize.options if request.resize is not None else ()))
         return await services.request_checks.check(who.user, name, request)
 
     @app.post("/v1/sessions/{name}/rename", status_code=202)

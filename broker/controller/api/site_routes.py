@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from broker import __version__
 from broker.controller.api.dependencies import Services, Who, require_operator
 from broker.schema.cluster import ClusterView
+from broker.schema.profiles import ProfileList
 from broker.schema.site import DoctorReport, RebuildReport, SiteView
-from broker.schema.web import ProfileList
 
 
 def add_site_routes(app: FastAPI, services: Services) -> None:

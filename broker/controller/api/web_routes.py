@@ -32,7 +32,7 @@ BrowserId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
 def add_web_routes(app: FastAPI, services: Services) -> None:
     @app.post("/v1/web/links", status_code=201)
     async def make_link(who: Who, request: LinkRequest) -> LinkAnswer:
-        return await _web(services).browsers.make_link(who.user, request)
+        return await _web(services).browsers.make_link(who.user, who.uid, request)
 
     @app.get("/v1/web/browsers")
     async def list_browsers(who: Who) -> BrowserList:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
 from broker.schema.web import BrowserView
@@ -14,6 +15,8 @@ class Delegation(SQLModel, table=True):
     secret_hash: str = Field(max_length=64, unique=True)
     """SHA-256 of the secret in the browser's cookie, in hexadecimal digits."""
     user: str = Field(max_length=32, index=True)
+    uid: int = Field(sa_type=BigInteger)
+    """The uid of the process that has asked for the link. Another account of the same name is another user."""
     browser: str = Field(max_length=200)
     """What the browser says of itself."""
     address: str = Field(max_length=64)

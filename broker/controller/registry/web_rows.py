@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.exc import IntegrityError
 
 from broker.controller.registry.models import Session
 from broker.controller.registry.transactions import Transactions, column
@@ -58,7 +57,7 @@ class WebRows(Transactions):
         if delegation_id is not None:
             query = query.where(column(Delegation.id) == delegation_id)
         with self.transaction() as db:
-            ended = list(db.execute(query.order_by(column(Delegation.id))).scalars())
+            ended = list(db.execute(query.order_by(column(Delegation.id)).with_for_update()).scalars())
             ids = [each.id for each in ended]
             db.connection().execute(delete(Visit).where(column(Visit.delegation_id).in_(ids)))
             db.connection().execute(delete(Delegation).where(column(Delegation.id).in_(ids)))
@@ -71,20 +70,26 @@ class WebRows(Transactions):
             db.connection().execute(delete(Visit).where(column(Visit.delegation_id).in_(old)))
             return db.connection().execute(delete(Delegation).where(column(Delegation.expires_at) <= before)).rowcount
 
-    def add_visit(self, visit: Visit, most: int) -> bool:
-        """Add a visit; False if its delegation has ended. TooManyError if the delegation has `most` visits."""
-        count = select(func.count()).where(column(Visit.delegation_id) == visit.delegation_id)
-        try:
-            with self.transaction() as db:
-                if db.execute(count).scalar_one() >= most:
-                    raise TooManyError(
-                        f"this browser has opened services {most} times since its login",
-                        hint="log it out with `berth browsers`, and in again",
-                    )
-                db.add(visit)
-        except IntegrityError:  # its delegation is gone
-            return False
-        return True
+    def add_visit(self, visit: Visit, most: int) -> list[str] | None:
+        """Add a visit in place of its delegation's earlier one to the same service.
+
+        Return the ids of the visits that it replaces; None if its delegation has ended. TooManyError if its user has
+        `most` other visits that are valid.
+        """
+        user, valid = column(Visit.user) == visit.user, column(Visit.expires_at) > visit.created_at
+        with self.transaction() as db:
+            lock = select(column(Delegation.id)).where(column(Delegation.id) == visit.delegation_id).with_for_update()
+            if db.execute(lock).scalar_one_or_none() is None:
+                return None
+            replaced = list(db.execute(select(column(Visit.id)).where(*_same_service(visit))).scalars())
+            db.connection().execute(delete(Visit).where(*_same_service(visit)))
+            if db.execute(select(func.count(column(Visit.id))).where(user, valid)).scalar_one() >= most:
+                raise TooManyError(
+                    f"limit of opened services reached ({most})",
+                    hint="`berth browsers` lists your logged-in browsers: log out those that you do not use",
+                )
+            db.add(visit)
+        return replaced
 
     def find_visit(self, secret_hash: str, at: float) -> Visit | None:
         """Return the visit with that secret, if it is valid at that time."""
@@ -116,3 +121,10 @@ class WebRows(Transactions):
             if ended:
                 db.connection().execute(delete(Visit).where(column(Visit.id).in_(ended)))
             return ended
+
+
+def _same_service(visit: Visit) -> tuple[Any, ...]:
+    """Return the conditions for the visits of the same delegation to the same service."""
+    return tuple(
+        column(getattr(Visit, name)) == getattr(visit, name) for name in ("delegation_id", "session_id", "service")
+    )

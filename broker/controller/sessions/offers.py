@@ -8,7 +8,8 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions import access
 from broker.errors import BerthError
 from broker.schema.permissions import Permission
-from broker.schema.web import ProfileList, ProfileView, SessionServices, SessionServiceView
+from broker.schema.profiles import ProfileList, ProfileView
+from broker.schema.services import SessionServices, SessionServiceView
 
 if TYPE_CHECKING:
     from broker.controller.images import ImageFinder

@@ -10,16 +10,17 @@ from broker.controller import clock
 from broker.controller.registry.web_models import Delegation
 from broker.controller.sessions import access
 from broker.controller.wakeup import wait_for_any
+from broker.controller.web.links import LoginLinks
 from broker.controller.web.secret import hash_secret, new_secret
-from broker.errors import LoggedOutError, NotFoundError
+from broker.errors import LoggedOutError, NotFoundError, RefusedError
 from broker.names import MAX_ITEMS, new_id
 from broker.schema.permissions import Permission
 from broker.schema.web import BrowserView, DelegationAnswer, LinkAnswer, LogoutAnswer
 
 if TYPE_CHECKING:
+    from broker.config.web_settings import WebSettings
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.web.control_client import ControlClient
-    from broker.controller.web.links import LoginLinks
     from broker.origins import Origins
     from broker.schema.web import DelegationRequest, LinkRequest
 
@@ -31,28 +32,26 @@ class Browsers:
     """The logged-in browsers of all users."""
 
     def __init__(
-        self,
-        *,
-        registry: AsyncRegistry,
-        links: LoginLinks,
-        control: ControlClient,
-        origins: Origins,
-        lifetime_s: float,
+        self, *, registry: AsyncRegistry, control: ControlClient, origins: Origins, settings: WebSettings
     ) -> None:
-        """`lifetime_s`: seconds for which a browser stays logged in."""
         self._registry = registry
-        self._links = links
+        self._links = LoginLinks(settings.link_lifetime)
         self._control = control
         self._origins = origins
-        self._lifetime_s = lifetime_s
+        self._lifetime_s = settings.login_lifetime
+        self._minimum_uid = settings.minimum_uid
         self._followed: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         """Events to set at a logout, by the delegation's id."""
 
-    async def make_link(self, user: str, request: LinkRequest) -> LinkAnswer:
-        """Return a link that logs a browser in as `user`. NotFoundError if the target's session is not the user's."""
+    async def make_link(self, user: str, uid: int, request: LinkRequest) -> LinkAnswer:
+        """Return a link that logs a browser in as `user`.
+
+        NotFoundError if the target's session is not the user's; RefusedError for a system account.
+        """
+        self._check_uid(user, uid)
         if request.target is not None:
             await access.resolve_own(self._registry, user, request.target.session, Permission.VISIT)
-        link = self._links.create(user, request.target)
+        link = self._links.create(user, uid, request.target)
         login_url = f"{self._origins.portal_url}/login"
         return LinkAnswer(
             url=f"{login_url}#{link.secret}", login_url=login_url, code=link.code, expires_at=link.expires_at
@@ -60,12 +59,13 @@ class Browsers:
 
     async def log_in(self, request: DelegationRequest) -> DelegationAnswer:
         """Exchange a link or its code, which is used up, for a delegation. RefusedError as LoginLinks.consume."""
-        link = self._links.consume(request.proof)
+        link = self._links.consume(request.proof, request.address)
         secret, now = new_secret(), clock.now()
         delegation = Delegation(
             id=new_id(),
             secret_hash=hash_secret(secret),
             user=link.user,
+            uid=link.uid,
             browser=request.browser,
             address=request.address,
             created_at=now,
@@ -82,11 +82,12 @@ class Browsers:
         )
 
     async def authenticate(self, secret: str) -> Delegation:
-        """Return the delegation with this secret; LoggedOutError if it has ended."""
+        """Return the delegation with this secret. LoggedOutError if it has ended; RefusedError for a system account."""
         now = clock.now()
         delegation = await self._registry.find_delegation(hash_secret(secret), now)
         if delegation is None:
             raise LoggedOutError("this browser is not logged in", hint="`berth portal` prints a link that logs it in")
+        self._check_uid(delegation.user, delegation.uid)
         if now - delegation.used_at > USE_INTERVAL_S:
             await self._registry.note_delegation_use(delegation.id, now)
         return delegation
@@ -96,6 +97,8 @@ class Browsers:
         ended = asyncio.Event()
         self._followed[delegation.id].add(ended)
         try:
+            if await self._registry.find_delegation(delegation.secret_hash, clock.now()) is None:
+                return
             await wait_for_any([ended, stopping], delegation.expires_at - clock.now())
         finally:
             self._followed[delegation.id].discard(ended)
@@ -114,6 +117,13 @@ class Browsers:
 
     async def log_out_all(self, user: str) -> LogoutAnswer:
         return await self._end(user, None)
+
+    def _check_uid(self, user: str, uid: int) -> None:
+        if uid < self._minimum_uid:
+            raise RefusedError(
+                f"{user} is a system account, for which no browser may act",
+                hint=f"web.minimum_uid is {self._minimum_uid}",
+            )
 
     async def _end(self, user: str, delegation_id: str | None) -> LogoutAnswer:
         """Remove the delegations, and return when their connections are closed.

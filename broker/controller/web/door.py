@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.installed_credentials import InstalledCredentials
     from broker.controller.site import Site
     from broker.controller.web.visits import Visits
+    from broker.schema.site import SiteView
     from broker.schema.web import DoorRequest
     from broker.ssh.certificates import CertificateAuthority
 
@@ -61,10 +62,7 @@ class SessionDoor:
             host=session.endpoint.node,
             port=session.endpoint.port,
             host_key_alias=alias,
-            known_hosts=[
-                *(f"@cert-authority {alias} {_key(line)}" for line in site.ca_public_keys),
-                *(f"@revoked * {_key(line)}" for line in site.revoked_host_keys),
-            ],
+            known_hosts=_known_hosts(site, alias),
             login=WEB_LOGIN,
             certificate=self._authority.sign_web(
                 request.public_key,
@@ -73,9 +71,14 @@ class SessionDoor:
                 serial=int(now * 1e6),
                 key_id=f"berth-web visit {visit.id}",
             ),
-            valid_before=now + seconds,
-            generation=session.generation,
         )
+
+
+def _known_hosts(site: SiteView, alias: str) -> list[str]:
+    return [
+        *(f"@cert-authority {alias} {_key(line)}" for line in site.ca_public_keys),
+        *(f"@revoked * {_key(line)}" for line in site.revoked_host_keys),
+    ]
 
 
 def _key(line: str) -> str:

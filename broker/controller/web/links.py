@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 """Letters and digits that no one mistakes for another: no I, L, O, 0 and 1."""
 CODE_CHARS = 10
-"""49 bits: with MAX_WRONG_CODES a minute, guessing one takes millions of years."""
-MAX_WRONG_CODES, WRONG_CODES_S = 5, 60.0
-"""Wrong codes of all browsers within so many seconds, after which no code is accepted. Links work nevertheless."""
+"""49 bits: with MAX_WRONG_CODES a minute, guessing one of a thousand takes thousands of years."""
+WRONG_CODES_S = 60.0
+MAX_ADDRESS_WRONG_CODES = 5
+"""Wrong codes from one address within WRONG_CODES_S, after which no code from there is accepted. Links work
+nevertheless.
+"""
+MAX_WRONG_CODES = 300
+"""The same for all addresses together."""
 MAX_USER_LINKS = 20
 """Links of one user at once; another one replaces the oldest."""
 
@@ -41,6 +46,8 @@ class LoginLink:
     """A link that no browser has used."""
 
     user: str
+    uid: int
+    """That of the process that has asked for it."""
     target: Target | None
     expires_at: float
     secret_hash: str
@@ -54,10 +61,10 @@ class LoginLinks:
         self._lifetime_s = lifetime_s
         self._links: list[LoginLink] = []
         """The oldest first."""
-        self._wrong_codes: deque[float] = deque(maxlen=MAX_WRONG_CODES)
-        """Times of the last wrong codes."""
+        self._wrong_codes: deque[tuple[float, str]] = deque(maxlen=MAX_WRONG_CODES)
+        """Time and address of the last wrong codes."""
 
-    def create(self, user: str, target: Target | None) -> NewLink:
+    def create(self, user: str, uid: int, target: Target | None) -> NewLink:
         self._drop_expired()
         own = [link for link in self._links if link.user == user]
         if len(own) >= MAX_USER_LINKS:
@@ -65,18 +72,18 @@ class LoginLinks:
         secret = new_secret()
         code = "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_CHARS))
         expires_at = clock.now() + self._lifetime_s
-        self._links.append(LoginLink(user, target, expires_at, hash_secret(secret), hash_secret(code)))
+        self._links.append(LoginLink(user, uid, target, expires_at, hash_secret(secret), hash_secret(code)))
         return NewLink(secret, f"{code[:5]}-{code[5:]}", expires_at)
 
-    def consume(self, proof: str) -> LoginLink:
-        """Return the link with this secret or code, which cannot be used again.
+    def consume(self, proof: str, address: str) -> LoginLink:
+        """Return the link with this secret or code, which cannot be used again. `address`: that of the browser.
 
         RefusedError if there is none; TooManyError for a code after too many wrong ones.
         """
         self._drop_expired()
         code = _parse_code(proof)
         if code is not None:
-            self._check_guesses()
+            self._check_guesses(address)
         wanted = hash_secret(code or proof)
         for link in self._links:
             if wanted == (link.secret_hash if code is None else link.code_hash):
@@ -84,16 +91,17 @@ class LoginLinks:
                 return link
         if code is None:
             raise RefusedError(_UNUSABLE, hint=_HINT)
-        self._wrong_codes.append(clock.monotonic())
+        self._wrong_codes.append((clock.monotonic(), address))
         raise RefusedError("this code is wrong, was used or has expired", hint=_HINT)
 
     def _drop_expired(self) -> None:
         now = clock.now()
         self._links = [link for link in self._links if link.expires_at > now]
 
-    def _check_guesses(self) -> None:
-        full = len(self._wrong_codes) == MAX_WRONG_CODES
-        if full and clock.monotonic() - self._wrong_codes[0] < WRONG_CODES_S:
+    def _check_guesses(self, address: str) -> None:
+        since = clock.monotonic() - WRONG_CODES_S
+        recent = [source for at, source in self._wrong_codes if at > since]
+        if len(recent) >= MAX_WRONG_CODES or recent.count(address) >= MAX_ADDRESS_WRONG_CODES:
             raise TooManyError(
                 "too many wrong codes were typed within a minute",
                 hint="open the link itself, or get another code with `berth portal` in a minute",

@@ -11,7 +11,7 @@ from broker.controller.sessions import access
 from broker.controller.sessions.status_line import status_line
 from broker.controller.web.secret import hash_secret, new_secret
 from broker.errors import ConflictError, LoggedOutError, NotFoundError
-from broker.names import MAX_ITEMS, new_id
+from broker.names import new_id
 from broker.schema.permissions import Permission
 from broker.schema.states import STARTABLE, SessionState
 from broker.schema.web import ValidVisits, VisitAnswer
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.web_models import Delegation
+    from broker.controller.web.control_client import ControlClient
     from broker.controller.web.service_hosts import ServiceHosts
     from broker.schema.web import VisitCheck, VisitRequest
 
@@ -28,11 +29,18 @@ END_STATES = STARTABLE | {SessionState.DELETING, SessionState.DELETED}
 """States of a session that end its visits. While it continues in another job, they last."""
 
 
+MAX_USER_VISITS = 200
+"""Visits of one user at once. Each is an entry and a server in berth-web's HAProxy, which has all users' visits."""
+
+
 class Visits:
     """The visits of all browsers. Each call asks `access` first."""
 
-    def __init__(self, registry: AsyncRegistry, hosts: ServiceHosts, observed: ObservedSlurm) -> None:
+    def __init__(
+        self, registry: AsyncRegistry, control: ControlClient, hosts: ServiceHosts, observed: ObservedSlurm
+    ) -> None:
         self._registry = registry
+        self._control = control
         self._hosts = hosts
         self._observed = observed
         self.begun = asyncio.Event()
@@ -41,7 +49,9 @@ class Visits:
     async def begin(self, delegation: Delegation, request: VisitRequest) -> VisitAnswer:
         """Let the delegation's browser use a service until the delegation ends.
 
-        NotFoundError for a session that the user may not visit; ConflictError for one that neither runs nor waits.
+        The browser's earlier visit to the service ends, and berth-web closes it before this returns. NotFoundError for
+        a session that the user may not visit; ConflictError for one that neither runs nor waits; TooManyError if the
+        user visits MAX_USER_VISITS services.
         """
         session, service = await self._find(delegation.user, request)
         if session.state in END_STATES:
@@ -57,21 +67,27 @@ class Visits:
             created_at=clock.now(),
             expires_at=delegation.expires_at,
         )
-        if not await self._registry.add_visit(visit, MAX_ITEMS):
+        replaced = await self._registry.add_visit(visit, MAX_USER_VISITS)
+        if replaced is None:
             raise LoggedOutError(
                 "this browser has been logged out", hint="`berth portal` prints a link that logs it in"
             )
         self.begun.set()
+        if replaced:
+            await self._control.close(visits=replaced)
+        return self._answer(visit, session, secret)
+
+    def _answer(self, visit: Visit, session: Session, secret: str) -> VisitAnswer:
         return VisitAnswer(
             id=visit.id,
             secret=secret,
-            delegation_id=delegation.id,
+            delegation_id=visit.delegation_id,
             user=visit.user,
             owner=session.owner,
             session_id=session.id,
             session=session.name,
-            service=service,
-            host=self._hosts.host(session, service),
+            service=visit.service,
+            host=self._hosts.host(session, visit.service),
             expires_at=visit.expires_at,
         )
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from broker.controller.web.browsers import Browsers
 from broker.controller.web.control_client import ControlClient
 from broker.controller.web.door import SessionDoor
-from broker.controller.web.links import LoginLinks
 from broker.controller.web.service_hosts import ServiceHosts
 from broker.controller.web.sweep import WebSweep
 from broker.controller.web.visits import Visits
@@ -52,24 +51,14 @@ class WebAccess:
         settings = config.web
         assert settings.url is not None
         origins, control = Origins.parse(settings.url), ControlClient(config.web_control_socket)
-        visits = Visits(registry, ServiceHosts(registry, images, origins), observed)
-        return cls(
-            account=settings.account,
-            browsers=Browsers(
-                registry=registry,
-                links=LoginLinks(settings.link_lifetime),
-                control=control,
-                origins=origins,
-                lifetime_s=settings.login_lifetime,
-            ),
+        visits = Visits(registry, control, ServiceHosts(registry, images, origins), observed)
+        browsers = Browsers(registry=registry, control=control, origins=origins, settings=settings)
+        door = SessionDoor(
             visits=visits,
-            door=SessionDoor(
-                visits=visits,
-                credentials=credentials,
-                site=site,
-                authority=authority,
-                observed=observed,
-                lifetime_s=settings.door_lifetime,
-            ),
-            sweep=WebSweep(registry, visits, control, changes),
+            credentials=credentials,
+            site=site,
+            authority=authority,
+            observed=observed,
+            lifetime_s=settings.door_lifetime,
         )
+        return cls(settings.account, browsers, visits, door, WebSweep(registry, visits, control, changes))

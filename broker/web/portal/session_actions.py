@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.forms import action_forms as forms
 from broker.forms.form import YES, Form
-from broker.forms.start_form import resource_fields, resource_options
+from broker.forms.start_form import queue_fields, resource_options
 from broker.schema.checks import CheckRequest
 from broker.schema.sessions import ExtendRequest, StartRequest
 from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
@@ -97,7 +97,7 @@ ACTIONS = {
             change="start",
             about="Starts the session in a new job, with all its files. An empty field keeps the present value.",
             rule=allowed.can_start,
-            make_form=lambda _: Form("Start", resource_fields()),
+            make_form=lambda _: Form("Start", queue_fields()),
             words=resource_options,
             body=_start_body,
         ),

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from broker.origins import Origins
+    from broker.schema.services import SessionServiceView
     from broker.schema.sessions import SessionView
-    from broker.schema.web import SessionServiceView
     from broker.web.portal.user_calls import UserCalls
 
 ICONS = frozenset({"terminal", "notebook", "code", "chart", "web"})

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _GROUPS = (
     ("What", ("name", "profile")),
     ("Resources", ("gpus", "cpus", "memory", "time")),
-    ("Further options of Slurm", ("partition", "account", "qos", "node", "options")),
+    ("Queue", ("partition", "account", "qos")),
 )
 _INCOMPLETE = ["berth", "start", "NAME", "--profile", "PROFILE"]
 
@@ -59,7 +59,7 @@ async def start_session(request: Request) -> Response:
 async def _form(calls: UserCalls) -> tuple[Form, dict[str, str]]:
     """Return the form, and the descriptions of profiles. Without a list of profiles, it takes any name."""
     sessions, profiles = await asyncio.gather(calls.sessions(), optional(calls.profiles()))
-    form = new_session_form(profiles, {view.name for view in sessions}, persistence=False)
+    form = new_session_form(profiles, {view.name for view in sessions}, for_browser=True)
     return form, profile_descriptions(profiles)
 
 

@@ -12,20 +12,23 @@ from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.cluster import ClusterView
 from broker.schema.connections import ConnectionList
 from broker.schema.login import KeyList
+from broker.schema.profiles import ProfileList
+from broker.schema.services import SessionServices
 from broker.schema.sessions import JobList, SessionList, SessionView
 from broker.schema.site import EventList, LogText, SiteView
 from broker.schema.volumes import SnapshotList
-from broker.schema.web import BrowserList, LogoutAnswer, ProfileList, SessionServices, VisitRequest
+from broker.schema.web import BrowserList, LogoutAnswer, VisitRequest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from broker.schema.connections import ConnectionView
     from broker.schema.login import KeyView
+    from broker.schema.services import SessionServiceView
     from broker.schema.sessions import JobView
     from broker.schema.site import EventView
     from broker.schema.volumes import SnapshotView
-    from broker.schema.web import BrowserView, SessionServiceView, VisitAnswer
+    from broker.schema.web import BrowserView, VisitAnswer
     from broker.web.controller_client import WebControllerClient
 
     _Answer = TypeVar("_Answer", bound=BaseModel)

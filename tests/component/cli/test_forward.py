@@ -65,7 +65,7 @@ def test_site_with_web_access_names_the_short_command(
 ) -> None:
     async def scene() -> None:
         async with reachable_session(controller, tmp_path):
-            controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
+            controller.site = controller.site.model_copy(update={"portal_url": "https://portal.apps.example.org"})
             done = await openssh.run(berth_inside(inside, "forward", "dev", "8000"))
             assert "`berth open dev port-8000` opens" in done.err
             answer = json.loads((await openssh.run(berth_inside(inside, "forward", "dev", "8001", "--json"))).out)

@@ -271,7 +271,7 @@ def test_web_access_gets_a_link_and_the_definition_of_an_own_service(
 
     async def scene() -> None:
         async with reachable_session(controller, tmp_path):
-            controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
+            controller.site = controller.site.model_copy(update={"portal_url": "https://portal.apps.example.org"})
             done = await openssh.run(berth_inside(inside, "open", "dev", service))
             assert (done.code, done.out.decode()) == (0, f"{link.url}\n"), done.err
             listed = await openssh.run(berth_inside(inside, "services", "dev", "--json"))
@@ -297,7 +297,7 @@ def test_own_service_that_is_refused_gets_no_link(
     async def scene() -> None:
         text = file.read_text()
         async with reachable_session(controller, tmp_path):
-            controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
+            controller.site = controller.site.model_copy(update={"portal_url": "https://portal.apps.example.org"})
             for program, message in said.items():
                 file.write_text(f"[[ $1 != attach ]] || {{ {program}; }}\n{text}")
                 done = await openssh.run(berth_inside(inside, "open", "dev", "mine"))

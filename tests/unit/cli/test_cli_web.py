@@ -36,7 +36,7 @@ def site(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> Scr
     """A site with web access, and a machine without a display."""
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    controller.site = controller.site.model_copy(update={"web_url": "https://portal.apps.example.org"})
+    controller.site = controller.site.model_copy(update={"portal_url": "https://portal.apps.example.org"})
     link = LinkAnswer(url=f"{PAGE}#{SECRET}", login_url=PAGE, code="ABCDE-FGHJK", expires_at=time.time() + 60)
     controller.answers["POST /v1/web/links"] = link
     controller.answers["GET /v1/web/browsers"] = BrowserList(browsers=[browser()])

@@ -248,7 +248,6 @@ def test_a_registry_that_is_lost_in_the_middle_of_a_rollback_goes_on_with_it(
     config: Config, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The launcher dies before or after the volumes are changed: the manifest tells what was to be done."""
-    monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.05)  # the rollback does not end
 
     async def scenario() -> None:
         core = Core.make(config, FakeLauncher(FakeScheduler()))
@@ -259,6 +258,7 @@ def test_a_registry_that_is_lost_in_the_middle_of_a_rollback_goes_on_with_it(
         await core.snapshots.switch("alice", "dev", SwitchRequest(profile="base", version="2"))
         core.launcher.volumes.write("alice", session.id, "file", "new")
         core.launcher.loses[at] = 1 if at == "rollback" else 2
+        monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.05)  # the rollback does not end
         assert (await core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1"))).version == "2"
         core = await lose_registry(core)
         assert (await run(core)).restored == ["alice/dev"]

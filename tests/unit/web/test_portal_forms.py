@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.api.route_access import DELEGATED_OPTIONS
 from broker.errors import ConflictError, NotFoundError, RefusedError
+from broker.forms.start_form import new_session_form, start_request
 from broker.schema.connections import ConnectionView
-from broker.schema.sessions import SessionState
+from broker.schema.sessions import SessionState, StartRequest
 
 if TYPE_CHECKING:
     from tests.fakes.portal_browser import PortalBrowser
@@ -49,7 +51,7 @@ CASES = {
         "/v1/sessions/dev/start",
         {"options": ["--mem=16G"]},
         "/sessions/dev?done=start",
-        {"cpus": "-1", "options": "--output=x"},
+        {"cpus": "-1", "memory": "16X"},
         "is not a number of CPUs",
         SessionState.STOPPED,
     ),
@@ -233,3 +235,15 @@ def test_refused_logout_of_browser_is_an_error_page(browser: PortalBrowser) -> N
     answer = browser.post("/browsers/" + "0" * 26 + "/logout")
     assert answer.status_code == 403
     assert "only its user may end a login" in answer.text
+
+
+def test_start_form_sets_the_options_that_a_browser_may_set() -> None:
+    form = new_session_form(for_browser=True)
+    texts = {"name": "dev", "profile": "base", "gpus": "1", "cpus": "2", "memory": "4G", "time": "1h"}
+    for each in form.fields:
+        form.set(each.id, texts.get(each.id, "x"))
+    request = start_request(form, {})
+    assert {word.partition("=")[0].removeprefix("--") for word in request.options} == DELEGATED_OPTIONS
+    assert request.model_dump(exclude={"profile", "options"}) == StartRequest().model_dump(
+        exclude={"profile", "options"}
+    )

@@ -169,7 +169,7 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
     state = SessionState.STOPPED if word in {"start", "delete"} else SessionState.READY
 
     async def scenario() -> str:
-        web = {"url": "https://apps.example.org", "runtime_dir": directory}
+        web = {"url": "https://apps.example.org", "runtime_dir": directory, "minimum_uid": 0}
         core = make(directory, slurm={"longest_job": 86400}, web=web)
         columns: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "host_key": ""}
         if word == "extend":
@@ -213,7 +213,12 @@ def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
                 call(Client(scripted.socket))
         asked = {(method.lower(), path.partition("?")[0]) for method, path, _ in scripted.asked}
     gateway = {("get", "/v1/gateway/keys/{user}"), ("post", "/v1/gateway/certificate"), ("post", "/v1/gateway/wait")}
-    browser = {("delete", "/v1/web/delegation"), ("post", "/v1/web/visits")}
+    browser = {
+        ("delete", "/v1/web/delegation"),
+        ("post", "/v1/web/visits"),
+        ("get", "/v1/profiles"),
+        ("get", "/v1/sessions/{name}/services"),
+    }
     berth_web = {(method.lower(), path) for method, path in BERTH_WEB}
     left = gateway | browser | berth_web | {("post", "/v1/rebuild")}
     for method, template in asyncio.run(scenario()) - left:

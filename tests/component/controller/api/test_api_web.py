@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fastapi.routing import APIRoute
 
+from broker.controller import accounts as accounts_module
 from broker.controller.api.app import application
-from broker.controller.api.route_access import BERTH_WEB, DELEGATED
+from broker.controller.api.route_access import BERTH_WEB, DELEGATED, DELEGATED_OPTIONS
 from broker.schema.web import DELEGATION_HEADER, DelegationAnswer, LinkRequest
+from slurm.sbatch import OPTIONS, Takes
 from tests.component.controller.api.api_server import ME, calling, every_call, make, refusal, services, serving
+from tests.deadlines import DEADLINE_S
 from tests.fakes.berth_web import FakeBerthWeb
 from tests.fakes.rows import HOST_KEY
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from tests.fakes.core import Core
 
+ACCOUNTS = {"alice": 4001, "bob": 4002}
 URL = "https://apps.example.org"
 GATEWAY = {"host": "login.example", "account": "somebody-else"}
 OPEN = {"/v1/health", "/openapi.json"}
@@ -31,9 +35,20 @@ NOT_DELEGATED = "a browser may not do this"
 NOT_BERTH_WEB = "only berth-web may send this request"
 
 
+@pytest.fixture(autouse=True)
+def accounts(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+    """The accounts that the machine has beside its own: name by uid."""
+    present = {uid: name for name, uid in ACCOUNTS.items()}
+    names_of = accounts_module._name_of
+    monkeypatch.setattr(accounts_module, "_name_of", lambda uid: present.get(uid) or names_of(uid))
+    monkeypatch.setattr(accounts_module, "FRESH_S", 0.0)
+    monkeypatch.setattr(accounts_module, "GRACE_S", 0.0)
+    return present
+
+
 def site(directory: Path, account: str = ME, **settings: object) -> Core:
     """A site with web access, whose berth-web is the user of this test unless `account` is another one."""
-    web = {"url": URL, "account": account, "runtime_dir": directory / "web"}
+    web = {"url": URL, "account": account, "runtime_dir": directory / "web", "minimum_uid": 0}
     return make(directory, gateway=GATEWAY, **{"web": web} | settings)
 
 
@@ -56,7 +71,7 @@ async def send(client: httpx.AsyncClient, method: str, path: str, headers: dict[
 
 async def secret_of(core: Core, client: httpx.AsyncClient, user: str = "alice") -> str:
     assert core.web is not None
-    link = await core.web.browsers.make_link(user, LinkRequest())
+    link = await core.web.browsers.make_link(user, ACCOUNTS[user], LinkRequest())
     response = await client.post("/v1/web/delegations", json={"proof": link.url.partition("#")[2]})
     assert response.status_code == 201, response.text
     return DelegationAnswer.model_validate_json(response.content).secret
@@ -145,6 +160,23 @@ def test_delegation_acts_as_its_user_until_it_ends(directory: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("successor", [None, "bob"])
+def test_login_ends_with_its_users_account(directory: Path, accounts: dict[int, str], successor: str | None) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        async with serving(core) as path, calling(path) as client:
+            alice = {DELEGATION_HEADER: await secret_of(core, client)}
+            assert (await client.get("/v1/sessions", headers=alice)).status_code == 200
+            del accounts[ACCOUNTS["alice"]]
+            if successor is not None:
+                accounts[ACCOUNTS["alice"]] = successor
+            response = await client.get("/v1/sessions", headers=alice)
+            assert (response.status_code, refusal(response).reason) == (401, "logged-out")
+            assert refusal(response).message == "alice no longer has an account here"
+
+    asyncio.run(scenario())
+
+
 def test_stream_of_a_browser_ends_with_its_login(directory: Path) -> None:
     async def scenario() -> None:
         core = site(directory)
@@ -161,6 +193,25 @@ def test_stream_of_a_browser_ends_with_its_login(directory: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_wait_of_a_browser_ends_with_its_login(directory: Path) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        await core.start(user="alice")
+        session = core.row(user="alice")
+        async with serving(core) as path, calling(path) as client, asyncio.timeout(DEADLINE_S):
+            alice = {DELEGATION_HEADER: await secret_of(core, client)}
+            question = {"after": session.revision + 1000, "wait": 300}
+            waiting = asyncio.create_task(
+                client.get("/v1/sessions/dev", params=question, headers=alice, timeout=DEADLINE_S)
+            )
+            while not core.changes.is_followed(session.id, "alice"):  # noqa: ASYNC110 - another task waits
+                await asyncio.sleep(0.01)
+            assert (await client.delete("/v1/web/browsers", headers=alice)).json()["ended"]
+            assert (await waiting).status_code == 200
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("call", ["start", "switch"])
 def test_browser_changes_no_policy(directory: Path, call: str) -> None:
     async def scenario() -> None:
@@ -171,6 +222,45 @@ def test_browser_changes_no_policy(directory: Path, call: str) -> None:
             response = await client.post(f"/v1/sessions/dev/{call}", json=body, headers=alice)
             assert "may not change what a session keeps" in refusal(response).message
         assert core.launcher.submissions() == 0
+
+    asyncio.run(scenario())
+
+
+def test_browser_sets_a_jobs_size_and_queue_and_no_other_option(directory: Path) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        async with serving(core) as path, calling(path) as client:
+            alice = {DELEGATION_HEADER: await secret_of(core, client)}
+            for option in OPTIONS.values():
+                words = [f"--{option.name}"] if option.takes is Takes.NOTHING else [f"--{option.name}=1"]
+                requests: list[tuple[str, dict[str, Any]]] = [
+                    ("start", {"profile": "none", "options": words}),
+                    ("start", {"profile": "none", "defaults": words}),
+                    ("check", {"resize": {"options": words}}),
+                ]
+                for call, body in requests:
+                    response = await client.post(f"/v1/sessions/dev/{call}", json=body, headers=alice)
+                    refused = f"a browser may not set the option --{option.name}" in response.text
+                    assert refused is (option.name not in DELEGATED_OPTIONS), (call, words, response.text)
+        assert core.launcher.submissions() == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("word", ["--comment=x", "-c2", "--mem-per-cpu=1G", "--Mem=1G", "mem=1G", "--", "", "--mem "])
+def test_browser_sets_options_by_their_whole_names_only(directory: Path, word: str) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        async with serving(core) as path, calling(path) as client:
+            alice = {DELEGATION_HEADER: await secret_of(core, client)}
+            body = {"profile": "base", "options": ["--mem=1G", word]}
+            response = await client.post("/v1/sessions/dev/start", json=body, headers=alice)
+            assert response.status_code in {403, 422}, response.text
+            body["options"] = ["--mem=1G", "--time=5", "--gres=gpu:1", "--cpus-per-task=2"]
+            response = await client.post("/v1/sessions/dev/start", json=body, headers=alice)
+            assert response.status_code == 202, response.text
+        (options,) = [session.options for session in core.registry.sessions_of("alice")]
+        assert options == body["options"]
 
     asyncio.run(scenario())
 

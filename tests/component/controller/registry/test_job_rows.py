@@ -70,7 +70,7 @@ def _read_all(url: str) -> dict[str, list[dict[str, Any]]]:
 
 INTERRUPTION = {"interruption": "", "interrupted_at": None}
 NODE = {"node_condition": "", "node_reason": ""}
-RESIZE = {"beside": False, "next_job_reason": ""}
+RESIZE = {"beside": False, "next_job_reason": "", "keeps_job": False}
 OPERATION = {"reversed": False}
 CLIENTS: dict[str, list[str]] = {"clients": []}
 """Fields of views that the old registry did not have, and their values after its migration."""

@@ -40,6 +40,7 @@ def delegation(user: str = "alice", expires_at: float = 100.0) -> Delegation:
         id=new_id(),
         secret_hash=new_id(),
         user=user,
+        uid=4001,
         browser="Firefox",
         address="192.0.2.1",
         created_at=1.0,
@@ -48,14 +49,14 @@ def delegation(user: str = "alice", expires_at: float = 100.0) -> Delegation:
     )
 
 
-def visit(login: Delegation, session_id: str) -> Visit:
+def visit(login: Delegation, session_id: str, service: str = "jupyter") -> Visit:
     return Visit(
         id=new_id(),
         secret_hash=new_id(),
         delegation_id=login.id,
         user=login.user,
         session_id=session_id,
-        service="jupyter",
+        service=service,
         created_at=1.0,
         expires_at=login.expires_at,
     )
@@ -67,8 +68,8 @@ def test_logins_and_visits_end_together(registry: Registry) -> None:
     for each in (first, other):
         registry.add_delegation(each, MOST)
     opened, kept = visit(first, session.id), visit(other, session.id)
-    assert registry.add_visit(opened, MOST)
-    assert registry.add_visit(kept, MOST)
+    assert registry.add_visit(opened, MOST) == []
+    assert registry.add_visit(kept, MOST) == []
     assert registry.valid_visits([opened.id, kept.id, new_id()], 99.0) == [opened.id, kept.id]
     assert registry.valid_visits([opened.id], 100.0) == []
     assert registry.visited_services("alice") == [(session.id, "jupyter")]
@@ -77,7 +78,7 @@ def test_logins_and_visits_end_together(registry: Registry) -> None:
     assert registry.end_delegations("alice", other.id) == []
     assert [each.id for each in registry.end_delegations("alice")] == [first.id]
     assert registry.find_visit(opened.secret_hash, 2.0) is None
-    assert not registry.add_visit(visit(first, session.id), MOST)
+    assert registry.add_visit(visit(first, session.id), MOST) is None
     assert registry.forget_delegations(99.0) == 0
     assert registry.forget_delegations(100.0) == 1
     assert registry.visited_sessions() == []
@@ -90,7 +91,7 @@ def test_visits_end_with_the_session(registry: Registry) -> None:
     registry.add_delegation(login, MOST)
     visits = [visit(login, session_id) for session_id in (running.id, stopped.id, new_id())]
     for each in visits:
-        assert registry.add_visit(each, MOST)
+        assert registry.add_visit(each, MOST) == []
     assert sorted(registry.end_visits({SessionState.STOPPED})) == sorted(each.id for each in visits[1:])
     assert registry.end_visits({SessionState.STOPPED}) == []
     assert registry.visited_sessions() == [running.id]
@@ -103,7 +104,28 @@ def test_numbers_are_limited(registry: Registry) -> None:
         registry.add_delegation(each, MOST)
     with pytest.raises(TooManyError):
         registry.add_delegation(delegation(), MOST)
-    for _ in range(MOST):
-        assert registry.add_visit(visit(logins[-1], session.id), MOST)
+    login = logins[-1]
+    for number in range(MOST):
+        assert registry.add_visit(visit(login, session.id, f"web{number}"), MOST) == []
     with pytest.raises(TooManyError):
-        registry.add_visit(visit(logins[-1], session.id), MOST)
+        registry.add_visit(visit(login, session.id), MOST)
+    late = visit(logins[1], session.id)
+    with pytest.raises(TooManyError):
+        registry.add_visit(late, MOST)
+    late.created_at = login.expires_at  # the others have expired
+    assert registry.add_visit(late, MOST) == []
+
+
+def test_visit_replaces_the_one_of_the_same_browser_and_service(registry: Registry) -> None:
+    sessions = [registry.create(make_session(name=name), EventEntry("alice", "start")) for name in ("one", "two")]
+    first, other = delegation(), delegation()
+    for each in (first, other):
+        registry.add_delegation(each, MOST)
+    old = visit(first, sessions[0].id)
+    kept = [visit(other, sessions[0].id), visit(first, sessions[1].id), visit(first, sessions[0].id, "terminal")]
+    for each_visit in (old, *kept):
+        assert registry.add_visit(each_visit, 4) == []
+    new = visit(first, sessions[0].id)
+    assert registry.add_visit(new, 4) == [old.id]
+    ids = [each.id for each in (old, *kept, new)]
+    assert set(registry.valid_visits(ids, 2.0)) == set(ids[1:])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from broker.schema.web import DelegationAnswer, VisitAnswer
     from tests.fakes.core import Core
 
+UID = 4001
 JUPYTER = VisitRequest(target=Target(session="dev", service="jupyter"))
 
 
@@ -23,7 +24,7 @@ def web_of(core: Core) -> WebAccess:
 async def log_in(core: Core, user: str = "alice") -> DelegationAnswer:
     """Log a browser in with a link of the user."""
     browsers = web_of(core).browsers
-    link = await browsers.make_link(user, LinkRequest())
+    link = await browsers.make_link(user, UID, LinkRequest())
     return await browsers.log_in(DelegationRequest(proof=link.url.partition("#")[2], browser="Firefox"))
 
 

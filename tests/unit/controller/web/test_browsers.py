@@ -12,12 +12,13 @@ from broker.controller.web.secret import hash_secret
 from broker.errors import LoggedOutError, NotFoundError, RefusedError, TooManyError
 from broker.names import MAX_ITEMS, new_id
 from broker.schema.web import DelegationRequest, LinkRequest, Target
-from tests.deadlines import TEST_DEADLINE_S
+from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.berth_web import FakeBerthWeb
-from tests.unit.controller.web.browser_of import browser_of, log_in, visit, web_of
+from tests.fakes.core import Core
+from tests.unit.controller.web.browser_of import UID, browser_of, log_in, visit, web_of
 
 if TYPE_CHECKING:
-    from tests.fakes.core import Clock, Core
+    from tests.fakes.core import Clock
 
 
 def test_link_leads_to_the_portal_and_its_target(web_core: Core) -> None:
@@ -26,8 +27,8 @@ def test_link_leads_to_the_portal_and_its_target(web_core: Core) -> None:
         browsers = web_of(web_core).browsers
         target = Target(session="dev", service="jupyter")
         with pytest.raises(NotFoundError, match="no session named dev"):
-            await browsers.make_link("bob", LinkRequest(target=target))
-        link = await browsers.make_link("alice", LinkRequest(target=target))
+            await browsers.make_link("bob", UID, LinkRequest(target=target))
+        link = await browsers.make_link("alice", UID, LinkRequest(target=target))
         page, _, secret = link.url.partition("#")
         assert page == link.login_url == "https://portal.apps.example.org/login"
         answer = await browsers.log_in(DelegationRequest(proof=secret, browser="Firefox", address="192.0.2.1"))
@@ -102,5 +103,32 @@ def test_number_of_browsers_is_limited(web_core: Core) -> None:
         with pytest.raises(TooManyError, match="limit of logged-in browsers"):
             await log_in(web_core)
         assert (await log_in(web_core, "bob")).user == "bob"
+
+    asyncio.run(scenario())
+
+
+def test_no_browser_acts_for_a_system_account(web_core: Core) -> None:
+    async def scenario() -> None:
+        browsers = web_of(web_core).browsers
+        for uid in (0, 999):
+            with pytest.raises(RefusedError, match="alice is a system account"):
+                await browsers.make_link("alice", uid, LinkRequest())
+        link = await browsers.make_link("alice", 1000, LinkRequest())
+        login = await browsers.log_in(DelegationRequest(proof=link.code))
+        assert (await browsers.authenticate(login.secret)).uid == 1000
+        settings = web_core.config.web.model_copy(update={"minimum_uid": 1001})
+        restarted = Core.make(web_core.config.model_copy(update={"web": settings}), web_core.launcher)
+        with pytest.raises(RefusedError, match="alice is a system account"):
+            await web_of(restarted).browsers.authenticate(login.secret)
+
+    asyncio.run(scenario())
+
+
+def test_wait_for_the_end_of_a_login_that_has_ended_is_over_at_once(web_core: Core) -> None:
+    async def scenario() -> None:
+        browsers, browser = web_of(web_core).browsers, await browser_of(web_core)
+        await browsers.log_out_all("alice")
+        async with asyncio.timeout(DEADLINE_S):
+            await browsers.wait_ended(browser, asyncio.Event())
 
     asyncio.run(scenario())

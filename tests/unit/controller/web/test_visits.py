@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.errors import ConflictError, LoggedOutError, NotFoundError, TooManyError
-from broker.names import MAX_ITEMS, new_id
+from broker.names import new_id
 from broker.origins import service_label
 from broker.schema.sessions import StartRequest
 from broker.schema.web import Target, VisitCheck, VisitRequest
@@ -35,7 +35,7 @@ def test_owner_visits_by_name_and_by_host(web_core: Core) -> None:
         again = await web.visits.begin(browser, VisitRequest(host=answer.host))
         assert (again.session_id, again.service, again.host) == (answer.session_id, "jupyter", answer.host)
         valid = await web.visits.check(VisitCheck(visit_ids=[again.id, answer.id, new_id()]))
-        assert sorted(valid.visit_ids) == sorted([answer.id, again.id])
+        assert valid.visit_ids == [again.id]
 
     asyncio.run(scenario())
 
@@ -143,35 +143,48 @@ def test_visit_needs_a_delegation_that_lasts(web_core: Core, clock: Clock) -> No
     asyncio.run(scenario())
 
 
-def test_number_of_visits_of_one_browser_is_limited(web_core: Core) -> None:
+def test_new_visit_replaces_the_browsers_earlier_one(web_core: Core) -> None:
     async def scenario() -> None:
         await web_core.start()
-        browser = await browser_of(web_core)
-        for _ in range(MAX_ITEMS):
-            await web_of(web_core).visits.begin(browser, JUPYTER)
-        with pytest.raises(TooManyError):
-            await web_of(web_core).visits.begin(browser, JUPYTER)
-        await visit(web_core)
+        visits, fake = web_of(web_core).visits, FakeBerthWeb()
+        browser, other_browser = await browser_of(web_core), await browser_of(web_core)
+        async with asyncio.timeout(TEST_DEADLINE_S), fake.listening(web_core.config.web_control_socket):
+            first = await visits.begin(browser, JUPYTER)
+            kept = [
+                await visits.begin(other_browser, JUPYTER),
+                await visits.begin(browser, VisitRequest(target=Target(session="dev", service="terminal"))),
+            ]
+            assert fake.closed == []
+            second = await visits.begin(browser, JUPYTER)
+            assert [each.visit_ids for each in fake.closed] == [[first.id]]
+        with pytest.raises(NotFoundError, match="ended"):
+            await visits.require(first.secret)
+        ids = {second.id, *(each.id for each in kept)}
+        assert set((await visits.check(VisitCheck(visit_ids=[first.id, *ids]))).visit_ids) == ids
+        third = await visits.begin(browser, JUPYTER)  # berth-web is away
+        assert (await visits.require(third.secret))[0].id == third.id
 
     asyncio.run(scenario())
 
 
-def test_end_of_a_session_ends_its_visits(web_core: Core) -> None:
+def test_number_of_visits_of_one_user_is_limited(web_core: Core, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.controller.web.visits.MAX_USER_VISITS", 2)
+    notebook = VisitRequest(target=Target(session="dev", service="notebook"))
+
     async def scenario() -> None:
-        session, web, fake = await web_core.ready(), web_of(web_core), FakeBerthWeb()
-        await web_core.start("other")
-        async with asyncio.timeout(TEST_DEADLINE_S), fake.listening(web_core.config.web_control_socket):
-            opened = await visit(web_core)
-            other = await visit(web_core, VisitRequest(target=Target(session="other", service="jupyter")))
-            sweeping = asyncio.create_task(web.sweep.run())
-            assert session.job.job_id is not None
-            web_core.scheduler.end(session.job.job_id)
-            await web_core.tick()
-            await fake.wait_closed(1)
-            assert fake.closed[0].visit_ids == [opened.id]
-            with pytest.raises(NotFoundError, match="ended"):
-                await web.visits.require(opened.secret)
-            assert (await web.visits.require(other.secret))[1].name == "other"
-            sweeping.cancel()
+        await web_core.start()
+        await web_core.start(user="bob")
+        browser, visits = await browser_of(web_core), web_of(web_core).visits
+        last = [await visits.begin(browser, JUPYTER), await visit(web_core)]
+        for another in (browser, await browser_of(web_core)):
+            with pytest.raises(TooManyError, match=r"limit of opened services reached \(2\)"):
+                await visits.begin(another, notebook)
+        last[0] = await visits.begin(browser, JUPYTER)  # in place of the first
+        await visit(web_core, user="bob")
+        assert (await visits.check(VisitCheck(visit_ids=[each.id for each in last]))).visit_ids == sorted(
+            each.id for each in last
+        )
+        clock.now = last[1].expires_at
+        await visit(web_core, notebook)
 
     asyncio.run(scenario())

@@ -15,6 +15,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=26), nullable=False),
         sa.Column("secret_hash", sa.String(length=64), nullable=False),
         sa.Column("user", sa.String(length=32), nullable=False),
+        sa.Column("uid", sa.BigInteger(), nullable=False),
         sa.Column("browser", sa.String(length=200), nullable=False),
         sa.Column("address", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),

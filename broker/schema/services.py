@@ -1,0 +1,25 @@
+"""Types of the services of sessions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from broker.names import SERVICE_PATTERN
+from broker.schema.base import Strict
+
+ServiceName = Annotated[str, StringConstraints(max_length=39, pattern=SERVICE_PATTERN)]
+
+
+class SessionServiceView(Strict):
+    """A service that a session's profile declares, or that its owner has added and opened: then only its name."""
+
+    name: ServiceName
+    title: str = ""
+    description: str = ""
+    icon: str = "web"
+
+
+class SessionServices(Strict):
+    services: list[SessionServiceView]
