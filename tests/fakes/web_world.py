@@ -94,7 +94,9 @@ class WebWorld:
 
     @property
     def port(self) -> int:
-        return self.settings.listen_port
+        """The port of the origins."""
+        assert self.settings.origins.port is not None
+        return self.settings.origins.port
 
     @property
     def echo(self) -> RecordingService:
@@ -110,7 +112,9 @@ class WebWorld:
         return self.settings.origins.url(host)
 
     async def wire(self, host: str = "") -> Wire:
-        wire = await raw_http.connect(self.port, self.tls, host or self.host())
+        listen = self.settings.listen
+        place = listen if isinstance(listen, Path) else listen[1]
+        wire = await raw_http.connect(place, self.tls, host or self.host())
         self.wires.append(wire)
         return wire
 
@@ -243,11 +247,11 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
             port = free_port()
             usual = WebProcessSettings(
                 origins=Origins.parse(f"http://{DOMAIN}:{port}"),
-                listen_host="127.0.0.1",
-                listen_port=port,
+                listen=("127.0.0.1", port),
                 certificate=None,
                 api_socket=place / "api.sock",
                 idle_tunnel=600,
+                address_connections=200,
                 directory=place / "run",
             )
             chosen = dataclasses.replace(usual, **settings)

@@ -43,6 +43,7 @@ other logins need a fresh proof of the user.
 
 BERTH_WEB = frozenset(
     {
+        ("POST", "/v1/web/links/check"),
         ("POST", "/v1/web/delegations"),
         ("POST", "/v1/web/door"),
         ("POST", "/v1/web/visits/check"),

@@ -69,7 +69,13 @@ class LoginLinks:
         return NewLink(secret, f"{code[:5]}-{code[5:]}", expires_at)
 
     def consume(self, proof: str) -> LoginLink:
-        """Return the link with this secret or code, which cannot be used again.
+        """Return the link with this secret or code, which cannot be used again. Errors as of `find`."""
+        link = self.find(proof)
+        self._links.remove(link)
+        return link
+
+    def find(self, proof: str) -> LoginLink:
+        """Return the link with this secret or code.
 
         RefusedError if there is none; TooManyError for a code after too many wrong ones.
         """
@@ -80,7 +86,6 @@ class LoginLinks:
         wanted = hash_secret(code or proof)
         for link in self._links:
             if wanted == (link.secret_hash if code is None else link.code_hash):
-                self._links.remove(link)
                 return link
         if code is None:
             raise RefusedError(_UNUSABLE, hint=_HINT)

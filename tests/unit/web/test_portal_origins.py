@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from broker.web.portal.addresses import is_local_path
+from broker.web.local_paths import is_local_path
 from broker.web.portal.protection import MAX_FORM_BYTES
 from tests.fakes.portal_browser import PORTAL, PortalBrowser
 
