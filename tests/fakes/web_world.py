@@ -83,12 +83,12 @@ class WebWorld:
     tls: ssl.SSLContext | None = None
     wires: list[Wire] = field(default_factory=list)
 
-    def use_tls(self) -> None:
+    def use_tls(self, domain: str = DOMAIN) -> None:
         """Serve https from now on, with a certificate of its own."""
         certificate = self.place / "tls.pem"
-        make_certificate(certificate, DOMAIN)
+        make_certificate(certificate, domain)
         self.settings = dataclasses.replace(
-            self.settings, certificate=certificate, origins=Origins.parse(f"https://{DOMAIN}:{self.port}")
+            self.settings, certificate=certificate, origins=Origins.parse(f"https://{domain}:{self.port}")
         )
         self.tls = ssl.create_default_context(cafile=str(certificate))
 

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from broker.controller.api.app import application
 from broker.controller.api.route_access import BERTH_WEB, DELEGATED
-from broker.schema.web import DELEGATION_HEADER, DelegationAnswer, LinkRequest
+from broker.schema.web import DELEGATION_HEADER, DelegationAnswer, LinkRequest, Target
 from tests.component.controller.api.api_server import ME, calling, every_call, make, refusal, services, serving
 from tests.fakes.berth_web import FakeBerthWeb
 from tests.fakes.rows import HOST_KEY
@@ -171,6 +171,23 @@ def test_browser_changes_no_policy(directory: Path, call: str) -> None:
             response = await client.post(f"/v1/sessions/dev/{call}", json=body, headers=alice)
             assert "may not change what a session keeps" in refusal(response).message
         assert core.launcher.submissions() == 0
+
+    asyncio.run(scenario())
+
+
+def test_look_at_a_link_says_whose_login_it_is_and_does_not_use_it_up(directory: Path) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        await core.ready(user="alice")
+        async with serving(core) as path, calling(path) as client:
+            assert core.web is not None
+            target = Target(session="dev", service="jupyter")
+            link = await core.web.browsers.make_link("alice", LinkRequest(target=target))
+            for proof in (link.url.partition("#")[2], link.code):
+                preview = (await client.post("/v1/web/links/check", json={"proof": proof})).json()
+                assert preview == {"user": "alice", "target": target.model_dump()}
+            assert (await client.post("/v1/web/delegations", json={"proof": link.code})).status_code == 201
+            assert (await client.post("/v1/web/links/check", json={"proof": link.code})).status_code == 403
 
     asyncio.run(scenario())
 

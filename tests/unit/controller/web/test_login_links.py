@@ -29,6 +29,26 @@ def test_link_or_code_is_used_once(clock: Clock, shown: object) -> None:
             links.consume(proof)
 
 
+def test_look_at_a_link_does_not_use_it_up() -> None:
+    links = LoginLinks(60)
+    link = links.create("alice", DEV)
+    for proof in (link.secret, link.code, link.secret):
+        assert links.find(proof).user == "alice"
+    assert links.consume(link.code).user == "alice"
+    with pytest.raises(RefusedError, match="used or has expired"):
+        links.find(link.secret)
+
+
+def test_looks_at_wrong_codes_count_as_guesses(clock: Clock) -> None:
+    del clock
+    links = LoginLinks(60)
+    for _ in range(MAX_WRONG_CODES):
+        with pytest.raises(RefusedError, match="wrong"):
+            links.find("AAAAA-AAAAA")
+    with pytest.raises(TooManyError):
+        links.find(links.create("alice", None).code)
+
+
 def test_code_is_readable() -> None:
     code = LoginLinks(60).create("alice", None).code
     assert (len(code), code[5]) == (11, "-")
