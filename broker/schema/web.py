@@ -119,7 +119,7 @@ class DelegationRequest(Strict):
 
 
 class LoginPreview(Strict):
-    """What a link would do, for the browser's user to confirm."""
+    """The effect of a link, for the browser's user to confirm."""
 
     user: UserName
     target: Target | None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 20_000
 MAX_THREADS = 4
 MAX_GRANT_REQUESTS = 200
-"""Concurrent requests and WebSockets of one grant. Others wait, and are refused after some seconds."""
+"""Requests and WebSockets of one grant at once; others are refused with 429."""
 CLIENT_TIMEOUT_S = 60
 """As long as the kernel waits for a client that does not take what it is sent (`tcp-ut`)."""
 _OTHER_FILES = 256
@@ -49,7 +49,7 @@ class GrantRoute:
     @property
     def address(self) -> str:
         """The server's address and options. Weight 0: it is chosen by its name only."""
-        return f"unix@{self.socket} weight 0 maxconn {MAX_GRANT_REQUESTS}"
+        return f"unix@{self.socket} weight 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ class HaproxyFiles:
             maxconn=_max_connections(),
             threads=min(os.cpu_count() or 1, MAX_THREADS),
             client_timeout=f"{CLIENT_TIMEOUT_S}s",
+            grant_requests=MAX_GRANT_REQUESTS,
             listen=_listen(settings),
             address_limit="" if settings.behind_proxy else _ADDRESS_LIMIT.format(limit=settings.address_connections),
             address=f"    http-request set-var(txn.address) {address}",

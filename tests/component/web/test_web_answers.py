@@ -19,7 +19,8 @@ from tests.fakes.web_world import Entered, WebWorld, play_web, web_world
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from playwright.async_api import BrowserContext, SetCookieParam
+    from playwright._impl._api_structures import SetCookieParam
+    from playwright.async_api import BrowserContext
 
 DOMAIN = "apps.test"
 """Its origins are of one site for a browser, unlike those of `localhost`."""

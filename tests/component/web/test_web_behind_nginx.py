@@ -46,8 +46,9 @@ async def _nginx(world: WebWorld, port: int) -> AsyncIterator[None]:
     temporary = "".join(
         f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    account = "user nobody nogroup; " if os.geteuid() == 0 else ""
     (place / "nginx.conf").write_text(
-        f"{'user nobody nogroup; ' if os.geteuid() == 0 else ''}daemon off; pid {place}/pid; error_log {place}/error.log; events {{}}\n"
+        f"{account}daemon off; pid {place}/pid; error_log {place}/error.log; events {{}}\n"
         f"http {{ access_log off; {temporary}\n{text}}}\n"
     )
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
@@ -82,9 +83,9 @@ def _socket(place: Path) -> Path:
 def test_page_and_websocket_and_events_pass_the_sites_nginx() -> None:
     async def scene(world: WebWorld, port: int) -> None:
         assert isinstance(world.settings.listen, Path)
-        status = world.settings.listen.stat()
-        assert stat.S_IMODE(status.st_mode) == 0o660
-        assert status.st_gid == world.settings.listen.parent.stat().st_gid
+        made = world.settings.listen.stat()
+        assert stat.S_IMODE(made.st_mode) == 0o660
+        assert made.st_gid == world.settings.listen.parent.stat().st_gid
         browser = await world.entered()
         host, tls = f"{browser.host}:{port}", ssl.create_default_context(cafile=str(world.place / "front.pem"))
         ours = world.cookie(browser)
