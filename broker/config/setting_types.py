@@ -17,6 +17,8 @@ def _absolute(path: Path) -> Path:
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+MAX_SOCKET_BYTES = 90
+"""107 (unix(7)), without what HAProxy appends while it makes the socket."""
 Seconds = Annotated[float, Field(gt=0)]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")]
 
@@ -45,3 +47,20 @@ def _listen(text: str) -> str:
 
 
 Listen = Annotated[str, AfterValidator(_listen)]
+
+
+def parse_socket_or_port(listen: str) -> Path | tuple[str, int]:
+    """Return the path of a Unix socket, or host and port. ValueError for other text."""
+    if not listen.startswith("/"):
+        return parse_host_and_port(listen)
+    if len(listen.encode()) > MAX_SOCKET_BYTES or not re.fullmatch(r"/[A-Za-z0-9_./-]*[A-Za-z0-9_-]", listen):
+        raise ValueError(f"the path of a socket has letters, digits and `_.-/`, at most {MAX_SOCKET_BYTES}")
+    return Path(listen)
+
+
+def _socket_or_port(text: str) -> str:
+    parse_socket_or_port(text)
+    return text
+
+
+SocketOrPort = Annotated[str, AfterValidator(_socket_or_port)]

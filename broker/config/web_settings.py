@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from broker.config.section import Section
-from broker.config.setting_types import AbsolutePath, Listen
+from broker.config.setting_types import AbsolutePath, SocketOrPort
 from broker.origins import Origins
 
 
@@ -23,11 +23,15 @@ class WebSettings(Section):
     url: Annotated[str, AfterValidator(_check_web_url)] | None = None
     """The address below which every origin has its name, such as `https://apps.example.org`; default: no web access.
     A wildcard record of DNS has to lead all names below it to the node of berth-web."""
-    listen: Listen = "127.0.0.1:8443"
-    """The address at which HAProxy listens."""
+    listen: SocketOrPort = "127.0.0.1:8443"
+    """`HOST:PORT`, at which HAProxy listens; or the absolute path of a Unix socket, for a proxy on the same node that
+    ends TLS."""
     certificate: AbsolutePath | None = None
-    """A PEM file with the private key and the certificate chain for `*.DOMAIN`; default: no TLS, for a proxy in front
-    on the same node."""
+    """A PEM file with the private key and the certificate chain for `*.DOMAIN`; default: no TLS, for `web.listen` that
+    is a path."""
+    address_connections: Annotated[int, Field(ge=10, le=20_000)] = 200
+    """Connections that HAProxy accepts from one address at once, or from one IPv6 network of 64 bits. Behind a proxy on
+    the same node there is no such limit."""
     account: str = "berth-web"
     """The only account that may act for logged-in browsers."""
     minimum_uid: Annotated[int, Field(ge=0)] = 1000

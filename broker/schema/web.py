@@ -88,6 +88,13 @@ class DelegationRequest(Strict):
     address: ClientAddress = ""
 
 
+class LoginPreview(Strict):
+    """The effect of a link, for the browser's user to confirm."""
+
+    user: UserName
+    target: Target | None
+
+
 class DelegationAnswer(Strict):
     """The login of a browser, which keeps the secret in a cookie; berth-web keeps nothing."""
 

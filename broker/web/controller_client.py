@@ -23,6 +23,7 @@ from broker.schema.web import (
     DelegationRequest,
     DoorAnswer,
     DoorRequest,
+    LoginPreview,
     LogoutAnswer,
     ValidVisits,
     VisitAnswer,
@@ -59,6 +60,10 @@ class WebControllerClient:
     def __init__(self, api_socket: Path) -> None:
         self._api_socket = api_socket
         self._slots = asyncio.Semaphore(MAX_CALLS)
+
+    async def preview_login(self, request: DelegationRequest) -> LoginPreview:
+        """Return whose login the proof is. It can still be used."""
+        return await self.call("POST", "/v1/web/links/check", LoginPreview, request)
 
     async def delegate(self, request: DelegationRequest) -> DelegationAnswer:
         """Exchange the proof of a login for a delegation. The proof is used up."""

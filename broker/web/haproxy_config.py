@@ -16,9 +16,20 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 20_000
 MAX_THREADS = 4
+MAX_GRANT_REQUESTS = 200
+"""Requests and WebSockets of one grant at once; others are refused with 429."""
+CLIENT_TIMEOUT_S = 60
+"""As long as the kernel waits for a client that does not take what it is sent (`tcp-ut`)."""
 _OTHER_FILES = 256
 """Descriptors that HAProxy needs beside those of connections."""
 _TEMPLATE = Path(__file__).with_name("haproxy.cfg")
+
+_ADDRESS_LIMIT = """
+    # Of IPv6, a network of 64 bits is one address: each client has that many.
+    stick-table type ipv6 size 100k expire 10m store conn_cur
+    tcp-request connection track-sc0 src,ipmask(32,64)
+    tcp-request connection reject if {{ sc0_conn_cur gt {limit} }}
+"""
 
 _FETCH_METADATA = """
     # Browsers of 2023 and later send it to origins with TLS. Of a WebSocket, the origin is known.
@@ -68,13 +79,14 @@ class HaproxyFiles:
     def _configuration(self, routes: list[GrantRoute]) -> str:
         settings = self.settings
         port = "" if settings.origins.port is None else f":{settings.origins.port}"
-        host = f"[{settings.listen_host}]" if ":" in settings.listen_host else settings.listen_host
         address = "req.hdr_ip(x-forwarded-for,-1)" if settings.behind_proxy else "src"
         return Template(_TEMPLATE.read_text(encoding="ascii")).substitute(
             maxconn=_max_connections(),
             threads=min(os.cpu_count() or 1, MAX_THREADS),
-            listen=f"{host}:{settings.listen_port}",
-            tls="" if settings.certificate is None else f"ssl crt {settings.certificate} alpn h2,http/1.1",
+            client_timeout=f"{CLIENT_TIMEOUT_S}s",
+            grant_requests=MAX_GRANT_REQUESTS,
+            listen=_listen(settings),
+            address_limit="" if settings.behind_proxy else _ADDRESS_LIMIT.format(limit=settings.address_connections),
             address=f"    http-request set-var(txn.address) {address}",
             map=self.map,
             scheme=settings.origins.scheme,
@@ -83,6 +95,15 @@ class HaproxyFiles:
             servers="".join(f"    server {each.server} {each.address}\n" for each in routes),
             app=settings.app_socket,
         )
+
+
+def _listen(settings: WebProcessSettings) -> str:
+    """Return the address and the options of `bind`. The group of a socket is that of its directory."""
+    if isinstance(settings.listen, Path):
+        return f"unix@{settings.listen} mode 660"
+    host, port = settings.listen
+    tls = "" if settings.certificate is None else f" ssl crt {settings.certificate} alpn h2,http/1.1"
+    return f"[{host}]:{port} tcp-ut 60s{tls}" if ":" in host else f"{host}:{port} tcp-ut 60s{tls}"
 
 
 def _max_connections() -> int:

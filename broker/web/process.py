@@ -68,7 +68,7 @@ async def _main(settings: WebProcessSettings) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     async with serve_web(settings) as gateway:
         reloading = asyncio.create_task(_reload_on_change(gateway.haproxy, settings.certificate, reload))
-        log.info("ready: %s on %s:%d", settings.origins.portal_url, settings.listen_host, settings.listen_port)
+        log.info("ready: %s on %s", settings.origins.portal_url, settings.listen_text)
         notify_ready()
         ends = [asyncio.create_task(event.wait()) for event in (stop, gateway.access.failed)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from broker.errors import BerthError, InvalidInputError
+from broker.web.local_paths import is_local_path, local_path
+from broker.web.own_cookies import read_own_cookie
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -33,8 +35,6 @@ ENTER_PATH = "/.berth/enter"
 OPEN_TIMEOUT_S = 5.0
 """Time for which a navigation waits for its service; then the browser gets a page that asks again."""
 RETRY_AFTER_S = 2
-_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,4096}")
-"""A path and a query in ASCII, without a backslash, which browsers take for a slash."""
 _ENTRY = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -54,11 +54,15 @@ class ServiceFace:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
+        try:
+            return await self._respond_to_browser(request)
+        except BerthError as error:
+            return _with_status(self._pages.refused(error), error.status)
+
+    async def _respond_to_browser(self, request: Request) -> Response:
+        """BerthError if the browser may not enter, or has sent a cookie twice."""
         if request.url.path == ENTER_PATH:
-            try:
-                return await self._enter(request)
-            except BerthError as error:
-                return _with_status(self._pages.refused(error), error.status)
+            return await self._enter(request)
         grant = self._grant(request)
         if grant is not None:
             return await self._open(request, grant)
@@ -71,14 +75,11 @@ class ServiceFace:
 
     def _lead_to_portal(self, request: Request) -> Response:
         """Send the browser to the portal, and bind the way back to a cookie of this origin."""
-        entry = request.cookies.get(ENTRY_COOKIE, "")
+        entry = read_own_cookie(request.headers, ENTRY_COOKIE)
         if not _ENTRY.fullmatch(entry):
             entry = secrets.token_urlsafe(32)
-        path = _path(request)
         proof = hashlib.sha256(entry.encode()).hexdigest()
-        query = urlencode(
-            {"host": host_of(request), "path": path if _PATH.fullmatch(path) else "/", "entry": proof}, safe="/"
-        )
+        query = urlencode({"host": host_of(request), "path": _path(request), "entry": proof}, safe="/")
         response = RedirectResponse(f"{self._origins.portal_url}/open?{query}", 303)
         _set_cookie(response, ENTRY_COOKIE, entry, ENTRY_LIFETIME_S)
         return response
@@ -86,9 +87,9 @@ class ServiceFace:
     async def _enter(self, request: Request) -> Response:
         """Exchange the code of the portal for the cookie of a grant. BerthError if the browser may not enter."""
         path = request.query_params.get("path", "/")
-        if request.method != "GET" or not _PATH.fullmatch(path):
+        if request.method != "GET" or not is_local_path(path):
             raise InvalidInputError("this address is not complete", hint="open the service again")
-        code, entry = request.query_params.get("code", ""), request.cookies.get(ENTRY_COOKIE, "")
+        code, entry = request.query_params.get("code", ""), read_own_cookie(request.headers, ENTRY_COOKIE)
         visit = self._entrances.enter(host_of(request), code, entry)
         response = RedirectResponse(path, 303)
         _set_cookie(response, ENTRY_COOKIE, "", 0)
@@ -123,10 +124,10 @@ def host_of(request: Request) -> str:
 
 
 def _path(request: Request) -> str:
-    """Return path and query as the browser has sent them."""
+    """Return path and query as the browser has sent them; `/` if they would lead it to another origin."""
     path: bytes = request.scope.get("raw_path") or b"/"
     query: bytes = request.scope["query_string"]
-    return (path + (b"?" + query if query else b"")).decode("latin-1")
+    return local_path((path + (b"?" + query if query else b"")).decode("latin-1"))
 
 
 def _is_navigation(request: Request) -> bool:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from broker.origins import Origins
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +17,36 @@ class WebProcessSettings:
     """The addresses, files and limits of berth-web. Each time is in seconds."""
 
     origins: Origins
-    listen_host: str
-    listen_port: int
+    listen: Path | tuple[str, int]
+    """A Unix socket for a proxy on this node that ends TLS; or host and port."""
     certificate: Path | None
     api_socket: Path
     idle_tunnel: float
+    address_connections: int
     directory: Path
     """Belongs to berth-web's account. The controller finds the control socket in it."""
 
     def __post_init__(self) -> None:
-        if self.behind_proxy and self.listen_host not in _LOOPBACK:
+        if self.behind_proxy and self.certificate is not None:
             raise InvalidInputError(
-                f"web.listen is {self.listen_host}:{self.listen_port}, and there is no web.certificate",
-                hint="set web.certificate, or listen on 127.0.0.1 for a proxy on this node that ends TLS",
+                "web.listen is a Unix socket, and there is a web.certificate",
+                hint="remove web.certificate, if a proxy on this node ends TLS; otherwise listen on HOST:PORT",
+            )
+        if self.origins.scheme == "https" and self.certificate is None and not self.behind_proxy:
+            raise InvalidInputError(
+                f"web.listen is {self.listen_text}, and there is no web.certificate",
+                hint="set web.certificate, or listen on a Unix socket for a proxy on this node that ends TLS: "
+                "any user of the node could listen on a port while berth-web does not",
             )
 
     @property
     def behind_proxy(self) -> bool:
-        """Whether a proxy on this machine ends TLS."""
-        return self.origins.scheme == "https" and self.certificate is None
+        """Whether a proxy on this node is the only client: it alone may open the socket."""
+        return isinstance(self.listen, Path)
+
+    @property
+    def listen_text(self) -> str:
+        return str(self.listen) if isinstance(self.listen, Path) else f"{self.listen[0]}:{self.listen[1]}"
 
     @property
     def app_socket(self) -> Path:

@@ -170,6 +170,8 @@ _MEANINGS = {
     "DELETE /v1/web/browsers/{browser}": "Log one browser out, likewise.",
     "DELETE /v1/web/delegation": "Log out the browser for which the request is.",
     "POST /v1/web/visits": "Let the browser for which the request is use a service, until its login ends.",
+    "POST /v1/web/links/check": "Whose login a link or its code is; it can still be used. Only berth-web's account may "
+    "send it.",
     "POST /v1/web/delegations": "Exchange a link or its code, once, for the login of a browser. Only berth-web's "
     "account may send it.",
     "POST /v1/web/door": "The endpoint of a visited session, and a certificate of some minutes. Only berth-web's "

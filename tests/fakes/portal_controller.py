@@ -60,7 +60,7 @@ class FakePortalController(WebControllerClient):
     ) -> _Answer:
         sent = {} if body is None else body.model_dump(mode="json", exclude_defaults=True)
         self.calls.append((method, path, sent))
-        if path != "/v1/web/delegations" and delegation not in self.delegations:
+        if path not in {"/v1/web/delegations", "/v1/web/links/check"} and delegation not in self.delegations:
             raise LoggedOutError("this browser is not logged in", hint="`berth portal` prints a link that logs it in")
         if failure := self.failures.get((method, path)):
             raise failure
@@ -87,6 +87,7 @@ class FakePortalController(WebControllerClient):
             "/v1/profiles": {"profiles": _PROFILES},
             "/v1/keys": {"keys": [_KEY]},
             "/v1/web/browsers": {"browsers": [_BROWSER]},
+            "/v1/web/links/check": {"user": "alice", "target": self.target},
             "/v1/web/delegations": login,
             "/v1/web/visits": _VISIT | {"host": body.get("host")},
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.deadlines import DEADLINE_S
@@ -72,9 +73,15 @@ class Wire:
         self.writer.close()
 
 
-async def connect(port: int, tls: ssl.SSLContext | None = None, name: str = "") -> Wire:
+async def connect(
+    place: int | Path, tls: ssl.SSLContext | None = None, name: str = "", *, source: str = "127.0.0.1"
+) -> Wire:
+    """A connection to a port of this machine, from an address of it, or to a Unix socket."""
+    if isinstance(place, Path):
+        return Wire(*await asyncio.open_unix_connection(place))
     server = name or None if tls else None
-    return Wire(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=server))
+    opened = asyncio.open_connection("127.0.0.1", place, ssl=tls, server_hostname=server, local_addr=(source, 0))
+    return Wire(*await opened)
 
 
 def request(method: str, target: str, host: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:

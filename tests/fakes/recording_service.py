@@ -29,6 +29,8 @@ class RecordingService:
         """The length of each body that has come whole."""
         self.body_begun = asyncio.Event()
         self.events: asyncio.Queue[bytes] = asyncio.Queue()
+        self.answer_headers = b""
+        """Lines that the answers to other paths have, too."""
         self.open = 0
         """Connections that are open."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +78,7 @@ class RecordingService:
                 await writer.drain()
         length = await self._body(head, reader)
         self.bodies.append(length)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(head), head))
+        writer.write(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (self.answer_headers, len(head), head))
         await writer.drain()
         return True
 

@@ -83,18 +83,20 @@ class WebWorld:
     tls: ssl.SSLContext | None = None
     wires: list[Wire] = field(default_factory=list)
 
-    def use_tls(self) -> None:
+    def use_tls(self, domain: str = DOMAIN) -> None:
         """Serve https from now on, with a certificate of its own."""
         certificate = self.place / "tls.pem"
-        make_certificate(certificate, DOMAIN)
+        make_certificate(certificate, domain)
         self.settings = dataclasses.replace(
-            self.settings, certificate=certificate, origins=Origins.parse(f"https://{DOMAIN}:{self.port}")
+            self.settings, certificate=certificate, origins=Origins.parse(f"https://{domain}:{self.port}")
         )
         self.tls = ssl.create_default_context(cafile=str(certificate))
 
     @property
     def port(self) -> int:
-        return self.settings.listen_port
+        """The port of the origins."""
+        assert self.settings.origins.port is not None
+        return self.settings.origins.port
 
     @property
     def echo(self) -> RecordingService:
@@ -110,7 +112,9 @@ class WebWorld:
         return self.settings.origins.url(host)
 
     async def wire(self, host: str = "") -> Wire:
-        wire = await raw_http.connect(self.port, self.tls, host or self.host())
+        listen = self.settings.listen
+        place = listen if isinstance(listen, Path) else listen[1]
+        wire = await raw_http.connect(place, self.tls, host or self.host())
         self.wires.append(wire)
         return wire
 
@@ -241,11 +245,11 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
             port = free_port()
             usual = WebProcessSettings(
                 origins=Origins.parse(f"http://{DOMAIN}:{port}"),
-                listen_host="127.0.0.1",
-                listen_port=port,
+                listen=("127.0.0.1", port),
                 certificate=None,
                 api_socket=place / "api.sock",
                 idle_tunnel=600,
+                address_connections=200,
                 directory=place / "run",
             )
             chosen = dataclasses.replace(usual, **settings)

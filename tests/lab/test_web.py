@@ -74,8 +74,9 @@ def page(context: BrowserContext) -> Page:
 
 
 def log_in(page: Page, user: User, *command: str) -> None:
-    """Follow the link that a command of the user prints."""
+    """Follow the link that a command of the user prints, and confirm whose login it is."""
     page.goto(link(user, *command))
+    page.get_by_role("button", name="Log in as").click()
 
 
 def link(user: User, *command: str) -> str:
@@ -187,6 +188,7 @@ def test_session_is_started_and_stopped_from_the_portal(alice: User, dev: str, p
 def test_link_works_once(alice: User, page: Page, chromium: Browser) -> None:
     address = link(alice, "portal")
     page.goto(address)
+    page.get_by_role("button", name="Log in as alice").click()
     page.wait_for_url(f"{PORTAL}/")
     with chromium.new_context() as another:
         late = another.new_page()

@@ -105,20 +105,19 @@ def web(invocation: Invocation) -> None:
 
 
 def _web_settings(config: Config) -> WebProcessSettings:
-    from broker.config.setting_types import parse_host_and_port
+    from broker.config.setting_types import parse_socket_or_port
     from broker.origins import Origins
     from broker.web.settings import WebProcessSettings
 
     if config.web.url is None or not config.has_web:
         raise ConflictError("this site has no web access", hint="set web.url: see docs/howto/site.md")
-    host, port = parse_host_and_port(config.web.listen)
     return WebProcessSettings(
         origins=Origins.parse(config.web.url),
-        listen_host=host,
-        listen_port=port,
+        listen=parse_socket_or_port(config.web.listen),
         certificate=config.web.certificate,
         api_socket=config.api_socket,
         idle_tunnel=config.web.idle_tunnel,
+        address_connections=config.web.address_connections,
         directory=config.web.runtime_dir,
     )
 

@@ -48,6 +48,7 @@ value of the session, the profile or the site.
 
 BERTH_WEB = frozenset(
     {
+        ("POST", "/v1/web/links/check"),
         ("POST", "/v1/web/delegations"),
         ("POST", "/v1/web/door"),
         ("POST", "/v1/web/visits/check"),

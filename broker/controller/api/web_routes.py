@@ -19,6 +19,7 @@ from broker.schema.web import (
     DoorRequest,
     LinkAnswer,
     LinkRequest,
+    LoginPreview,
     LogoutAnswer,
     ValidVisits,
     VisitAnswer,
@@ -57,6 +58,11 @@ def add_web_routes(app: FastAPI, services: Services) -> None:
 
 def add_berth_web_routes(app: FastAPI, services: Services) -> None:
     """Add the routes that only berth-web may call: `route_access.BERTH_WEB`."""
+
+    @app.post("/v1/web/links/check")
+    async def check_link(who: Who, request: DelegationRequest) -> LoginPreview:
+        del who
+        return _web(services).browsers.preview(request)
 
     @app.post("/v1/web/delegations", status_code=201)
     async def make_delegation(who: Who, request: DelegationRequest) -> DelegationAnswer:

@@ -15,7 +15,7 @@ from broker.controller.web.secret import hash_secret, new_secret
 from broker.errors import LoggedOutError, NotFoundError, RefusedError
 from broker.names import MAX_ITEMS, new_id
 from broker.schema.permissions import Permission
-from broker.schema.web import BrowserView, DelegationAnswer, LinkAnswer, LogoutAnswer
+from broker.schema.web import BrowserView, DelegationAnswer, LinkAnswer, LoginPreview, LogoutAnswer
 
 if TYPE_CHECKING:
     from broker.config.web_settings import WebSettings
@@ -56,6 +56,11 @@ class Browsers:
         return LinkAnswer(
             url=f"{login_url}#{link.secret}", login_url=login_url, code=link.code, expires_at=link.expires_at
         )
+
+    def preview(self, request: DelegationRequest) -> LoginPreview:
+        """Return what `log_in` would do. The link can still be used. Errors as of LoginLinks.find."""
+        link = self._links.find(request.proof, request.address)
+        return LoginPreview(user=link.user, target=link.target)
 
     async def log_in(self, request: DelegationRequest) -> DelegationAnswer:
         """Exchange a link or its code, which is used up, for a delegation. RefusedError as LoginLinks.consume."""

@@ -76,7 +76,13 @@ class LoginLinks:
         return NewLink(secret, f"{code[:5]}-{code[5:]}", expires_at)
 
     def consume(self, proof: str, address: str) -> LoginLink:
-        """Return the link with this secret or code, which cannot be used again. `address`: that of the browser.
+        """Return the link with this secret or code, which cannot be used again. Errors as of `find`."""
+        link = self.find(proof, address)
+        self._links.remove(link)
+        return link
+
+    def find(self, proof: str, address: str) -> LoginLink:
+        """Return the link with this secret or code. `address`: that of the browser.
 
         RefusedError if there is none; TooManyError for a code after too many wrong ones.
         """
@@ -87,7 +93,6 @@ class LoginLinks:
         wanted = hash_secret(code or proof)
         for link in self._links:
             if wanted == (link.secret_hash if code is None else link.code_hash):
-                self._links.remove(link)
                 return link
         if code is None:
             raise RefusedError(_UNUSABLE, hint=_HINT)

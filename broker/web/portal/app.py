@@ -17,9 +17,9 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from broker.errors import BerthError, LoggedOutError, RefusedError
+from broker.web.local_paths import is_local_path
 from broker.web.portal.account_routes import ACCOUNT_ROUTES
 from broker.web.portal.action_routes import ACTION_ROUTES
-from broker.web.portal.addresses import is_local_path
 from broker.web.portal.live_updates import LIVE_ROUTES
 from broker.web.portal.login_cookie import clear_login
 from broker.web.portal.login_routes import LOGIN_ROUTES

@@ -6,7 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from broker.errors import InvalidInputError
+from broker.web.own_cookies import read_own_cookie
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,13 +21,8 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
 
 def read_login(request: Request) -> str:
     """Return the delegation's secret; empty without a login. InvalidInputError for two cookies of the name."""
-    pairs = [pair.strip().partition("=") for line in request.headers.getlist("cookie") for pair in line.split(";")]
-    values = [value for name, _, value in pairs if name == NAME]
-    if len(values) > 1:
-        raise InvalidInputError(
-            "the browser has sent two cookies of the portal", hint="remove this site's cookies, and log in again"
-        )
-    return values[0] if values and _SECRET.fullmatch(values[0]) else ""
+    value = read_own_cookie(request.headers, NAME)
+    return value if _SECRET.fullmatch(value) else ""
 
 
 def set_login(response: Response, delegation: DelegationAnswer) -> None:

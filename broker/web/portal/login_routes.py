@@ -14,7 +14,8 @@ from starlette.routing import Route
 
 from broker.errors import BerthError, InvalidInputError, LoggedOutError, RefusedError
 from broker.schema.web import DelegationRequest
-from broker.web.portal.addresses import check_service_host, is_local_path, local_path
+from broker.web.local_paths import is_local_path, local_path
+from broker.web.portal.addresses import check_service_host
 from broker.web.portal.login_cookie import clear_login, read_login, set_login
 from broker.web.portal.portal_context import context_of, redirect, user_calls
 from broker.web.portal.protection import read_form
@@ -41,8 +42,22 @@ _LOGGED_OUT = {
 async def show_login(request: Request) -> Response:
     """Show the form for a code. A script sends the secret of a link, which is in the fragment, with the same form."""
     next_path = local_path(request.query_params.get("next", "/"))
-    notice = _LOGGED_OUT.get(request.query_params.get("out", ""), "")
-    return _login_page(next_path, notice=notice, logged_in=bool(read_login(request)))
+    return _login_page(next_path, notice=_LOGGED_OUT.get(request.query_params.get("out", ""), ""))
+
+
+async def confirm_login(request: Request) -> Response:
+    """Show whose login a proof is, and ask: anybody can send anybody a link that is the sender's own login."""
+    form = await read_form(request)
+    next_path = local_path(form.get("next", "/"))
+    try:
+        delegation = _delegation_request(request, form.get("proof", ""))
+        preview = await context_of(request).controller.preview_login(delegation)
+    except BerthError as error:
+        return _login_page(next_path, error=error, status=error.status)
+    replaces = bool(read_login(request))
+    return HTMLResponse(
+        render("confirm_login.html", next=next_path, proof=delegation.proof, login=preview, replaces=replaces)
+    )
 
 
 async def log_in(request: Request) -> Response:
@@ -90,9 +105,9 @@ async def _service_url(request: Request, calls: UserCalls, target: Target) -> st
 
 
 def _login_page(
-    next_path: str, *, notice: str = "", error: BerthError | None = None, status: int = 200, logged_in: bool = False
+    next_path: str, *, notice: str = "", error: BerthError | None = None, status: int = 200
 ) -> HTMLResponse:
-    page = render("login.html", next=next_path, notice=notice, error=error, logged_in=logged_in)
+    page = render("login.html", next=next_path, notice=notice, error=error)
     return HTMLResponse(page, status_code=status)
 
 
@@ -123,6 +138,7 @@ async def open_service(request: Request) -> Response:
 
 LOGIN_ROUTES = [
     Route("/login", show_login, methods=["GET"]),
+    Route("/login/check", confirm_login, methods=["POST"]),
     Route("/login", log_in, methods=["POST"]),
     Route("/logout", log_out, methods=["POST"]),
     Route("/open", open_service, methods=["GET"]),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 from importlib.resources import files
 from typing import TYPE_CHECKING
+from unittest.mock import ANY
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from broker.schema.sessions import SessionState
 from broker.web.portal.login_cookie import NAME
+from tests.component.web.chromium import CHROMIUM, NO_SANDBOX
 from tests.component.web.portal_server import PortalServer, serving_portal
 from tests.deadlines import DEADLINE_S
 from tests.fakes.controller import view
@@ -42,16 +43,12 @@ PAGES = [
 LOOKS = {"light": ("light", 1100), "dark": ("dark", 1100), "narrow": ("light", 320)}
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
-NO_SANDBOX = "--no-sandbox"
-"""Chromium needs it as root; it opens nothing but pages of these tests."""
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    assert program is not None, "chromium is not installed: `make test-programs` installs it"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=[NO_SANDBOX])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[NO_SANDBOX])
         yield browser
         browser.close()
 
@@ -143,16 +140,30 @@ def test_link_logs_in_and_leaves_no_secret_in_address(chromium: Browser, portal:
         page.goto("/sessions/dev")
         assert page.url == f"{portal.url}/login?next=/sessions/dev"
         page.goto("/login#" + "x" * 43)
+        page.wait_for_url(f"{portal.url}/login/check")
+        page.get_by_role("button", name="Log in as alice").click()
         page.wait_for_url(f"{portal.url}/")
-        assert portal.controller.sent("POST")[0][1]["proof"] == "x" * 43
-        page.go_back()
-        assert "#" not in page.url
+        assert portal.controller.sent("POST")[1] == ("/v1/web/delegations", ANY)
+        assert portal.controller.sent("POST")[1][1]["proof"] == "x" * 43
 
 
-def test_link_in_logged_in_browser_waits_for_click(page: Page, portal: PortalServer) -> None:
+def test_link_of_somebody_else_logs_in_only_by_a_click(chromium: Browser, portal: PortalServer) -> None:
+    with _context(chromium, portal, logged_in=False) as context:
+        page = context.new_page()
+        page.goto("/login#" + "x" * 43)
+        expect(page.get_by_role("heading", name="Log in as alice?")).to_be_visible()
+        assert _violations(page) == []
+        assert [path for path, _ in portal.controller.sent("POST")] == ["/v1/web/links/check"]
+        assert context.cookies() == []
+        page.get_by_role("link", name="Cancel").click()
+        page.wait_for_url("**/login")
+        assert context.cookies() == []
+
+
+def test_link_in_logged_in_browser_says_that_it_replaces_the_login(page: Page, portal: PortalServer) -> None:
     page.goto("/login#" + "x" * 43)
-    expect(page.get_by_label("Code")).to_have_value("x" * 43)
-    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_text("The browser is logged in already.")).to_be_visible()
+    page.get_by_role("button", name="Log in as alice").click()
     page.wait_for_url(f"{portal.url}/")
 
 
@@ -161,7 +172,8 @@ def test_everything_but_live_updates_works_without_scripts(chromium: Browser, po
         page = context.new_page()
         page.goto("/sessions/dev")
         page.get_by_label("Code").fill("abcde-fghjk")
-        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_role("button", name="Log in as alice").click()
         page.wait_for_url("**/sessions/dev")
         page.get_by_role("link", name="Switch profile").click()
         page.get_by_label("Profile").select_option("triton-xpu")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import grp
+import os
 import re
 import shutil
 import ssl
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +37,7 @@ async def _nginx(world: WebWorld, port: int) -> AsyncIterator[None]:
         "apps.example.org": DOMAIN,
         "/etc/ssl/apps/fullchain.pem": str(world.place / "front.pem"),
         "/etc/ssl/apps/privkey.pem": str(world.place / "front.key"),
-        "127.0.0.1:8443": f"127.0.0.1:{world.port}",
+        "/run/berth-web/proxy/http.sock": str(world.settings.listen),
     }.items():
         assert usual in text
         text = text.replace(usual, here)
@@ -43,8 +46,9 @@ async def _nginx(world: WebWorld, port: int) -> AsyncIterator[None]:
     temporary = "".join(
         f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    account = "user nobody nogroup; " if os.geteuid() == 0 else ""
     (place / "nginx.conf").write_text(
-        f"daemon off; pid {place}/pid; error_log {place}/error.log; events {{}}\n"
+        f"{account}daemon off; pid {place}/pid; error_log {place}/error.log; events {{}}\n"
         f"http {{ access_log off; {temporary}\n{text}}}\n"
     )
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
@@ -65,8 +69,23 @@ async def _nginx(world: WebWorld, port: int) -> AsyncIterator[None]:
         await process.wait()
 
 
+def _socket(place: Path) -> Path:
+    """The path of berth-web's socket, in a directory as the page says: of the group of the site's nginx."""
+    directory = place / "proxy"
+    directory.mkdir()
+    if os.geteuid() == 0:
+        place.chmod(0o711)
+        os.chown(directory, -1, grp.getgrnam("nogroup").gr_gid)
+    directory.chmod(0o2750)
+    return directory / "http.sock"
+
+
 def test_page_and_websocket_and_events_pass_the_sites_nginx() -> None:
     async def scene(world: WebWorld, port: int) -> None:
+        assert isinstance(world.settings.listen, Path)
+        made = world.settings.listen.stat()
+        assert stat.S_IMODE(made.st_mode) == 0o660
+        assert made.st_gid == world.settings.listen.parent.stat().st_gid
         browser = await world.entered()
         host, tls = f"{browser.host}:{port}", ssl.create_default_context(cafile=str(world.place / "front.pem"))
         ours = world.cookie(browser)
@@ -108,7 +127,7 @@ def test_page_and_websocket_and_events_pass_the_sites_nginx() -> None:
             port = free_port()
             make_certificate(world.place / "front.pem", DOMAIN)
             world.settings = dataclasses.replace(
-                world.settings, origins=Origins.parse(f"https://{DOMAIN}:{port}"), certificate=None
+                world.settings, origins=Origins.parse(f"https://{DOMAIN}:{port}"), listen=_socket(world.place)
             )
             async with world.serving(), _nginx(world, port):
                 await scene(world, port)

@@ -138,6 +138,12 @@ def test_second_process_is_refused() -> None:
     [
         ({"url": None}, "this site has no web access"),
         ({"url": "https://apps.example.org", "listen": "0.0.0.0:8443"}, "there is no web.certificate"),
+        ({"url": "https://apps.example.org", "listen": "127.0.0.1:8443"}, "there is no web.certificate"),
+        (
+            {"url": "https://apps.example.org", "listen": "/run/x.sock", "certificate": "/x.pem"},
+            "there is a web.certificate",
+        ),
+        ({"listen": "/run/x y.sock"}, "the path of a socket"),
         ({"url": "https://apps.example.org", "certificate": "/nowhere.pem"}, "HAProxy refuses its configuration"),
         ({"runtime_dir": "/nowhere"}, "the runtime directory cannot be used"),
     ],

@@ -97,13 +97,39 @@ def test_no_cookie_of_ours_reaches_a_service_and_others_do_as_they_are() -> None
             f"a=1; {ours}; {entry}; b=%20": "a=1; b=%20",
             f"{entry}; {ours}": None,
             f"a=1;{ours};b=2": "a=1;b=2",
+            f"a=1;\t{ours}; b=2": "a=1; b=2",
+            f"\t{entry}; b=2;{ours}": "b=2",
+            f"name=J\xfcrgen; {ours}": "name=J\xfcrgen",
             f'{ours}; __HOST-http-BERTH-portal="x"; z': "z",
             f"{ours}; __Host-other=1; x__Host-Http-berth=2": "__Host-other=1; x__Host-Http-berth=2",
         }.items():
             answer = await world.get(browser, "/c", Cookie=sent)
             assert answer.status == 200, sent
-            lines = [line for line in answer.body.decode().split("\r\n") if line.lower().startswith("cookie:")]
+            lines = [line for line in answer.body.decode("latin-1").split("\r\n") if line.lower().startswith("cookie:")]
             assert lines == ([] if arrives is None else [f"cookie: {arrives}"]), sent
+
+    play_web(scene)
+
+
+def test_cookie_that_somebody_could_take_for_ours_is_refused() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        ours = f"__Host-Http-berth={browser.cookie}"
+        portal = world.authority("portal.apps.localhost")
+        for name in ("__Host-Http-berth", "__Host-Http-berth-entry", "__Host-Http-berth-portal"):
+            for cookie in (
+                f"{name}=a; {name}=b",
+                f"\xa0{name}=a",
+                f"a=1; \x85{name}=a",
+                f"\x0b{name}=a",
+                f"x\xa0{name}=a",
+            ):
+                for host in (world.authority(browser.host), portal):
+                    assert (await world.ask(request("GET", "/", host, OWN_PAGE | {"Cookie": cookie}))).status == 400
+            if name != "__Host-Http-berth":
+                assert (await world.get(browser, "/", Cookie=f"{ours}; {name}=a; {name}=b")).status == 400
+        assert not world.echo.heads
+        assert (await world.get(browser, "/", Cookie=f"{ours}; __Host-Http-berth-portal=a")).status == 200
 
     play_web(scene)
 

@@ -25,11 +25,34 @@ def test_login_page_asks_for_code_and_loads_script(browser: PortalBrowser) -> No
     assert '<input type="hidden" name="next" value="/start">' in text
     assert '<label for="proof">Code</label>' in text
     assert '<script src="/static/login.js" defer></script>' in text
-    assert "data-logged-in" not in text
+    assert '<form id="login" method="post" action="/login/check"' in text
 
 
-def test_link_does_not_replace_another_login_without_a_click(browser: PortalBrowser) -> None:
-    assert "data-logged-in" in browser.get("/login").text
+@pytest.mark.parametrize("typed", ["ABCDE-FGHJK", " abcde fghjk ", "s" * 43])
+def test_user_is_asked_whose_login_it_is_before_anything_changes(browser: PortalBrowser, typed: str) -> None:
+    browser.cookie = ""
+    browser.controller.target = {"session": "dev", "service": "jupyter"}
+    answer = browser.post("/login/check", {"proof": typed, "next": "/start"})
+    proof = "".join(typed.split())
+    ((path, sent),) = browser.controller.sent("POST")
+    assert (path, sent["proof"]) == ("/v1/web/links/check", proof)
+    assert "set-cookie" not in answer.headers
+    assert "Log in as alice?" in answer.text
+    assert "opens jupyter of the session dev" in answer.text
+    assert "logged in already" not in answer.text
+    for name, value in (("proof", proof), ("next", "/start")):
+        assert f'<input type="hidden" name="{name}" value="{value}">' in answer.text
+
+
+def test_user_is_told_that_another_login_is_replaced(browser: PortalBrowser) -> None:
+    assert "logged in already" in browser.post("/login/check", {"proof": "s" * 43}).text
+
+
+def test_form_of_another_page_learns_and_changes_nothing(browser: PortalBrowser) -> None:
+    for path in ("/login/check", "/login"):
+        sibling = {"Origin": "https://jupyter--dev--bob.apps.example.org", "Sec-Fetch-Site": "same-site"}
+        assert browser.post(path, {"proof": "s" * 43}, sibling).status_code == 403
+    assert not browser.controller.calls
 
 
 @pytest.mark.parametrize("typed", ["ABCDE-FGHJK", " abcde fghjk ", "s" * 43])
@@ -57,8 +80,9 @@ def test_controller_hears_browser_and_address(browser: PortalBrowser) -> None:
 
 
 @pytest.mark.parametrize("proof", ["", "short", "x" * 65, "<script>alert(1)</script>", "ABCDE/FGHJK"])
-def test_invalid_code_is_refused_in_place(browser: PortalBrowser, proof: str) -> None:
-    answer = browser.post("/login", {"proof": proof, "next": "/start"})
+@pytest.mark.parametrize("path", ["/login/check", "/login"])
+def test_invalid_code_is_refused_in_place(browser: PortalBrowser, path: str, proof: str) -> None:
+    answer = browser.post(path, {"proof": proof, "next": "/start"})
     assert answer.status_code == 422
     assert "this is not a code" in answer.text
     assert 'name="next" value="/start"' in answer.text
@@ -72,11 +96,12 @@ def test_invalid_code_is_refused_in_place(browser: PortalBrowser, proof: str) ->
     [(RefusedError("this link was used", hint="`berth portal` prints another"), 403), (TooManyError("too many"), 429)],
 )
 def test_refused_code_is_shown_with_hint(browser: PortalBrowser, failure: RefusedError, status: int) -> None:
-    browser.controller.failures[("POST", "/v1/web/delegations")] = failure
-    answer = browser.post("/login", {"proof": "ABCDE-FGHJK"})
-    assert answer.status_code == status
-    assert failure.message in answer.text
-    assert "set-cookie" not in answer.headers
+    for call, path in (("/v1/web/links/check", "/login/check"), ("/v1/web/delegations", "/login")):
+        browser.controller.failures[("POST", call)] = failure
+        answer = browser.post(path, {"proof": "ABCDE-FGHJK"})
+        assert answer.status_code == status
+        assert failure.message in answer.text
+        assert "set-cookie" not in answer.headers
 
 
 def test_link_with_target_leads_to_service(browser: PortalBrowser) -> None:

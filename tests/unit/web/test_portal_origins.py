@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from broker.web.portal.addresses import is_local_path
+from broker.web.local_paths import is_local_path
 from broker.web.portal.protection import MAX_FORM_BYTES
 from tests.fakes.portal_browser import PORTAL, PortalBrowser
 
@@ -129,7 +129,7 @@ def test_form_that_is_not_utf8_is_refused(browser: PortalBrowser) -> None:
     assert browser.request("POST", "/start", headers=headers, content="name=%ff").status_code == 422
 
 
-@pytest.mark.parametrize("path", ["/", "/sessions/dev", "/events", "/open", "/login"])
+@pytest.mark.parametrize("path", ["/", "/sessions/dev", "/events", "/open"])
 def test_two_cookies_of_portal_are_refused(browser: PortalBrowser, path: str) -> None:
     browser.cookie = f"{browser.cookie}; a=b; {browser.cookie}"
     answer = browser.get(path)

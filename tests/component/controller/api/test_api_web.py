@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from broker.controller import accounts as accounts_module
 from broker.controller.api.app import application
 from broker.controller.api.route_access import BERTH_WEB, DELEGATED, DELEGATED_OPTIONS
-from broker.schema.web import DELEGATION_HEADER, DelegationAnswer, LinkRequest
+from broker.schema.web import DELEGATION_HEADER, DelegationAnswer, LinkRequest, Target
 from slurm.sbatch import OPTIONS, Takes
 from tests.component.controller.api.api_server import ME, calling, every_call, make, refusal, services, serving
 from tests.deadlines import DEADLINE_S
@@ -261,6 +261,23 @@ def test_browser_sets_options_by_their_whole_names_only(directory: Path, word: s
             assert response.status_code == 202, response.text
         (options,) = [session.options for session in core.registry.sessions_of("alice")]
         assert options == body["options"]
+
+    asyncio.run(scenario())
+
+
+def test_look_at_a_link_says_whose_login_it_is_and_does_not_use_it_up(directory: Path) -> None:
+    async def scenario() -> None:
+        core = site(directory)
+        await core.ready(user="alice")
+        async with serving(core) as path, calling(path) as client:
+            assert core.web is not None
+            target = Target(session="dev", service="jupyter")
+            link = await core.web.browsers.make_link("alice", ACCOUNTS["alice"], LinkRequest(target=target))
+            for proof in (link.url.partition("#")[2], link.code):
+                preview = (await client.post("/v1/web/links/check", json={"proof": proof})).json()
+                assert preview == {"user": "alice", "target": target.model_dump()}
+            assert (await client.post("/v1/web/delegations", json={"proof": link.code})).status_code == 201
+            assert (await client.post("/v1/web/links/check", json={"proof": link.code})).status_code == 403
 
     asyncio.run(scenario())
 

@@ -38,6 +38,26 @@ def test_link_or_code_is_used_once(clock: Clock, shown: object) -> None:
             links.consume(proof, HOME)
 
 
+def test_look_at_a_link_does_not_use_it_up() -> None:
+    links = LoginLinks(60)
+    link = links.create("alice", UID, DEV)
+    for proof in (link.secret, link.code, link.secret):
+        assert links.find(proof, HOME).user == "alice"
+    assert links.consume(link.code, HOME).user == "alice"
+    with pytest.raises(RefusedError, match="used or has expired"):
+        links.find(link.secret, HOME)
+
+
+def test_looks_at_wrong_codes_count_as_guesses(clock: Clock) -> None:
+    del clock
+    links = LoginLinks(60)
+    for _ in range(MAX_ADDRESS_WRONG_CODES):
+        with pytest.raises(RefusedError, match="wrong"):
+            links.find("AAAAA-AAAAA", HOME)
+    with pytest.raises(TooManyError):
+        links.find(links.create("alice", UID, None).code, HOME)
+
+
 def test_code_is_readable() -> None:
     code = LoginLinks(60).create("alice", UID, None).code
     assert (len(code), code[5]) == (11, "-")
