@@ -158,7 +158,10 @@ class Haproxy:
         """Read the statistics of one process (management.txt, section 9.1)."""
         output = await self._master.run(worker, ["show stat services 4 -1"])
         rows = csv.DictReader(io.StringIO(output.lstrip().removeprefix("# ")))
-        return {row["svname"]: ServerActivity(int(row["scur"]), int(row["stot"])) for row in rows if row.get("stot")}
+        try:
+            return {row["svname"]: ServerActivity(int(row["scur"]), int(row["stot"])) for row in rows if row["stot"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise HaproxyCommandError("HAProxy's statistics are not valid") from error
 
     async def _check(self) -> None:
         """Check configuration and certificate. BerthError with HAProxy's messages unless they are valid."""
@@ -216,6 +219,8 @@ class Haproxy:
             await self._start()
         except BerthError as error:
             log.error("haproxy not started error=%s hint=%s", error.message, error.hint)
+        except OSError as error:  # such as no process or no space left
+            log.error("haproxy not started error=%s", error)
 
     async def _stop(self) -> None:
         process = self._process

@@ -5,6 +5,7 @@ HAProxy sends a request here if its cookie has no route. `X-Berth-Grant` has the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -15,7 +16,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from broker.errors import BerthError, InvalidInputError
+from broker.errors import BerthError, InvalidInputError, TooManyError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from broker.web.access import BrowserAccess
     from broker.web.entrances import Entrances
     from broker.web.grants import Grant
-    from broker.web.service_pages import ServicePages
+    from broker.web.portal.service_pages import PortalServicePages
 
 GRANT_COOKIE = "__Host-Http-berth"
 ENTRY_COOKIE = "__Host-Http-berth-entry"
@@ -41,7 +42,9 @@ _ENTRY = re.compile(r"[A-Za-z0-9_-]{43}")
 class ServiceFace:
     """An ASGI application for the hosts of services."""
 
-    def __init__(self, origins: Origins, access: BrowserAccess, entrances: Entrances, pages: ServicePages) -> None:
+    def __init__(
+        self, origins: Origins, access: BrowserAccess, entrances: Entrances, pages: PortalServicePages
+    ) -> None:
         self._origins = origins
         self._access = access
         self._entrances = entrances
@@ -54,20 +57,20 @@ class ServiceFace:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        if request.url.path == ENTER_PATH:
-            try:
+        try:
+            if request.url.path == ENTER_PATH:
                 return await self._enter(request)
-            except BerthError as error:
-                return _with_status(self._pages.refused(error), error.status)
-        grant = self._grant(request)
-        if grant is not None:
-            return await self._open(request, grant)
+            grant = self._grant(request)
+            if grant is not None:
+                return await self._open(request, grant)
+        except BerthError as error:
+            return _with_status(self._pages.refused(error), error.status)
         if _is_navigation(request):
             return self._lead_to_portal(request)
         return PlainTextResponse("no access: open this address in a window of its own, and log in\n", 403)
 
     def _grant(self, request: Request) -> Grant | None:
-        return self._access.grant(request.headers.get("x-berth-grant", ""))
+        return self._access.find_grant(request.headers.get("x-berth-grant", ""))
 
     def _lead_to_portal(self, request: Request) -> Response:
         """Send the browser to the portal, and bind the way back to a cookie of this origin."""
@@ -93,13 +96,12 @@ class ServiceFace:
         response = RedirectResponse(path, 303)
         _set_cookie(response, ENTRY_COOKIE, "", 0)
         present = self._grant(request)
-        if present is not None and present.visit.delegation_id == visit.delegation_id:
-            return response
-        grant, cookie = self._access.begin(visit)
+        grant, cookie = await self._access.create_grant(visit)
         _set_cookie(response, GRANT_COOKIE, cookie, max(int(visit.expires_at - time.time()), 0))
-        if present is not None:  # another login of this browser, whose cookie is replaced
-            await self._access.end(present)
-        await self._access.open(grant, 0)
+        if present is not None:  # its cookie is replaced
+            await self._access.end([present])
+        with contextlib.suppress(TooManyError):  # the next request says it
+            await self._access.open(grant, 0)
         return response
 
     async def _open(self, request: Request, grant: Grant) -> Response:
