@@ -72,7 +72,7 @@ class ServiceReport:
 
 
 class _Budget:
-    """What a channel may send within a second."""
+    """The limit on lines and bytes of a channel within a second."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()

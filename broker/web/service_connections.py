@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 IDLE_CHECK_S = 10.0
 RETRY_S = 2.0
 """Time for which a service that did not become ready is not opened again."""
+UNREADY_PAUSE_S = 1.0
+"""Time for which the report on a service that has become unready waits: each change of its routes costs processes."""
 MAX_PER_SESSION = 32
 """Services of one session that are open at once: each has a process of ssh."""
 MAX_PER_USER = 64
@@ -119,8 +121,7 @@ class ServiceConnections:
     async def remove(self, grants: list[Grant]) -> None:
         """Remove grants and their routes, and close the tunnels of sessions without grants.
 
-        On return, all connections of browsers with these grants are closed. If HAProxy cannot be told, nothing is
-        removed.
+        On return, all connections of browsers with these grants are closed. If it raises, the grants remain.
         """
         keys = {grant.key for grant in grants}
         async with self._routes:
@@ -215,6 +216,7 @@ class ServiceConnections:
             connection.was_ready = True
         elif not is_ready and connection.ready.is_set():
             await self._remove_routes(connection)
+            await asyncio.sleep(UNREADY_PAUSE_S)
 
     async def _add_routes(self, connection: ServiceConnection, grants: Iterable[Grant]) -> None:
         """Add routes of those grants that are valid and have none."""

@@ -98,7 +98,8 @@ class ServiceFace:
         present = self._grant(request)
         grant, cookie = await self._access.create_grant(visit)
         _set_cookie(response, GRANT_COOKIE, cookie, max(int(visit.expires_at - time.time()), 0))
-        if present is not None:  # its cookie is replaced
+        if present is not None and present.visit.delegation_id != visit.delegation_id:
+            # Another login of this browser, whose cookie is replaced.
             await self._access.end([present])
         with contextlib.suppress(TooManyError):  # the next request says it
             await self._access.open(grant, 0)

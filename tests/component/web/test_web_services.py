@@ -61,6 +61,23 @@ def test_session_that_floods_its_channel_loses_it() -> None:
     play_web(scene)
 
 
+def test_service_that_flaps_waits_after_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: WebWorld) -> None:
+        monkeypatch.setattr(service_connections, "UNREADY_PAUSE_S", 3600)
+        (world.place / "echo.flaps").touch()
+        browser = await world.enter(world.visit())
+        grant = next(iter(world.gateway.access._grants))
+        connection = await world.gateway.access.open(grant, 0)
+        async with asyncio.timeout(DEADLINE_S):
+            while not (world.place / "echo.flapped").exists() or not connection.was_ready or connection.ready.is_set():  # noqa: ASYNC110 - the session sets no Event
+                await asyncio.sleep(0.02)
+        waiting = await world.get(browser)
+        assert (waiting.status, waiting.header("retry-after")) == (503, "2")
+        assert connection.retry_at is None
+
+    play_web(scene)
+
+
 @pytest.mark.parametrize("limit", ["MAX_PER_SESSION", "MAX_PER_USER"])
 def test_number_of_open_services_is_limited(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(world: WebWorld) -> None:
