@@ -150,12 +150,12 @@ class ServiceConnections:
         if sum(each.session_id == visit.session_id for each in open_ones) >= MAX_PER_SESSION:
             raise TooManyError(
                 f"{MAX_PER_SESSION} services of {visit.session} are open, as many as are allowed",
-                hint="close the windows of other services; after a while they do not count",
+                hint="end one of them in the session: it does not count then",
             )
         if sum(each.user == visit.user for each in open_ones) >= MAX_PER_USER:
             raise TooManyError(
                 f"you have {MAX_PER_USER} services open, as many as are allowed",
-                hint="close the windows of other services; after a while they do not count",
+                hint="end one of them in the session: it does not count then",
             )
 
     async def _serve(self, connection: ServiceConnection, visit: VisitAnswer) -> None:
@@ -174,8 +174,10 @@ class ServiceConnections:
                 "berth-web cannot connect to the session", hint="tell the site's administrators: its log says why"
             )
         finally:
-            connection.retry_at = time.monotonic() + (0 if connection.was_ready else RETRY_S)
-            await self._remove_routes(connection)
+            try:
+                await self._remove_routes(connection)
+            finally:  # only now another connection may take its place
+                connection.retry_at = time.monotonic() + (0 if connection.was_ready else RETRY_S)
 
     async def _follow(self, connection: ServiceConnection, visit: VisitAnswer) -> None:
         """Start a service and follow it until its channel ends. A tunnel that may not reach its socket is replaced."""
