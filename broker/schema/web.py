@@ -157,10 +157,16 @@ class DoorAnswer(Strict):
 
 
 class EndedVisits(Strict):
-    """Visits and delegations that are no longer valid, for berth-web to close; all that it knows if both are empty."""
+    """Visits and delegations that are no longer valid, for berth-web to close: at least one."""
 
     delegation_ids: Annotated[list[Id], Field(max_length=MAX_ITEMS)] = []
     visit_ids: Annotated[list[Id], Field(max_length=MAX_ITEMS)] = []
+
+    @model_validator(mode="after")
+    def _some(self) -> EndedVisits:
+        if not self.delegation_ids and not self.visit_ids:
+            raise ValueError("name a delegation or a visit")
+        return self
 
 
 class VisitCheck(Strict):

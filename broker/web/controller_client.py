@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-MAX_CALLS = 64
-"""Concurrent calls; others wait. Streams do not count."""
+MAX_USER_CALLS = 48
+"""Concurrent calls for users and for browsers that log in; others wait. Streams do not count."""
+MAX_CALLS_PER_LOGIN = 8
+"""Those of them with one delegation, and those of browsers that log in."""
+MAX_DOOR_CALLS = 16
+"""Concurrent calls for doors, which no other calls keep waiting."""
 MAX_RESPONSE_BYTES = 16 * 2**20
 """Above every response of the API."""
 CALL_TIMEOUT_S = 60.0
@@ -59,7 +64,10 @@ class WebControllerClient:
 
     def __init__(self, api_socket: Path) -> None:
         self._api_socket = api_socket
-        self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._user_slots = asyncio.Semaphore(MAX_USER_CALLS)
+        self._door_slots = asyncio.Semaphore(MAX_DOOR_CALLS)
+        self._login_slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """By the delegation's secret, while there are calls with it."""
 
     async def preview_login(self, request: DelegationRequest) -> LoginPreview:
         """Return whose login the proof is. It can still be used."""
@@ -79,11 +87,12 @@ class WebControllerClient:
 
     async def door(self, request: DoorRequest) -> DoorAnswer:
         """Return the way into a visit's session. ConflictError, in words, unless the session runs."""
-        return await self.call("POST", "/v1/web/door", DoorAnswer, request)
+        async with self._door_slots:
+            return await self._call("POST", "/v1/web/door", DoorAnswer, request)
 
     async def valid_visits(self, visit_ids: list[str]) -> set[str]:
-        """Return those of the visits that are valid."""
-        answer = await self.call("POST", "/v1/web/visits/check", ValidVisits, VisitCheck(visit_ids=visit_ids))
+        """Return those of the visits that are valid. The call never waits for others."""
+        answer = await self._call("POST", "/v1/web/visits/check", ValidVisits, VisitCheck(visit_ids=visit_ids))
         return set(answer.visit_ids)
 
     async def call(
@@ -93,8 +102,15 @@ class WebControllerClient:
 
         `path` is the whole path with its query; the caller quotes the parts that come from a browser.
         """
+        login_slots = self._login_slots.setdefault(delegation, asyncio.Semaphore(MAX_CALLS_PER_LOGIN))
+        async with login_slots, self._user_slots:
+            return await self._call(method, path, answer, body, delegation)
+
+    async def _call(
+        self, method: str, path: str, answer: type[_Answer], body: BaseModel | None, delegation: str = ""
+    ) -> _Answer:
         content = None if body is None else body.model_dump_json(exclude_defaults=True)
-        async with self._slots, self._response(method, path, delegation, content) as response:
+        async with self._response(method, path, delegation, content) as response:
             try:
                 return answer.model_validate_json(await _read(response))
             except (httpx.HTTPError, ValidationError) as error:

@@ -13,7 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.errors import RefusedError, TooManyError
+from broker.errors import RefusedError
+from broker.web.recently_ended import RecentlyEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from broker.schema.web import EndedVisits, VisitAnswer
 
 CODE_LIFETIME_S = 30.0
-MAX_CODES = 10_000
-"""Codes at once: a login is behind each."""
+MAX_CODES_PER_LOGIN = 10
+"""Codes of one delegation at once; a further one replaces the oldest."""
 _RANDOM_BYTES = 32
 
 
@@ -39,12 +40,20 @@ class Entrances:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entrances: dict[str, _Entrance] = {}
+        """By the digest of the code, oldest first."""
+        self._recently_ended = RecentlyEnded(clock)
 
     def admit(self, visit: VisitAnswer, entry: str) -> str:
-        """Return a code with which the browser whose entry cookie has the SHA-256 `entry` may begin the visit."""
+        """Return a code with which the browser whose entry cookie has the SHA-256 `entry` may begin the visit.
+
+        RefusedError if the visit has ended while the controller's answer was on its way.
+        """
+        if visit in self._recently_ended:
+            raise RefusedError("this browser was logged out meanwhile", hint="log in again")
         self._drop_ended()
-        if len(self._entrances) >= MAX_CODES:
-            raise TooManyError("too many services are being opened", hint="try again in a minute")
+        same_login = [code for code, each in self._entrances.items() if each.visit.delegation_id == visit.delegation_id]
+        if len(same_login) >= MAX_CODES_PER_LOGIN:
+            del self._entrances[same_login[0]]
         code = secrets.token_urlsafe(_RANDOM_BYTES)
         self._entrances[_digest(code)] = _Entrance(visit, entry, self._clock() + CODE_LIFETIME_S)
         return code
@@ -59,12 +68,13 @@ class Entrances:
         return entrance.visit
 
     def end(self, ended: EndedVisits) -> None:
-        """Forget the codes of these delegations and visits; all if none are named."""
+        """Forget the codes of these delegations and visits, and give out no more."""
+        self._recently_ended.add(ended)
         delegations, visits = set(ended.delegation_ids), set(ended.visit_ids)
         self._entrances = {
             code: each
             for code, each in self._entrances.items()
-            if (delegations or visits) and each.visit.delegation_id not in delegations and each.visit.id not in visits
+            if each.visit.delegation_id not in delegations and each.visit.id not in visits
         }
 
     def _drop_ended(self) -> None:

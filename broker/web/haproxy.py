@@ -138,19 +138,21 @@ class Haproxy:
         workers = await self._master.workers()
         for worker in workers:
             await self._master.run(worker, [*forget, *disable])
-            await self._close(worker, servers)
+            await self._close(worker, servers, is_present=worker == workers[0])
         for worker in workers[:1]:
             await self._master.run(worker, [f"del server services/{server}" for server in servers])
 
-    async def _close(self, worker: int, servers: set[str]) -> None:
+    async def _close(self, worker: int, servers: set[str], *, is_present: bool) -> None:
         """Return when no server has a request or WebSocket in this process. HAProxy may miss one that just begins."""
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
         while open_servers := servers & {name for name, each in (await self._activity(worker)).items() if each.current}:
             if time.monotonic() > deadline:
                 raise HaproxyCommandError("HAProxy has not closed connections")
-            commands = [f"shutdown sessions server services/{each}" for each in open_servers]
-            sessions = _SESSION.findall(await self._master.run(worker, ["show sess"]))
-            commands += [f"shutdown session {pointer}" for pointer, server in sessions if server in open_servers]
+            if is_present:
+                commands = [f"shutdown sessions server services/{each}" for each in open_servers]
+            else:  # not in the present one: there, a new request may meanwhile have the address of one that has ended
+                sessions = _SESSION.findall(await self._master.run(worker, ["show sess"]))
+                commands = [f"shutdown session {pointer}" for pointer, server in sessions if server in open_servers]
             await self._master.run(worker, commands)
             await asyncio.sleep(POLL_S)
 
@@ -158,7 +160,10 @@ class Haproxy:
         """Read the statistics of one process (management.txt, section 9.1)."""
         output = await self._master.run(worker, ["show stat services 4 -1"])
         rows = csv.DictReader(io.StringIO(output.lstrip().removeprefix("# ")))
-        return {row["svname"]: ServerActivity(int(row["scur"]), int(row["stot"])) for row in rows if row.get("stot")}
+        try:
+            return {row["svname"]: ServerActivity(int(row["scur"]), int(row["stot"])) for row in rows if row["stot"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise HaproxyCommandError("HAProxy's statistics are not valid") from error
 
     async def _check(self) -> None:
         """Check configuration and certificate. BerthError with HAProxy's messages unless they are valid."""
@@ -216,6 +221,8 @@ class Haproxy:
             await self._start()
         except BerthError as error:
             log.error("haproxy not started error=%s hint=%s", error.message, error.hint)
+        except OSError as error:  # such as no process or no space left
+            log.error("haproxy not started error=%s", error)
 
     async def _stop(self) -> None:
         process = self._process

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from broker.service.lasting_states import LastingStates
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -90,6 +92,7 @@ class _Server(uvicorn.Server):
 
 def _protocol(is_allowed: Callable[[int], bool]) -> type[H11Protocol]:
     """Return uvicorn's protocol for clients that `is_allowed` admits; it hangs up on others."""
+    states = LastingStates(log)
 
     class PeerProtocol(H11Protocol):
         _is_admitted = False
@@ -100,7 +103,9 @@ def _protocol(is_allowed: Callable[[int], bool]) -> type[H11Protocol]:
             if self._is_admitted:
                 super().connection_made(transport)
             else:
-                log.warning("connection refused uid=%d", uid)
+                states.report(
+                    str(uid), logging.WARNING, f"connection refused uid={uid}"
+                )  # once: it may try again for ever
                 transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:

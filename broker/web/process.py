@@ -86,7 +86,8 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
     key = WebKey(settings.directory)
     await key.make()
     client, entrances, haproxy = WebControllerClient(settings.api_socket), Entrances(), Haproxy(settings)
-    access = BrowserAccess(settings, haproxy, client, GrantStore(settings.grants_file), key)
+    grants = GrantStore(settings.grants_file)
+    access = BrowserAccess(settings, haproxy, client, grants, key)
 
     async def close(ended: EndedVisits) -> None:
         entrances.end(ended)
@@ -101,7 +102,8 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
         lambda uid: may_control(uid, settings.api_socket),
         mode=0o666,  # the client's account decides
     )
-    async with UnixHttpServer(settings.app_socket, app, lambda uid: uid == os.geteuid()), haproxy, access, control:
+    app_server = UnixHttpServer(settings.app_socket, app, lambda uid: uid == os.geteuid())
+    async with grants, app_server, haproxy, access, control:
         yield WebGateway(haproxy, access, entrances)
 
 
@@ -121,6 +123,8 @@ async def _reload_on_change(haproxy: Haproxy, certificate: Path | None, requeste
             log.info("haproxy reloaded")
         except BerthError as error:
             log.error("haproxy not reloaded error=%s hint=%s", error.message, error.hint)
+        except OSError as error:
+            log.error("haproxy not reloaded error=%s", error)
 
 
 def _version(file: Path | None) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ HAProxy sends a request here if its cookie has no route. `X-Berth-Grant` has the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -15,7 +16,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from broker.errors import BerthError, InvalidInputError
+from broker.errors import BerthError, InvalidInputError, RefusedError, TooManyError
 from broker.web.local_paths import is_local_path, local_path
 from broker.web.own_cookies import read_own_cookie
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from broker.web.access import BrowserAccess
     from broker.web.entrances import Entrances
     from broker.web.grants import Grant
-    from broker.web.service_pages import ServicePages
+    from broker.web.portal.service_pages import PortalServicePages
 
 GRANT_COOKIE = "__Host-Http-berth"
 ENTRY_COOKIE = "__Host-Http-berth-entry"
@@ -41,7 +42,9 @@ _ENTRY = re.compile(r"[A-Za-z0-9_-]{43}")
 class ServiceFace:
     """An ASGI application for the hosts of services."""
 
-    def __init__(self, origins: Origins, access: BrowserAccess, entrances: Entrances, pages: ServicePages) -> None:
+    def __init__(
+        self, origins: Origins, access: BrowserAccess, entrances: Entrances, pages: PortalServicePages
+    ) -> None:
         self._origins = origins
         self._access = access
         self._entrances = entrances
@@ -71,7 +74,7 @@ class ServiceFace:
         return PlainTextResponse("no access: open this address in a window of its own, and log in\n", 403)
 
     def _grant(self, request: Request) -> Grant | None:
-        return self._access.grant(request.headers.get("x-berth-grant", ""))
+        return self._access.find_grant(request.headers.get("x-berth-grant", ""))
 
     def _lead_to_portal(self, request: Request) -> Response:
         """Send the browser to the portal, and bind the way back to a cookie of this origin."""
@@ -90,17 +93,22 @@ class ServiceFace:
         if request.method != "GET" or not is_local_path(path):
             raise InvalidInputError("this address is not complete", hint="open the service again")
         code, entry = request.query_params.get("code", ""), read_own_cookie(request.headers, ENTRY_COOKIE)
-        visit = self._entrances.enter(host_of(request), code, entry)
         response = RedirectResponse(path, 303)
         _set_cookie(response, ENTRY_COOKIE, "", 0)
         present = self._grant(request)
-        if present is not None and present.visit.delegation_id == visit.delegation_id:
-            return response
-        grant, cookie = self._access.begin(visit)
+        try:
+            visit = self._entrances.enter(host_of(request), code, entry)
+        except RefusedError:
+            if present is None:
+                raise
+            return response  # another page of this browser has entered meanwhile
+        grant, cookie = await self._access.create_grant(visit)
         _set_cookie(response, GRANT_COOKIE, cookie, max(int(visit.expires_at - time.time()), 0))
-        if present is not None:  # another login of this browser, whose cookie is replaced
-            await self._access.end(present)
-        await self._access.open(grant, 0)
+        if present is not None and present.visit.delegation_id != visit.delegation_id:
+            # Another login of this browser, whose cookie is replaced.
+            await self._access.end([present])
+        with contextlib.suppress(TooManyError):  # the next request says it
+            await self._access.open(grant, 0)
         return response
 
     async def _open(self, request: Request, grant: Grant) -> Response:

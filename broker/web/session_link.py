@@ -1,61 +1,73 @@
-"""The tunnel to one session, connected when a service needs it and shared by the session's services."""
+"""The way to one session: a tunnel, which is connected when a service needs it and shared by the session's services."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Protocol
+import itertools
+import shutil
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from broker.schema.web import DoorRequest
 from broker.web.tunnel import Tunnel
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from broker.schema.web import DoorAnswer
+    from broker.web.controller_client import WebControllerClient
     from broker.web.tunnel import WebKey
 
 
-class DoorSource(Protocol):
-    """The controller, as far as tunnels need it."""
-
-    async def door(self, request: DoorRequest) -> DoorAnswer:
-        """Return the way into a visit's session; BerthError if there is none now."""
-
-
 class SessionLink:
-    def __init__(self, directory: Path, key: WebKey, doors: DoorSource) -> None:
+    """A new tunnel is made if the present one has ended or does not reach a service; a former one serves its users."""
+
+    def __init__(self, directory: Path, key: WebKey, controller: WebControllerClient) -> None:
         self._directory = directory
         self._key = key
-        self._doors = doors
+        self._controller = controller
         self._lock = asyncio.Lock()
-        self._tunnel: Tunnel | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._numbers = itertools.count(1)
+        self._present: Tunnel | None = None
+        self._users: dict[Tunnel, int] = {}
+        """How many services use each tunnel."""
 
-    async def connect(self, visit: str) -> Tunnel:
-        """Return the tunnel. If there is none, make one with the right of the visit with this secret.
+    @asynccontextmanager
+    async def use(self, visit: str, unfit: Tunnel | None = None) -> AsyncIterator[Tunnel]:
+        """Yield the tunnel. If there is none but `unfit`, make one with the right of the visit with this secret.
 
         BerthError, in words for the user, if the session cannot be reached.
         """
         async with self._lock:
-            if self._tunnel is None or self._reader is None or self._reader.done():
-                await self._close()
-                door = await self._doors.door(DoorRequest(visit=visit, public_key=self._key.public))
-                tunnel = Tunnel(self._directory, self._key, door)
-                await tunnel.connect()
-                self._tunnel, self._reader = tunnel, asyncio.create_task(tunnel.wait())
-            return self._tunnel
+            tunnel = self._present
+            if tunnel is None or tunnel is unfit or not tunnel.is_open:
+                tunnel = await self._connect(visit)
+            self._users[tunnel] += 1
+        try:
+            yield tunnel
+        finally:
+            self._users[tunnel] -= 1
+            await self._close_former()
 
     async def close(self) -> None:
-        """Close the tunnel, if there is one."""
+        """Close all tunnels."""
         async with self._lock:
-            await self._close()
+            self._present = None
+            for tunnel in list(self._users):
+                await tunnel.close()
+            self._users.clear()
+            shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def _close(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
-        if self._tunnel is not None:
-            await self._tunnel.close()
-        self._tunnel = self._reader = None
+    async def _connect(self, visit: str) -> Tunnel:
+        door = await self._controller.door(DoorRequest(visit=visit, public_key=self._key.public))
+        tunnel = Tunnel(self._directory / str(next(self._numbers)), self._key, door)
+        await tunnel.connect()
+        self._present, self._users[tunnel] = tunnel, 0
+        await self._close_former()
+        return tunnel
+
+    async def _close_former(self) -> None:
+        """Close those that no service uses any more."""
+        for tunnel in [each for each, users in self._users.items() if not users and each is not self._present]:
+            del self._users[tunnel]
+            await tunnel.close()

@@ -43,10 +43,18 @@ class WebKey:
         """Its public line."""
 
     async def make(self) -> None:
+        """Make it. BerthError if ssh-keygen is missing or fails."""
         public = self.path.with_name("key.pub")
         for each in (self.path, public):
             each.unlink(missing_ok=True)
-        await _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "berth-web", "-f", str(self.path)])
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "berth-web", "-f", str(self.path)]
+        try:
+            message = await _run(argv)
+        except OSError as error:
+            message = str(error)
+        if message is not None:
+            hint = f"install the package openssh-client, and make room in {self.path.parent}"
+            raise BerthError(f"berth-web cannot make its ssh key: {_last_line(message)}", hint=hint)
         self.public = public.read_text(encoding="ascii").strip()
 
 
@@ -58,7 +66,12 @@ class Tunnel:
         self._key = key
         self._door = door
         self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._control = directory / "control"
+
+    @property
+    def is_open(self) -> bool:
+        return self._reading is not None and not self._reading.done()
 
     async def connect(self) -> None:
         """Connect. ConnectionFailedError, with ssh's message, if the session's sshd is not reached or not trusted."""
@@ -77,14 +90,7 @@ class Tunnel:
         except BaseException:
             await self.close()
             raise
-
-    async def wait(self) -> None:
-        """Return when the connection has ended."""
-        assert self._process is not None
-        assert self._process.stderr is not None
-        while await self._process.stderr.read(MAX_ERROR_BYTES):  # discarded: otherwise ssh would block
-            pass
-        await self._process.wait()
+        self._reading = asyncio.create_task(_read_to_end(self._process))
 
     async def forward(self, service: str, socket: str) -> Path:
         """Forward a new local socket to the service's socket in the session, and return its path."""
@@ -106,6 +112,9 @@ class Tunnel:
         """Close the connection, and with it all channels and forwards."""
         if self._process is not None:
             await end_process(self._process)
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
@@ -147,28 +156,42 @@ class Tunnel:
 
     async def _command(self, command: str, local: Path, socket: str) -> None:
         forward = f"{local}:{SOCKETS}/{socket}"
-        await _run(["ssh", "-F", "none", "-S", str(self._control), "-O", command, "-L", forward, self._destination])
+        argv = ["ssh", "-F", "none", "-S", str(self._control), "-O", command, "-L", forward, self._destination]
+        message = await _run(argv)
+        if message is not None:
+            raise _failed(message)
 
 
-async def _run(argv: list[str]) -> None:
-    """Run a short program. ConnectionFailedError with its message if it fails."""
+async def _read_to_end(process: asyncio.subprocess.Process) -> None:
+    """Discard the messages of ssh, which would otherwise block, until it ends."""
+    assert process.stderr is not None
+    while await process.stderr.read(MAX_ERROR_BYTES):
+        pass
+    await process.wait()
+
+
+async def _run(argv: list[str]) -> str | None:
+    """Run a short program, and return its message if it fails."""
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(*argv, stdin=null, stdout=null, stderr=pipe)
     try:
         async with asyncio.timeout(COMMAND_TIMEOUT_S):
             _, message = await process.communicate()
-    except TimeoutError as error:
-        raise _failed(f"{argv[0]} does not end") from error
+    except TimeoutError:
+        return f"{argv[0]} does not end"
     finally:
         if process.returncode is None:
             await end_process(process)
-    if process.returncode != 0:
-        raise _failed(message.decode(errors="replace"))
+    return None if process.returncode == 0 else message.decode(errors="replace")
 
 
 def _failed(message: str) -> ConnectionFailedError:
-    lines = message.strip().splitlines()
     return ConnectionFailedError(
-        f"no connection to the session: {lines[-1][:500] if lines else 'ssh has ended'}",
+        f"no connection to the session: {_last_line(message)}",
         hint="reload the page to try again; `berth show NAME` shows the session's state",
     )
+
+
+def _last_line(message: str) -> str:
+    lines = message.strip().splitlines()
+    return lines[-1][:500] if lines else "ssh has ended"

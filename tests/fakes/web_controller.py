@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from broker.errors import BerthError, NotFoundError
+from broker.errors import BerthError, NotFoundError, TooManyError
 from broker.names import new_id
 from broker.schema.base import ErrorBody
 from broker.schema.web import DoorAnswer, DoorRequest, ValidVisits, VisitAnswer, VisitCheck
@@ -34,6 +34,8 @@ class WebController:
         """How often a door was opened."""
         self.refusal: BerthError | None = None
         """What is said of a door instead of an answer."""
+        self.check_status = 200
+        """Another one: visits are not checked."""
         self._server: UnixHttpServer | None = None
 
     def visit(self, host: str, service: str, session_id: str, *, seconds: float = 3600) -> VisitAnswer:
@@ -88,6 +90,11 @@ class WebController:
             return JSONResponse(failure.model_dump(), error.status)
 
     async def _check(self, request: Request) -> Response:
+        if self.check_status == 429:
+            failure = ErrorBody(reason=TooManyError.reason, message="too many requests", hint="wait")
+            return JSONResponse(failure.model_dump(), 429)
+        if self.check_status != 200:
+            return Response("internal error", self.check_status)
         asked = set(VisitCheck.model_validate_json(await request.body()).visit_ids)
         return JSONResponse(
             ValidVisits(visit_ids=sorted(asked & {each.id for each in self.visits.values()})).model_dump()

@@ -41,11 +41,16 @@ DOMAIN = "apps.localhost"
 ALIAS = "alice.dev.berth"
 NAVIGATION = {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 OWN_PAGE = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
+_SSHD_OPTIONS = ("AllowStreamLocalForwarding local", "AllowTcpForwarding local")
 DOOR = """#!/bin/bash
 cd {place}
 echo "$SSH_ORIGINAL_COMMAND" >>commands
 name=${{SSH_ORIGINAL_COMMAND#start }}
+[[ -e $name.flood ]] && exec yes "output more"
+[[ -e $name.flaps ]] && {{ yes $'state ready\\nstate starting' | head -n 400; touch $name.flapped; }}
 [[ -e $name.refused ]] && {{ echo "refused there is no service $name in this session"; exit 1; }}
+echo "socket $name.sock"
+[[ " $* " == *" $name.sock "* ]] || echo reconnect
 echo "state starting"
 echo "output the service $name begins"
 while [[ -e $name.slow ]]; do read -rt 0.05 _ || (( $? > 128 )) || exit 0; done
@@ -54,7 +59,7 @@ echo "state ready"
 while [[ ! -e $name.stopped ]]; do read -rt 0.05 _ || (( $? > 128 )) || exit 0; done
 echo "state stopped"
 """
-"""The session's program for services, as broker/job/service reports."""
+"""The session's program for services, as broker/job/service reports. Its arguments: the sockets the login may open."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class WebWorld:
     services: dict[str, RecordingService]
     sshd_port: int
     session_id: str
+    authority_line: str
+    """The public line of the authority whose certificates the session accepts."""
     gateway: WebGateway = field(init=False)
     tls: ssl.SSLContext | None = None
     wires: list[Wire] = field(default_factory=list)
@@ -101,6 +108,13 @@ class WebWorld:
     @property
     def echo(self) -> RecordingService:
         return self.services["echo"]
+
+    def define(self, name: str) -> None:
+        """Define a service as its owner does in the session: the next login may open its socket."""
+        names = [*self.services, name]
+        (self.place / "sshd" / "authorized_keys").write_text(
+            _authorized_key(self.place, self.session_id, self.authority_line, names)
+        )
 
     def host(self, service: str = "echo") -> str:
         return f"{service}--dev--alice.{self.settings.origins.domain}"
@@ -224,7 +238,11 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
         (place / "sshd" / "host-cert.pub").write_text(f"{line}\n")
         (place / "door").write_text(DOOR.format(place=place))
         (place / "door").chmod(0o700)
-        async with _sshd(place, session_id, authority) as sshd_port, contextlib.AsyncExitStack() as stack:
+        key_line = _authorized_key(place, session_id, authority.public_line, ["echo", "other"])
+        async with (
+            openssh.sshd(place / "sshd", key_line, *_SSHD_OPTIONS) as sshd_port,
+            contextlib.AsyncExitStack() as stack,
+        ):
 
             def door(visit: VisitAnswer, key: str) -> DoorAnswer:
                 certificate = authority.sign_web(key, visit.session_id, valid_seconds=300, serial=1, key_id="web")
@@ -253,17 +271,15 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
                 directory=place / "run",
             )
             chosen = dataclasses.replace(usual, **settings)
-            yield WebWorld(place, chosen, controller, services, sshd_port, session_id)
+            yield WebWorld(place, chosen, controller, services, sshd_port, session_id, authority.public_line)
 
 
-@contextlib.asynccontextmanager
-async def _sshd(place: Path, session_id: str, authority: CertificateAuthority) -> AsyncIterator[int]:
-    """The session's sshd, which lets berth-web's certificate reach the sockets and run the door."""
-    opens = ",".join(f'permitopen="[{place}/s/{name}.sock]:*"' for name in ("echo", "other"))
-    options = f'cert-authority,principals="web:{session_id}",restrict,port-forwarding,{opens}'
-    match = ("AllowStreamLocalForwarding local", "AllowTcpForwarding local", f"ForceCommand {place}/door")
-    async with openssh.sshd(place / "sshd", f"{options} {authority.public_line}", *match) as port:
-        yield port
+def _authorized_key(place: Path, session_id: str, authority: str, services: list[str]) -> str:
+    """The line that lets berth-web's certificate reach the sockets of these services, and run the door."""
+    sockets = [f"{name}.sock" for name in services]
+    opens = ",".join(f'permitopen="[{place}/s/{socket}]:*"' for socket in sockets)
+    command = f'command="{place}/door {" ".join(sockets)}"'
+    return f'cert-authority,principals="web:{session_id}",restrict,port-forwarding,{command},{opens} {authority}'
 
 
 def play_web(

@@ -8,11 +8,11 @@ import math
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.lasting_states import LastingStates
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.credential_models import Key
 from broker.errors import RefusedError
 from broker.schema.login import KeyView
+from broker.service.lasting_states import LastingStates
 from broker.single_flight import SingleFlight
 from broker.ssh import keys
 

@@ -6,13 +6,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.lasting_states import LastingStates
 from broker.controller.reconcile.held_jobs import is_held_job
 from broker.controller.reconcile.job_takeover import begin_takeover, copied_by_clones
 from broker.controller.reconcile.observation import is_newer, mark, session_id
 from broker.controller.registry.registry import EventEntry
 from broker.failpoints import failpoint
 from broker.schema.sessions import LIVE, SessionState
+from broker.service.lasting_states import LastingStates
 from slurm.scheduler import NoAnswer, Refused
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.lasting_states import LastingStates
 from broker.controller.reconcile.succession import CONTINUABLE_STATES, ask_successor, successor_due
 from broker.errors import BerthError
+from broker.service.lasting_states import LastingStates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -7,12 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.lasting_states import LastingStates
 from broker.controller.reconcile.retry import Backoff
 from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError
 from broker.failpoints import failpoint
 from broker.schema.sessions import SessionState
+from broker.service.lasting_states import LastingStates
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.lasting_states import LastingStates
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.stop import stop
 from broker.controller.reconcile.succession import seconds_of
@@ -20,6 +19,7 @@ from broker.errors import BerthError
 from broker.format import format_duration, format_time
 from broker.schema.connections import CONNECTION_TIMEOUT_S
 from broker.schema.sessions import SessionState
+from broker.service.lasting_states import LastingStates
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.lasting_states import LastingStates
 from broker.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS
 from broker.controller.reconcile.held_jobs import should_hold
 from broker.controller.reconcile.job_comment import JOB_PREFIX
@@ -34,6 +33,7 @@ from broker.controller.reconcile.succession import END_EARLY_S, outlives_success
 from broker.controller.registry.registry import changes
 from broker.errors import BerthError
 from broker.schema.sessions import LIVE, SessionState
+from broker.service.lasting_states import LastingStates
 from slurm.scheduler import NoAnswer, Refused
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
-from broker.controller.lasting_states import LastingStates
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.reconcile.operation_steps import OperationExecutor, OperationResult, former_name
 from broker.controller.reconcile.retry import Backoff
@@ -21,6 +20,7 @@ from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import ConflictError
 from broker.failpoints import failpoint
 from broker.schema.sessions import SessionState
+from broker.service.lasting_states import LastingStates
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:

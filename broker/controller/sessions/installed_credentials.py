@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from broker.controller.lasting_states import LastingStates
 from broker.controller.launcher_client.errors import LauncherError
+from broker.service.lasting_states import LastingStates
 
 if TYPE_CHECKING:
     from broker.controller.credentials.login import LoginPolicy

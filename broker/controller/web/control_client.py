@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from broker.controller.lasting_states import LastingStates
 from broker.names import MAX_ITEMS
 from broker.schema.web import EndedVisits
+from broker.service.lasting_states import LastingStates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.lasting_states import LastingStates
 from broker.controller.web.visits import END_STATES
+from broker.service.lasting_states import LastingStates
 
 if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry

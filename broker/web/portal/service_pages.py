@@ -22,7 +22,7 @@ RELOAD_S = 2
 
 
 class PortalServicePages:
-    """Makes the pages; see ServicePages. The caller sets status and caching."""
+    """Makes the pages. The caller sets status and caching."""
 
     def __init__(self, origins: Origins) -> None:
         self._portal_url = origins.portal_url

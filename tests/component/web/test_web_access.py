@@ -190,6 +190,9 @@ def test_second_way_in_of_a_browser_keeps_its_cookie() -> None:
         )
         assert answer.status == 403  # without the entry cookie
         assert (await world.get(browser)).status == 200
+        async with asyncio.timeout(DEADLINE_S):
+            while not world.settings.grants_file.exists():  # noqa: ASYNC110 - it is written by a thread
+                await asyncio.sleep(0.02)
         grants = json.loads(world.settings.grants_file.read_bytes())
         assert len(grants) == 1
         assert browser.cookie not in world.settings.grants_file.read_text()

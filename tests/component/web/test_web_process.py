@@ -162,7 +162,8 @@ def test_log_has_no_secret() -> None:
     async def scene(world: WebWorld) -> None:
         cookie, visit = "secret-of-the-cookie", world.visit()
         key = f"{hashlib.sha256(cookie.encode()).hexdigest()}@{visit.host}"
-        GrantStore(world.settings.grants_file).add(Grant(key=key, visit=visit))
+        async with GrantStore(world.settings.grants_file) as store:
+            store.add(Grant(key=key, visit=visit))
         async with _started(world) as made:
             await made.says("ready:")
             ours = {"Cookie": f"__Host-Http-berth={cookie}"}
@@ -176,6 +177,7 @@ def test_log_has_no_secret() -> None:
             ) as client:
                 assert (await client.post("http://x/v1/close", json={"visit_ids": [visit.id]})).status_code == 200
                 assert (await client.post("http://x/v1/close", json={"visit_ids": ["x"]})).status_code == 422
+                assert (await client.post("http://x/v1/close", json={})).status_code == 422
                 assert (await client.post("http://x/v1/close", content=b"x" * 300_000)).status_code == 422
             await made.says("visit ended user=alice owner=alice session=dev service=echo")
             made.process.terminate()
@@ -194,14 +196,18 @@ def test_other_accounts_cannot_close_visits() -> None:
             place = world.place
             for each in (place, world.settings.directory):
                 each.chmod(0o711)
-            stranger = await asyncio.create_subprocess_exec(
-                *("setpriv", "--reuid=65534", "--clear-groups", "curl", "-s", "-d", "{}"),
-                *("--unix-socket", world.settings.control_socket, "http://x/v1/close"),
-                stdout=asyncio.subprocess.PIPE,
-            )
-            answer, _ = await stranger.communicate()
-            assert answer == b""
-            assert stranger.returncode != 0, "the connection was closed without an answer"
+            for _ in range(3):
+                stranger = await asyncio.create_subprocess_exec(
+                    *("setpriv", "--reuid=65534", "--clear-groups", "curl", "-s", "-d", "{}"),
+                    *("--unix-socket", world.settings.control_socket, "http://x/v1/close"),
+                    stdout=asyncio.subprocess.PIPE,
+                )
+                answer, _ = await stranger.communicate()
+                assert answer == b""
+                assert stranger.returncode != 0, "the connection was closed without an answer"
             await made.says("connection refused uid=65534")
+            made.process.terminate()
+            await made.ends()
+            assert made.said.count("connection refused") == 1
 
     _play(scene)

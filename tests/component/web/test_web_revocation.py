@@ -7,9 +7,11 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from broker.errors import RefusedError
 from tests.deadlines import DEADLINE_S
 from tests.fakes.raw_http import Wire, request
 from tests.fakes.web_world import DOMAIN, OWN_PAGE, Entered, WebWorld, make_certificate, play_web, web_world
@@ -28,6 +30,13 @@ async def _open(world: WebWorld, browser: Entered) -> Wire:
 async def _is_open(wire: Wire) -> bool:
     await wire.send(b"still")
     return await wire.exactly(5) == b"still"
+
+
+async def _answers_again(world: WebWorld, browser: Entered) -> bool:
+    try:
+        return (await world.get(browser)).status == 200
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return False
 
 
 async def _is_refused(world: WebWorld, browser: Entered) -> bool:
@@ -59,15 +68,28 @@ def test_close_is_acknowledged_when_connections_are_closed(by: str, reloads: int
     play_web(scene)
 
 
-def test_close_without_names_closes_everything() -> None:
+def test_visit_that_has_just_ended_does_not_begin() -> None:
     async def scene(world: WebWorld) -> None:
-        browsers = [await world.entered("echo"), await world.entered("other")]
-        wires = [await _open(world, browser) for browser in browsers]
-        await world.close()
-        for wire in wires:
-            assert await wire.rest() == b""
-        assert not any(world.settings.tunnels.iterdir())
-        assert await _is_refused(world, browsers[0])
+        visit = world.visit()
+        await world.close(delegation_ids=[visit.delegation_id])
+        with pytest.raises(RefusedError, match="logged out"):
+            world.gateway.entrances.admit(visit, "0" * 64)
+        with pytest.raises(RefusedError, match="logged out"):
+            await world.gateway.access.create_grant(visit)
+
+    play_web(scene)
+
+
+def test_second_visit_of_a_browser_replaces_the_first() -> None:
+    async def scene(world: WebWorld) -> None:
+        first, other = await world.entered(), await world.entered()
+        wire, stays = await _open(world, first), await _open(world, other)
+        again = world.visit().model_copy(update={"delegation_id": first.visit.delegation_id})
+        second = await world.enter(again)
+        assert await wire.rest() == b""
+        assert await _is_refused(world, first)
+        assert (await world.navigate(second.host, **world.cookie(second))).status == 200
+        assert await _is_open(stays)
 
     play_web(scene)
 
@@ -260,12 +282,8 @@ def test_haproxy_that_is_killed_is_started_with_its_grants(process: str) -> None
         os.kill(master if process == "master" else worker, signal.SIGKILL)
         assert await wire.rest() == b""
         async with asyncio.timeout(DEADLINE_S):
-            while True:
-                try:
-                    assert (await world.get(browser)).status == 200
-                    break
-                except (ConnectionError, asyncio.IncompleteReadError):
-                    await asyncio.sleep(0.02)
+            while not await _answers_again(world, browser):  # noqa: ASYNC110 - HAProxy sets no Event
+                await asyncio.sleep(0.02)
         assert await _is_refused(world, ended)
 
     play_web(scene)
@@ -281,6 +299,49 @@ def test_haproxy_that_does_not_answer_is_replaced_to_revoke() -> None:
         assert await wire.rest() == b""
         assert await _is_refused(world, browser)
         assert (await world.get(other)).status == 200
+
+    play_web(scene)
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_visits_are_checked_again_after_an_error(status: int) -> None:
+    async def whole() -> None:
+        async with web_world() as world:
+            async with world.serving():
+                browser = await world.entered()
+            world.controller.check_status = status
+            async with world.serving():
+                assert (await world.get(browser)).status == 503
+                world.controller.check_status = 200
+                await _opens_again(world, browser)
+                assert (await world.get(browser)).status == 200
+
+    asyncio.run(whole())
+
+
+def test_haproxy_is_started_as_soon_as_processes_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        can_fork, tries = asyncio.create_subprocess_exec, 0
+
+        async def cannot_start(*argv: Any, **options: Any) -> Any:  # noqa: ANN401 - as asyncio has it
+            nonlocal tries
+            if argv[0] != "setpriv":  # HAProxy checks its configuration, but does not start
+                return await can_fork(*argv, **options)
+            tries += 1
+            raise BlockingIOError
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", cannot_start)
+        os.kill(_processes(world, "haproxy")[0], signal.SIGKILL)
+        async with asyncio.timeout(DEADLINE_S):
+            while tries < 3:  # noqa: ASYNC110 - the supervisor sets no Event
+                await asyncio.sleep(0.02)
+        await world.close(visit_ids=[world.visit().id])
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", can_fork)
+        async with asyncio.timeout(DEADLINE_S):
+            while not await _answers_again(world, browser):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+        assert not world.gateway.access.failed.is_set()
 
     play_web(scene)
 

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from broker.controller import lasting_states
-from broker.controller.lasting_states import LastingStates
+from broker.service import lasting_states
+from broker.service.lasting_states import LastingStates
 from slurm.scheduler import NoAnswer, Refused
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from broker.errors import RefusedError, TooManyError
+from broker.errors import RefusedError
 from broker.names import new_id
 from broker.schema.web import EndedVisits, VisitAnswer
-from broker.web import entrances
-from broker.web.entrances import CODE_LIFETIME_S, Entrances
+from broker.web.entrances import CODE_LIFETIME_S, MAX_CODES_PER_LOGIN, Entrances
+from broker.web.recently_ended import MEMORY_S
 
 HOST = "jupyter--dev--alice.apps.localhost"
 PROOF = hashlib.sha256(b"entry").hexdigest()
@@ -59,7 +59,7 @@ def test_wrong_cookie_uses_the_code_up() -> None:
         codes.enter(HOST, code, "entry")
 
 
-@pytest.mark.parametrize("ended", ["visit", "delegation", "all", "other"])
+@pytest.mark.parametrize("ended", ["visit", "delegation", "other"])
 def test_codes_of_ended_visits_are_forgotten(ended: str) -> None:
     codes, made = Entrances(), visit()
     code = codes.admit(made, PROOF)
@@ -67,7 +67,6 @@ def test_codes_of_ended_visits_are_forgotten(ended: str) -> None:
         {
             "visit": EndedVisits(visit_ids=[made.id]),
             "delegation": EndedVisits(delegation_ids=[made.delegation_id]),
-            "all": EndedVisits(),
             "other": EndedVisits(visit_ids=[made.delegation_id]),
         }[ended]
     )
@@ -78,13 +77,24 @@ def test_codes_of_ended_visits_are_forgotten(ended: str) -> None:
             codes.enter(HOST, code, "entry")
 
 
-def test_number_of_codes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entrances, "MAX_CODES", 2)
-    clock = Clock()
+def test_login_has_a_limited_number_of_codes() -> None:
+    codes, made, others = Entrances(), visit(), visit()
+    first, other = codes.admit(made, PROOF), codes.admit(others, PROOF)
+    later = [codes.admit(made, PROOF) for _ in range(MAX_CODES_PER_LOGIN)]
+    with pytest.raises(RefusedError, match="was used"):
+        codes.enter(HOST, first, "entry")
+    assert [codes.enter(HOST, code, "entry") for code in later] == [made] * MAX_CODES_PER_LOGIN
+    assert codes.enter(HOST, other, "entry") == others
+
+
+@pytest.mark.parametrize("by", ["visit_ids", "delegation_ids"])
+def test_visit_that_has_just_ended_gets_no_code(by: str) -> None:
+    clock, made = Clock(), visit()
     codes = Entrances(clock)
-    for _ in range(2):
-        codes.admit(visit(), PROOF)
-    with pytest.raises(TooManyError):
-        codes.admit(visit(), PROOF)
-    clock.now = CODE_LIFETIME_S + 1
+    codes.end(EndedVisits(**{by: [made.id if by == "visit_ids" else made.delegation_id]}))
+    clock.now = MEMORY_S - 1
+    with pytest.raises(RefusedError, match="was logged out"):
+        codes.admit(made, PROOF)
     codes.admit(visit(), PROOF)
+    clock.now = MEMORY_S
+    codes.admit(made, PROOF)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from broker.origins import Origins
-from broker.web.access import BrowserAccess, OpenService
 from broker.web.entrances import Entrances
 from broker.web.portal.service_pages import PortalServicePages
+from broker.web.service_connections import ServiceConnection
 from broker.web.service_face import ServiceFace
+from tests.unit.web.test_service_pages import VISIT
+
+if TYPE_CHECKING:
+    from broker.web.access import BrowserAccess
 
 ORIGINS = Origins.parse("https://apps.example.org")
 SERVICE = "https://jupyter--dev--alice.apps.example.org"
@@ -24,12 +28,12 @@ ENTRY = "e" * 43
 class OpenAccess:
     """Every key is that of a grant, if it is not empty; every service is ready."""
 
-    def grant(self, key: str) -> str | None:
+    def find_grant(self, key: str) -> str | None:
         return key or None
 
-    async def open(self, grant: str, timeout_s: float) -> OpenService:
+    async def open(self, grant: str, timeout_s: float) -> ServiceConnection:
         del grant, timeout_s
-        service = OpenService("0" * 26, "jupyter")
+        service = ServiceConnection(VISIT)
         service.ready.set()
         return service
 
