@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 from playwright.sync_api import Error as PlaywrightError
 
-from tests.deadlines import DEADLINE_S
+from tests.chromium import DEADLINE_MS
 from tests.lab.browser import chromium_on_login
 from tests.lab_cluster import wait_for
 from tests.processes import process_children
@@ -64,7 +64,7 @@ def dev(people: dict[str, User]) -> Iterator[str]:
 @pytest.fixture
 def context(chromium: Browser) -> Iterator[BrowserContext]:
     with chromium.new_context() as made:
-        made.set_default_timeout(DEADLINE_S * 1000)
+        made.set_default_timeout(DEADLINE_MS)
         yield made
 
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from unittest.mock import ANY
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from broker.schema.sessions import SessionState
 from broker.web.portal.login_cookie import NAME
-from tests.component.web.chromium import CHROMIUM, NO_SANDBOX
+from tests.chromium import DEADLINE_MS, chromium_program, running_chromium
 from tests.component.web.portal_server import PortalServer, serving_portal
-from tests.deadlines import DEADLINE_S
 from tests.fakes.controller import view
 from tests.fakes.portal_controller import SECRET, SESSION_ID
 
@@ -47,10 +46,8 @@ AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[NO_SANDBOX])
+    with running_chromium(chromium_program()) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -63,7 +60,7 @@ def portal() -> Iterator[PortalServer]:
 
 def _context(chromium: Browser, portal: PortalServer, *, logged_in: bool = True, **options: object) -> BrowserContext:
     context = chromium.new_context(base_url=portal.url, **options)  # type: ignore[arg-type]
-    context.set_default_timeout(DEADLINE_S * 1000)
+    context.set_default_timeout(DEADLINE_MS)
     if logged_in:
         context.add_cookies(
             [

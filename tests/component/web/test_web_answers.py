@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.async_api import async_playwright
 
-from tests.component.web.chromium import CHROMIUM, NO_SANDBOX
+from tests.chromium import NO_SANDBOX, chromium_program
 from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.web_world import Entered, WebWorld, play_web, web_world
 
@@ -71,7 +71,9 @@ def test_hostile_service_takes_no_cookie_from_chromium_and_gives_its_siblings_no
         async with async_playwright() as playwright:
             rules = f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1"
             trusted = f"--ignore-certificate-errors-spki-list={_pin(world)}"
-            chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=[NO_SANDBOX, rules, trusted])
+            chromium = await playwright.chromium.launch(
+                executable_path=chromium_program(), args=[NO_SANDBOX, rules, trusted]
+            )
             context = await chromium.new_context()
             await context.add_cookies(_cookies(world, browser))
             page = await context.new_page()

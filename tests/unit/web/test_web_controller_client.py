@@ -28,8 +28,6 @@ DOOR = {
     "known_hosts": [],
     "login": "berth-web",
     "certificate": "x",
-    "valid_before": 1,
-    "generation": "1.0",
 }
 
 
