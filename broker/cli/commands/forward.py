@@ -80,12 +80,13 @@ def _publish(invocation: Invocation, name: str, port: int, title: str) -> None:
         )
     listed = published_service(port, title)
     define_service(invocation, name, listed)
-    service, local = listed.service.name, "" if invocation.client.site().portal_url else " --local"
+    service, has_portal = listed.service.name, bool(invocation.client.site().portal_url)
     if invocation.json:
         output.print_json({"service": service, "title": listed.title, "path": listed.socket})
         return
     output.print_line(service)
-    output.print_note(f"`berth open {name} {service}{local}` opens localhost:{port} of {name} in your browser")
+    command = f"`berth open {name} {service}`" if has_portal else f"`berth open {name} {service} --local`"
+    output.print_note(f"{command} opens localhost:{port} of {name} in your browser")
 
 
 def _withdraw(invocation: Invocation, name: str, port: int) -> None:
