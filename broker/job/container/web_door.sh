@@ -1,6 +1,7 @@
 # The door of berth-web, the gateway for browsers: a login name that reaches the sockets of services, and nothing else.
 
 readonly WEB_LOGIN=berth-web
+readonly TRY_S=10 # for sshd to check its configuration; one that hangs is reported later, as one that does not listen
 
 add_web_login() { # HAS_WEB_LOGIN: adds the name to the container's passwd, for the owner's uid and after the owner
   local lines entry fields=()
@@ -43,7 +44,7 @@ open_web_door() { # CONFIG: adds the login to sshd's configuration; where sshd d
   local fresh=$1.web
   [[ -n ${HAS_WEB_LOGIN:-} ]] || return 0
   if /bin/bash /run/berth/node/service admit && { cat "$1" && print_web_rules; } >"$fresh" &&
-    "$SSHD" -T -C "user=$WEB_LOGIN,host=localhost,addr=127.0.0.1" -f "$fresh" >/dev/null 2>&1; then
+    timeout -s KILL "$TRY_S" "$SSHD" -T -C "user=$WEB_LOGIN,host=localhost,addr=127.0.0.1" -f "$fresh" >/dev/null 2>&1; then
     mv -f "$fresh" "$1"
   else
     log "warning: no web access: its rules could not be written, or the image's sshd does not take them"
