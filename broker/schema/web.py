@@ -28,7 +28,7 @@ OriginHost = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,253}$")]
 """The host name of a service's origin, without a port."""
 
 BrowserText = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\x20-\x7e]*$")]
-"""What a browser says of itself, shortened."""
+"""The User-Agent header of a browser, shortened."""
 
 ClientAddress = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-fA-F.:]*$")]
 

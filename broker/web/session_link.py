@@ -30,7 +30,7 @@ class SessionLink:
         self._numbers = itertools.count(1)
         self._present: Tunnel | None = None
         self._users: dict[Tunnel, int] = {}
-        """How many services use each tunnel."""
+        """The number of services that use each tunnel."""
 
     @asynccontextmanager
     async def use(self, visit: str, unfit: Tunnel | None = None) -> AsyncIterator[Tunnel]:

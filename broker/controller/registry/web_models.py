@@ -18,7 +18,7 @@ class Delegation(SQLModel, table=True):
     uid: int = Field(sa_type=BigInteger)
     """The uid of the process that has asked for the link. Another account of the same name is another user."""
     browser: str = Field(max_length=200)
-    """What the browser says of itself."""
+    """The User-Agent header of the browser."""
     address: str = Field(max_length=64)
     created_at: float
     used_at: float

@@ -47,7 +47,7 @@ class LoginLink:
 
     user: str
     uid: int
-    """That of the process that has asked for it."""
+    """The uid of the process that has asked for it."""
     target: Target | None
     expires_at: float
     secret_hash: str

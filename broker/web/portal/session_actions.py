@@ -40,7 +40,7 @@ class PortalAction:
     change: str
     """The last part of the path of its call."""
     about: str
-    """What it does, and what is lost."""
+    """The effect, and what is lost."""
     rule: Callable[[SessionView], str | None]
     """Returns why the action is not possible now."""
     make_form: MakeForm = _empty_form
@@ -51,7 +51,7 @@ class PortalAction:
     check: Callable[[Form], CheckRequest] | None = None
     """The question to the controller whose answer is shown before the action is carried out."""
     plan: Callable[[SessionView, Form], str] = lambda _view, _form: ""
-    """What the answer is about, in words."""
+    """The subject of the answer, in words."""
 
     def command(self, name: str, form: Form | None = None) -> list[str]:
         """Return the equivalent command, with the words of a valid form."""
