@@ -48,23 +48,51 @@ def machine() -> set[str]:
     return found
 
 
-def namespaces(pid: int) -> set[str]:
-    return {str(path.readlink()) for path in Path(f"/proc/{pid}/ns").iterdir()} - {
-        str(path.readlink()) for path in Path("/proc/self/ns").iterdir()
-    }
+class Members:
+    """The processes in the namespaces of a lab's nodes.
+
+    The kernel gives the number of a namespace that has ended to a new one, for example to that of a lab beside this
+    one. So the pid namespaces are held open, which keeps their numbers; nothing keeps a process alive by it. The
+    others are not held, because that would keep interfaces and mounts: there, the processes of before are known by
+    their ids and start times.
+    """
+
+    def __init__(self, inits: Sequence[int]) -> None:
+        self.held = [os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY) for pid in inits]
+        self.pid_spaces = {f"pid:[{os.fstat(held).st_ino}]" for held in self.held}
+        own = set(namespaces_of("self"))
+        self.seen = self._found({space for pid in inits for space in namespaces_of(str(pid))} - own)
+
+    def alive(self) -> set[tuple[str, str]]:
+        """Return who is in one of the pid namespaces, and who was in any namespace at first and has not ended."""
+        still = {(pid, start) for pid, start in self.seen if start_time(pid) == start}
+        return still | self._found(self.pid_spaces)
+
+    def close(self) -> None:
+        for held in self.held:
+            os.close(held)
+
+    def _found(self, spaces: set[str]) -> set[tuple[str, str]]:
+        pids = (entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        found = {(pid, start_time(pid)) for pid in pids if set(namespaces_of(pid)) & spaces}
+        return {(pid, start) for pid, start in found if start}
 
 
-def members(spaces: set[str]) -> list[int]:
-    """The processes that are in one of these namespaces."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and entry.name != str(os.getpid()):
-            try:
-                if {str(path.readlink()) for path in (entry / "ns").iterdir()} & spaces:
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
+def namespaces_of(pid: str) -> list[str]:
+    """Return the names of the process's namespaces, none if it has ended."""
+    try:
+        return [str(path.readlink()) for path in Path(f"/proc/{pid}/ns").iterdir()]
+    except OSError:
+        return []
+
+
+def start_time(pid: str) -> str:
+    """Return when the process began, in clock ticks since the boot (proc(5)); empty if it has ended or is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def leftovers(before: set[str], name: str) -> set[str]:
@@ -81,16 +109,14 @@ def leftovers(before: set[str], name: str) -> set[str]:
 def test_down_leaves_nothing(tmp_path: Path) -> None:
     name, before = "labtest-gone", machine()
     lab = up(name, tmp_path / "state", "--publish", f"127.0.0.1:{free_port()}:login:22")
-    spaces: set[str] = set()
-    for node in lab.status()["nodes"].values():
-        spaces |= namespaces(node["pid"])
     script = "--wrap=setsid sleep 300 & wait"
     job = lab.text("sbatch", "--parsable", "--gres=gpu:intel:1", "--output=/dev/null", script)
     wait_for(lambda: " R " in lab.text("squeue", "--noheader", f"--jobs={job.strip()}"), "the job runs")
     inside = subprocess.Popen(exec_argv("c2", ["sleep", "300"], user="bob", lab=lab.place))
     outside = subprocess.Popen(exec_argv("c2", ["sleep", "300"], user="bob", lab=lab.place, host_network=True))
     assert leftovers(before, name)
-    assert members(spaces)
+    members = Members([node["pid"] for node in lab.status()["nodes"].values()])
+    assert {str(inside.pid), str(outside.pid)} <= {pid for pid, _ in members.alive()}
 
     done = cli("down", "--name", name)
 
@@ -98,7 +124,8 @@ def test_down_leaves_nothing(tmp_path: Path) -> None:
     assert leftovers(before, name) == set()
     assert inside.wait(timeout=DEADLINE_S) != 0
     assert outside.wait(timeout=DEADLINE_S) != 0
-    assert members(spaces) == []
+    assert members.alive() == set()
+    members.close()
     assert not (tmp_path / "state").exists()
     assert cli("down", "--name", name).returncode == 0
 
@@ -107,7 +134,7 @@ def test_down_after_half_of_it_was_killed(tmp_path: Path) -> None:
     name, before = "labtest-half", machine()
     lab = up(name, tmp_path / "state")
     nodes = lab.status()["nodes"]
-    spaces = {space for node in nodes.values() for space in namespaces(node["pid"])}
+    members = Members([node["pid"] for node in nodes.values()])
     daemons = nodes["login"]["daemons"]
     for victim in (nodes["c1"]["pid"], daemons["slurmctld"]["pid"], daemons["munged"]["pid"]):
         os.kill(victim, signal.SIGKILL)
@@ -118,7 +145,8 @@ def test_down_after_half_of_it_was_killed(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert leftovers(before, name) == set()
-    assert members(spaces) == []
+    assert members.alive() == set()
+    members.close()
 
 
 def test_up_mends_a_lab_that_lost_a_node_and_keeps_its_data(tmp_path: Path) -> None:
