@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from broker.errors import BerthError, ControllerUnavailableError, from_reason
 
@@ -24,6 +24,8 @@ QUEUE_TIMEOUT_S = 15.0
 """Time to wait while more clients connect than the controller accepts."""
 QUEUE_RETRY_S = 0.02
 
+RECEIVE_BYTES = 1 << 18
+"""Buffer of a stream, more than the kernel's: each read waits for Python's lock while another thread loads modules."""
 
 _TRUNCATED = "the response is truncated"
 
@@ -64,7 +66,7 @@ class PendingResponse:
         """
         with contextlib.ExitStack() as opened:
             opened.enter_context(self._connection)
-            body = opened.enter_context(self._connection.makefile("rb"))
+            body = cast("BinaryIO", opened.enter_context(self._connection.makefile("rb", RECEIVE_BYTES)))
             try:
                 status = _status(body.readline())
                 headers = _headers(body)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 LOST_AFTER_HEARTBEATS = 3
 """Heartbeat intervals without a byte after which the stream counts as lost."""
-RECEIVE_BYTES = 65536
 
 
 class SessionWatch:
@@ -128,8 +127,8 @@ def _parse_event(lines: list[bytes]) -> SessionsEvent | None:
     """Return the event in these lines; None for a heartbeat, and for an event of a later version."""
     fields: dict[bytes, bytes] = {}
     for line in lines:
-        name, _, value = line.rstrip(b"\n").partition(b":")
-        fields[name] = value.removeprefix(b" ")
+        name, _, value = line.partition(b":")
+        fields[name] = value[value.startswith(b" ") : -1]
     kind = fields.get(b"event", b"").decode()
     if kind not in {SNAPSHOT_EVENT, CHANGE_EVENT}:
         return None

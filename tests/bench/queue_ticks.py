@@ -22,9 +22,6 @@ from slurm.run import run_command
 from tests.bench.tick import TIMEOUT, Loop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from slurm.nodes import Node
     from slurm.scheduler import Job, Scheduler
 
 
@@ -42,8 +39,9 @@ class NoSessions:
         await self._scheduler.jobs(self._prefix or name_prefix)
         return []
 
-    async def nodes(self) -> Mapping[str, Node]:
-        return await self._scheduler.nodes()
+    def __getattr__(self, name: str) -> object:
+        """Every other question goes to Slurm as it is."""
+        return getattr(self._scheduler, name)
 
 
 async def main(runs: int, sessions: int) -> None:
