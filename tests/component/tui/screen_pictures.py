@@ -26,11 +26,10 @@ def compare_picture(
     path: Path,
     take: Callable[[TuiSettings], tuple[str, str]],
     monkeypatch: pytest.MonkeyPatch,
-    looks: Iterable[str] = LOOKS,
 ) -> None:
     """Take a screen's text and styles in each look, and compare them with the file."""
     pictures = {}
-    for look in looks:
+    for look in LOOKS:
         if look == "no-color":
             monkeypatch.setenv("NO_COLOR", "1")
         pictures[look] = take(TuiSettings(theme="light" if look == "light" else "dark"))
