@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,19 @@ def is_drawn(text: str, size: tuple[int, int]) -> bool:
     if size[0] < 60 or size[1] < 15:
         return TOO_SMALL[:15] in " ".join(text.split())
     return "q quit" in text and "s00001" in text and "connecting" not in text
+
+
+class Unchanged:
+    """Whether a text has been the same for a time, each time that it is asked."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._text, self._since = "", time.monotonic()
+
+    def __call__(self, text: str) -> bool:
+        if text != self._text:
+            self._text, self._since = text, time.monotonic()
+        return time.monotonic() - self._since >= self._seconds
 
 
 def open_in_tmux(site: TuiSite, size: tuple[int, int], variables: dict[str, str]) -> TmuxTerminal:
@@ -89,7 +103,8 @@ def test_every_action_is_found_through_a_client_with_prefix_c_a(site: TuiSite, s
 def test_fifty_resizes_of_the_window_leave_the_screen_of_the_last_size(site: TuiSite) -> None:
     site.start_controller()
     with open_in_tmux(site, (80, 24), {}) as inside:
-        drawn = lines(inside.wait_for(lambda text: is_drawn(text, (80, 24))))
+        inside.wait_for(lambda text: is_drawn(text, (80, 24)))
+        drawn = lines(inside.wait_for(Unchanged(QUIET_S)))
         for step in range(50):
             inside.resize(20 + step * 37 % 230, 5 + step * 11 % 65)
         inside.resize(80, 24)
