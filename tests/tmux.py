@@ -32,7 +32,11 @@ class TmuxTerminal:
         self._environment = {"PATH": os.environ["PATH"], "LC_CTYPE": "C.UTF-8", **environment}
         config = Path(self._directory, "tmux.conf")
         settings = (
-            "prefix C-a", "status off", "remain-on-exit on", "default-terminal screen-256color", "escape-time 20"
+            "prefix C-a",
+            "status off",
+            "remain-on-exit on",
+            "default-terminal screen-256color",
+            "escape-time 20",
         )
         config.write_text("".join(f"set -g {each}\n" for each in settings))
         size = ["-x", str(columns), "-y", str(lines)]

@@ -56,7 +56,6 @@ class WatchServer(ThreadingMixIn, UnixStreamServer):
         for watcher in self.watchers:
             watcher.put(view)
 
-
     def note_request(self, line: str) -> None:
         with self._requests.open("a") as file:
             file.write(f"{line}\n")

@@ -1,7 +1,7 @@
 """Pictures of screens as text and styles, compared with those in a folder beside the tests.
 
-They have every cell's character and style, as an SVG would, and can be read in a diff. Textual's own SVG names a font on
-another host. `BERTH_SNAPSHOTS=write` in the environment writes them. Read the difference before you commit it.
+They have every cell's character and style, as an SVG would, and can be read in a diff. Textual's own SVG names a font
+on another host. `BERTH_SNAPSHOTS=write` in the environment writes them. Read the difference before you commit it.
 """
 
 from __future__ import annotations

@@ -263,7 +263,7 @@ def test_environment_of_the_running_session_is_copied_first(
         assert not scene.row.takeover_begun
         held.let_go.set()
         made = await making
-        assert (made.of, await scene.core.environments.all("alice")) == ("dev", [made])
+        assert [each.id for each in await scene.core.environments.all("alice")] == [made.id]
         await scene.ticks()
         assert scene.live.keys() == {successor}
 
