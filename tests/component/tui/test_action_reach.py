@@ -66,7 +66,7 @@ def test_every_action_is_in_the_help_with_its_key(size: tuple[int, int]) -> None
         shown = ""
         while test.text() not in shown:
             shown += test.text()
-            await test.press("pagedown")
+            await test.press("down")
         words = " ".join(shown.split())
         assert [action.id for action in ACTIONS if action.key and action.title not in words] == []
 

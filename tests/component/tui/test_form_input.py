@@ -25,7 +25,7 @@ _RESOURCES = {
     "time": ("soon", "is not a length of time"),
     "partition": ("a b", "characters that no name in Slurm has"),
     "account": ("a b", "characters that no name in Slurm has"),
-    "qos": ("a;b", "characters that no name in Slurm has"),
+    "qos": ("a b", "characters that no name in Slurm has"),
     "node": ("c1 c2", "characters that no name in Slurm has"),
     "options": ("--gress=gpu:1", "did you mean --gres?"),
 }

@@ -135,6 +135,8 @@ def test_no_screen_sends_what_a_hostile_text_has(
     monkeypatch.setattr("tui.screens.action_forms.read_profiles", lambda: profiles)
     prepare(controller)
     keys, complete = SCREENS[screen]
+    if screen != "switch":
+        controller.answers["POST /v1/sessions/dev/check"] = CHECK.model_copy(update={"switch": None})
 
     async def scenario(test: TuiTest) -> None:
         await test.press(*keys)
