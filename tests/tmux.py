@@ -82,6 +82,10 @@ class TmuxTerminal:
         """Return the characters of the window."""
         return self._tmux("capture-pane", "-p")
 
+    def wait_for_end(self) -> None:
+        """Return when the program in the window has ended."""
+        self.wait_for(lambda _: self.read_format("pane_dead") == "1", what="the end of the program")
+
     def pid(self) -> int:
         """Return the process id of the program that was started in the window."""
         return int(self.read_format("pane_pid"))

@@ -76,7 +76,8 @@ def test_copy_of_a_running_session_that_dies_is_made_once_by_asking_again(
     actor: Actor, session: str, point: str
 ) -> None:
     (actor.session(session) / "run").mkdir(exist_ok=True)
-    before, request = actor.record(session), {"session": session, "operation": new_id(), "job_id": 1}
+    before = actor.record(session)
+    request: dict[str, Any] = {"session": session, "operation": new_id(), "job_id": 1}
     with pytest.raises(DiedError):
         actor("copy", crash_at=point, **request)
     assert actor.record(session) == before

@@ -168,7 +168,10 @@ def take(
     keys, complete = SCREENS[screen]
 
     async def scenario(test: TuiTest) -> None:
-        await test.press(*keys)
+        await test.press(*keys[:1])
+        if screen == "snapshots":
+            await test.until_shown("begin")  # the tree, in which the other keys move
+        await test.press(*keys[1:])
         await test.until(lambda: complete in " ".join(test.text().split()))
         if screen.startswith("start"):
             await test.until(lambda: "free now" in test.text())
@@ -207,7 +210,7 @@ def own_screens() -> set[type[Screen[Any]]]:
     """Return the classes of the screens of `tui` that no other one extends."""
     for module in pkgutil.iter_modules(tui.screens.__path__, "tui.screens."):
         importlib.import_module(module.name)
-    found, left = set[type[Screen[Any]]](), [Screen]
+    found, left = set[type[Screen[Any]]](), list[type[Screen[Any]]]([Screen])
     while left:
         each = left.pop()
         below = each.__subclasses__()
