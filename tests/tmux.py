@@ -31,7 +31,13 @@ class TmuxTerminal:
         self._directory = tempfile.mkdtemp(prefix="berth-")  # short: a socket's path has at most 107 bytes
         self._environment = {"PATH": os.environ["PATH"], "LC_CTYPE": "C.UTF-8", **environment}
         config = Path(self._directory, "tmux.conf")
-        settings = ("prefix C-a", "status off", "remain-on-exit on", "default-terminal screen-256color")
+        settings = (
+            "prefix C-a",
+            "status off",
+            "remain-on-exit on",
+            "default-terminal screen-256color",
+            "escape-time 20",
+        )
         config.write_text("".join(f"set -g {each}\n" for each in settings))
         size = ["-x", str(columns), "-y", str(lines)]
         self._tmux("-f", str(config), "new-session", "-d", *size, *command)
@@ -57,6 +63,10 @@ class TmuxTerminal:
         assert done.returncode == 0, f"tmux {' '.join(words)}: {done.stderr}"
         return done.stdout
 
+    def client_command(self) -> list[str]:
+        """Return the command of a client: what is typed in its terminal goes through tmux's own keys."""
+        return ["tmux", "-S", f"{self._directory}/socket", "attach-session"]
+
     def type(self, text: str) -> None:
         """Type characters."""
         self._tmux("send-keys", "-l", "--", text)
@@ -71,6 +81,10 @@ class TmuxTerminal:
     def text(self) -> str:
         """Return the characters of the window."""
         return self._tmux("capture-pane", "-p")
+
+    def wait_for_end(self) -> None:
+        """Return when the program in the window has ended."""
+        self.wait_for(lambda _: self.read_format("pane_dead") == "1", what="the end of the program")
 
     def pid(self) -> int:
         """Return the process id of the program that was started in the window."""

@@ -27,6 +27,7 @@ from broker.controller.reconcile.maintenance import Maintenance
 from broker.controller.reconcile.node_watch import NodeWatch
 from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.reconcile.operation_runner import OperationRunner
+from broker.controller.reconcile.running_copies import RunningCopies
 from broker.controller.reconcile.session_files import FileRestorer, SessionFiles
 from broker.controller.reconcile.shown_names import NamePolicy
 from broker.controller.reconcile.stop import ScheduledStopPolicy
@@ -69,6 +70,7 @@ class Controller(CredentialParts):
     def __init__(self, config: Config, registry: Registry, scheduler: Scheduler, launcher: LauncherClient) -> None:
         super().__init__(config, registry, launcher)
         self.scheduler = scheduler
+        self.copies = RunningCopies()
 
     @cached_property
     def stores(self) -> Stores:
@@ -191,7 +193,9 @@ class Controller(CredentialParts):
             registry=self.async_registry,
             scheduler=self.scheduler,
             submitter=self.submitter,
-            canceller=JobCanceller(registry=self.async_registry, scheduler=self.scheduler, submitter=self.submitter),
+            canceller=JobCanceller(
+                registry=self.async_registry, scheduler=self.scheduler, submitter=self.submitter, copies=self.copies
+            ),
             operations=self.operations,
             deletion=self.deletion,
             maintenance=self.maintenance,
@@ -202,6 +206,7 @@ class Controller(CredentialParts):
             node_watch=self.node_watch,
             holder=self.holder,
             restorer=self.file_restorer,
+            copies=self.copies,
             observed=self.observed,
         )
 
@@ -287,6 +292,7 @@ class Controller(CredentialParts):
     def snapshots(self) -> Snapshots:
         return Snapshots(
             registry=self.async_registry,
+            copies=self.copies,
             images=self.images,
             launcher=self.launcher,
             submitter=self.submitter,
@@ -318,6 +324,7 @@ class Controller(CredentialParts):
         return Environments(
             settings=self.config.storage,
             registry=self.async_registry,
+            copies=self.copies,
             images=self.images,
             launcher=self.launcher,
             scheduler=self.scheduler,

@@ -35,6 +35,7 @@ from broker.controller.reconcile.maintenance import Maintenance
 from broker.controller.reconcile.node_watch import NodeWatch
 from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.reconcile.operation_runner import OperationRunner
+from broker.controller.reconcile.running_copies import RunningCopies
 from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
@@ -114,13 +115,13 @@ class Loop:
         operations = OperationRunner(
             registry=rows, launcher=launcher, submitter=submitter, maintenance=maintenance, changes=changes
         )
-        farewells = FarewellWriter(launcher)
+        farewells, copies = FarewellWriter(launcher), RunningCopies()
         reconciler = Reconciler(
             settings=SlurmSettings(),
             registry=rows,
             scheduler=scheduler,
             submitter=submitter,
-            canceller=JobCanceller(registry=rows, scheduler=scheduler, submitter=submitter),
+            canceller=JobCanceller(registry=rows, scheduler=scheduler, submitter=submitter, copies=copies),
             operations=operations,
             deletion=DeletionRunner(registry=rows, launcher=launcher, changes=changes),
             maintenance=maintenance,
@@ -128,6 +129,7 @@ class Loop:
             scheduled_stop=ScheduledStopPolicy(rows),
             idle_policy=IdlePolicy(rows, launcher),
             farewells=farewells,
+            copies=copies,
             node_watch=NodeWatch(rows, ClusterAnswers(scheduler), launcher),
             holder=JobHolder(
                 registry=rows, launcher=launcher, farewells=farewells, operations=operations, changes=changes

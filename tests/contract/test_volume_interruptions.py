@@ -61,6 +61,34 @@ def test_a_clone_that_dies_is_made_by_asking_again(actor: Actor, session: str, p
     assert actor.layers() == actor.record(session).named_layers() | actor.record(copy).named_layers()
 
 
+def test_creation_of_volumes_that_dies_is_completed_by_asking_again(actor: Actor) -> None:
+    session = new_id()
+    with pytest.raises(DiedError):
+        actor("make", session=session, driver="overlay", crash_at="volumes.made")
+    assert not (actor.session(session) / "volumes.json").exists()
+    actor("make", session=session, driver="overlay")
+    actor("gc")
+    assert actor.layers() == actor.record(session).named_layers()
+
+
+@pytest.mark.parametrize("point", ["copy.requested", "copy.signalled", "copy.copied"])
+def test_copy_of_a_running_session_that_dies_is_made_once_by_asking_again(
+    actor: Actor, session: str, point: str
+) -> None:
+    (actor.session(session) / "run").mkdir(exist_ok=True)
+    before = actor.record(session)
+    request: dict[str, Any] = {"session": session, "operation": new_id(), "job_id": 1}
+    with pytest.raises(DiedError):
+        actor("copy", crash_at=point, **request)
+    assert actor.record(session) == before
+    answer = actor("copy", **request)
+    assert actor("copy", **request) == answer
+    assert len(actor.record(session).snapshots) == len(before.snapshots) + 1
+    assert actor.shows(session) == {"file": "first"}
+    actor("gc")
+    assert actor.layers() == actor.record(session).named_layers()
+
+
 def test_a_deletion_that_dies_goes_on(actor: Actor, session: str) -> None:
     for verb, point in [("trash", "trash.moved"), ("purge", "purge.renamed")]:
         with pytest.raises(DiedError):

@@ -62,6 +62,7 @@ def test_help_fits_a_terminal() -> None:
         assert "..." not in text.partition("Commands:")[2], name
         assert all(len(line) <= 88 for line in text.splitlines()), name
         assert "\b" not in text, name
+        assert "\\t" not in text, name
 
 
 def test_every_setting_has_its_heading_and_says_what_it_is_for() -> None:

@@ -84,6 +84,13 @@ def test_every_failpoint_is_in_behaviour() -> None:
     assert [label for label in labels if f"`{label}`" not in text] == []
 
 
+def test_every_failpoint_is_armed_in_a_test() -> None:
+    sources = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "broker").rglob("*.py"))
+    labels = set(re.findall(r'failpoint\("([\w.-]+)"\)', sources))
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in TESTS)
+    assert [label for label in sorted(labels) if f'"{label}"' not in tests] == []
+
+
 def test_every_decision_is_in_the_index() -> None:
     folder = ROOT / "docs" / "adr"
     index = " ".join(text_of("adr/README.md").split())

@@ -20,6 +20,9 @@ TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LC_CTYPE": "C.U
 """The terminal of tests and measurements: signs and colours do not depend on the one in which they run."""
 
 
+_TUI = ("broker.cli", "tui")
+
+
 class TuiSite:
     """A directory with the configuration and the controller's socket. The controller is started by the caller."""
 
@@ -56,6 +59,12 @@ class TuiSite:
         self._server.stdin.write(f"{name} {state}\n")
         self._server.stdin.flush()
 
+    def changes_requested(self) -> list[str]:
+        """Return method and path of the requests that the controller got to change something, without checks."""
+        file = self.socket.with_name("requests")
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [line for line in lines if not line.endswith("/check")]
+
     def signal_controller(self, number: signal.Signals) -> None:
         assert self._server is not None
         self._server.send_signal(number)
@@ -70,7 +79,11 @@ class TuiSite:
         self, *arguments: str, columns: int = 80, lines: int = 24, variables: Mapping[str, str] | None = None
     ) -> PseudoTerminal:
         """Start `berth tui` in a terminal of this size, with these variables of the environment."""
-        return self.run(["broker.cli", "tui", *arguments], columns=columns, lines=lines, variables=variables)
+        return self.run([*_TUI, *arguments], columns=columns, lines=lines, variables=variables)
+
+    def command(self) -> list[str]:
+        """Return the command line of `berth tui`; it needs the variables of `environment`."""
+        return [sys.executable, "-m", *_TUI]
 
     def run(
         self, module: Sequence[str], *, columns: int = 80, lines: int = 24, variables: Mapping[str, str] | None = None

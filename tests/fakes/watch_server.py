@@ -2,7 +2,7 @@
 
 Run as `python -m tests.fakes.watch_server SOCKET COUNT`, it is a process that a test can kill, stop and restart. Each
 line `NAME STATE` on its standard input changes a session. Its answers are checked against the real controller's on the
-lab.
+lab. Requests that are not GET get no answer; they are listed in the file `requests` beside the socket.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class WatchServer(ThreadingMixIn, UnixStreamServer):
     def __init__(self, socket: Path, count: int) -> None:
         self.views = {view["id"]: view for view in sample_views(count)}
         self.watchers: list[queue.SimpleQueue[dict[str, Any]]] = []
+        self._requests = socket.with_name("requests")
         socket.unlink(missing_ok=True)
         super().__init__(str(socket), _Handler)
 
@@ -54,6 +55,10 @@ class WatchServer(ThreadingMixIn, UnixStreamServer):
         self.views[view["id"]] = view
         for watcher in self.watchers:
             watcher.put(view)
+
+    def note_request(self, line: str) -> None:
+        with self._requests.open("a") as file:
+            file.write(f"{line}\n")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -73,6 +78,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({"sessions": list(self.server.views.values())})
         else:
             self._answer({"domain": "berth", "profile_stores": []})
+
+    def do_POST(self) -> None:
+        """Note the request, and do not answer."""
+        self.server.note_request(f"{self.command} {self.path}")
+        threading.Event().wait()
+
+    do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815 - the base class's names
 
     def _answer(self, body: dict[str, Any]) -> None:
         content = json.dumps(body).encode()

@@ -16,6 +16,7 @@ from broker.service.lasting_states import LastingStates
 from slurm.scheduler import NoAnswer, Refused
 
 if TYPE_CHECKING:
+    from broker.controller.reconcile.running_copies import RunningCopies
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
@@ -30,10 +31,13 @@ CANCEL_RETRY_S = 15.0
 class JobCanceller:
     """Cancels jobs for the reconcile loop, and again while they do not end."""
 
-    def __init__(self, *, registry: AsyncRegistry, scheduler: Scheduler, submitter: Submitter) -> None:
+    def __init__(
+        self, *, registry: AsyncRegistry, scheduler: Scheduler, submitter: Submitter, copies: RunningCopies
+    ) -> None:
         self._registry = registry
         self._scheduler = scheduler
         self._submitter = submitter
+        self._copies = copies
         self._orphans: dict[int, float] = {}
         """The time of the last cancel of each orphan job."""
         self._lasting = LastingStates(log)
@@ -47,8 +51,9 @@ class JobCanceller:
             session = await self._registry.update(session.id, begin_takeover(session, asked_at))
             if session.job.cancelled_at != asked_at:
                 return False  # the resize was withdrawn meanwhile
-            if session.id in copied_by_clones(await self._registry.in_states({SessionState.CHANGING})):
-                # Requested since the tick has looked. Once the takeover is recorded, no clone is accepted.
+            changing = await self._registry.in_states({SessionState.CHANGING})
+            if session.id in self._copies or session.id in copied_by_clones(changing):
+                # Requested since the tick has looked. Once the takeover is recorded, no copy is accepted.
                 await self._registry.update(session.id, mark(session, {"cancelled_at": None}))
                 return False
             failpoint("resize.takeover")

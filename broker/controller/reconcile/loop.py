@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.observation import Matched
     from broker.controller.reconcile.observed_slurm import ObservedSlurm
     from broker.controller.reconcile.operation_runner import OperationRunner
+    from broker.controller.reconcile.running_copies import RunningCopies
     from broker.controller.reconcile.session_files import FileRestorer
     from broker.controller.reconcile.stop import ScheduledStopPolicy
     from broker.controller.reconcile.submission import Submitter
@@ -101,6 +102,7 @@ class Reconciler:
         node_watch: NodeWatch,
         holder: JobHolder,
         restorer: FileRestorer,
+        copies: RunningCopies,
         observed: ObservedSlurm,
     ) -> None:
         self._settings = settings
@@ -118,6 +120,7 @@ class Reconciler:
         self._node_watch = node_watch
         self._holder = holder
         self._restorer = restorer
+        self._copies = copies
         self.observed = observed
         self._quiet = QuietSessions(registry)
         self._woken = asyncio.Event()
@@ -209,7 +212,7 @@ class Reconciler:
         self.moving = self._deletion.under_way or bool(self._quiet) or any_moves([*sessions, *changing])
         self._ends = [s.job.ends_at - END_EARLY_S for s in sessions if s.state is SessionState.READY and s.job.ends_at]
         self._ends += [at for s in sessions for at in (s.stop_at, s.job.idle_stop_at) if at is not None]
-        found = match(sessions, jobs, changing)
+        found = match(sessions, jobs, changing, self._copies)
         self._hastened = {job.id: self._hastened[job.id] for job in jobs if job.id in self._hastened}
         nodes = await self._node_watch.query(sessions, found.own, asked_at)
         changed = await self._observe_all(sessions, found, asked_at, nodes)

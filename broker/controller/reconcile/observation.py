@@ -60,18 +60,21 @@ class Matched:
     orphans: list[Job] = field(default_factory=list)
     """Live jobs that have a session's name and are neither its job nor its successor."""
     copied: set[str] = field(default_factory=set)
-    """The ids of the sessions whose running jobs make copies for clones."""
+    """The ids of the sessions whose running jobs make copies for clones and environments."""
 
 
-def match(sessions: Iterable[Session], jobs: Iterable[Job], changing: Iterable[Session] = ()) -> Matched:
+def match(
+    sessions: Iterable[Session], jobs: Iterable[Job], changing: Iterable[Session] = (), copied: Iterable[str] = ()
+) -> Matched:
     """Match jobs to sessions.
 
     A session's job has its name and owner, and the recorded id. While no id is recorded, the job's comment must have
     the session's present submission; the oldest such job counts, because a repeated sbatch only adds newer ones. The
-    same rules hold for the successor. `changing`: the sessions without a job, some of which may be new clones.
+    same rules hold for the successor. `changing`: the sessions without a job, some of which may be new clones;
+    `copied`: the ids of sessions that are copied for requests without a row.
     """
     by_id = {session.id: session for session in sessions}
-    matched = Matched(copied=copied_by_clones(changing))
+    matched = Matched(copied=copied_by_clones(changing) | {*copied})
     for job in sorted(jobs, key=lambda job: job.id):
         session = by_id.get(session_id(job))
         role = _role(session, job, matched) if session is not None and job.user == session.owner else None

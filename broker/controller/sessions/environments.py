@@ -20,7 +20,7 @@ from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
-from broker.controller.sessions.preconditions import check_copyable, check_free
+from broker.controller.sessions.preconditions import check_source
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.launcher.arguments import CopyArguments, EnvironmentArguments
 from broker.names import new_id
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from broker.config.settings import StorageSettings
     from broker.controller.images import ImageFinder
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.running_copies import RunningCopies
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.pending import PendingOperations
@@ -59,6 +60,7 @@ class Environments:
         *,
         settings: StorageSettings,
         registry: AsyncRegistry,
+        copies: RunningCopies,
         images: ImageFinder,
         launcher: LauncherClient,
         scheduler: Scheduler,
@@ -67,6 +69,7 @@ class Environments:
     ) -> None:
         self._settings = settings
         self._registry = registry
+        self._copies = copies
         self._images = images
         self._launcher = launcher
         self._scheduler = scheduler
@@ -80,7 +83,8 @@ class Environments:
         name, _, version = request.of.partition("@")
         if not version and await self._registry.find(user, name) is not None:
             session = await access.resolve_own(self._registry, user, name, Permission.CLONE)
-            environment = await self._of_session(user, session)
+            with self._copies.of(session.id):  # a takeover would end the job that makes the copy
+                environment = await self._of_session(user, await self._registry.require(session.id))
         else:
             environment = await self._of_profile(user, name, version or None)
         if clock.monotonic() - self._swept_at.get(user, -SWEEP_INTERVAL_S) >= SWEEP_INTERVAL_S:
@@ -139,8 +143,7 @@ class Environments:
         await self._sweeping.close()
 
     async def _of_session(self, user: str, session: Session) -> EnvironmentView:
-        check_free(session)
-        check_copyable(session)
+        check_source(session)
         image = await with_user_errors(session.name, self._images.required(user, *session.image.values()))
         allowed_binds(image.profile, self._settings.binds)  # before the copy, which may take long
         number = None

@@ -28,6 +28,14 @@ def check_copyable(session: Session) -> None:
         raise ConflictError(f"{session.name} is {session.state.value}", hint="try again when it is ready, or stopped")
 
 
+def check_source(session: Session) -> None:
+    """Raise ConflictError unless the session's present state can be copied for a clone or an environment."""
+    check_free(session)
+    check_copyable(session)
+    if session.takeover_begun:  # the job that would make the copy is ending
+        raise resize_conflict(session)
+
+
 def resize_conflict(session: Session) -> ConflictError:
     """Return the error of a request that the session's pending resize does not allow."""
     successor = "another job" if session.next_job_id is None else f"job {session.next_job_id}"

@@ -17,7 +17,7 @@ from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import access
 from broker.controller.sessions.planned_change import NextJob, PlannedChange, has_next_job
-from broker.controller.sessions.preconditions import check_copyable, check_free, resize_conflict
+from broker.controller.sessions.preconditions import check_copyable, check_free, check_source, resize_conflict
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.launcher.arguments import DiffArguments
 from broker.names import new_id
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.maintenance import Maintenance
+    from broker.controller.reconcile.running_copies import RunningCopies
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.registry import RowChange, Transition
@@ -55,6 +56,7 @@ class Snapshots:
         self,
         *,
         registry: AsyncRegistry,
+        copies: RunningCopies,
         images: ImageFinder,
         launcher: LauncherClient,
         submitter: Submitter,
@@ -63,6 +65,7 @@ class Snapshots:
         limits: Limits,
     ) -> None:
         self._registry = registry
+        self._copies = copies
         self._images = images
         self._launcher = launcher
         self._submitter = submitter
@@ -158,14 +161,16 @@ class Snapshots:
         ConflictError if the name is taken. A failed clone leaves nothing behind.
         """
         source = await self._resolve(user, name, permission_for("clone"))
+        with self._copies.of(source.id):  # until the clone has a row, which postpones a takeover from then on
+            clone = await self._create_clone(user, await self._registry.require(source.id), request)
+        return await self._pending.start_operation(clone)
+
+    async def _create_clone(self, user: str, source: Session, request: CloneRequest) -> Session:
         if await self._registry.find(user, request.name) is not None:
             raise ConflictError(f"you have a session named {request.name} already", hint="give the clone another name")
         snapshot = None if request.at is None else await self._find(source, request.at)
         if snapshot is None:
-            check_free(source)
-            check_copyable(source)
-            if source.takeover_begun:  # its job is ending
-                raise resize_conflict(source)
+            check_source(source)
         if request.profile is not None:
             image = await self._images.published(user, request.profile, request.version)
         elif request.version is not None:
@@ -207,8 +212,7 @@ class Snapshots:
             await self._limits.check_storage(user)
             if request.start:
                 await self._limits.check_start(user, source.job.gpus)
-            clone = await self._registry.create(clone, EventEntry(user, "clone", f"of {name}"))
-        return await self._pending.start_operation(clone)
+            return await self._registry.create(clone, EventEntry(user, "clone", f"of {source.name}"))
 
     async def diff(
         self, user: str, name: str, reference: str | None, until: str | None = None, *, content: bool = False

@@ -45,6 +45,11 @@ COMMANDS = {
     "set run --idle 8h": "",
     "exec --root --yes run -- true": "root",
     "exec run -- true": "",
+    "rename dev new": "rename",
+    "flatten dev": "",
+    "verify run": "",
+    "size run": "",
+    "diff run": "",
     "sbatch --env dev job.sh": "",
     "gc": "",
     "login": "",
@@ -64,6 +69,7 @@ call it, even if the program has handled the exception."""
 
 LOOKS = ("/v1/resolve", "/v1/connections")
 TOLD = ("still", "was sent", "were sent", "nothing was run", "may still be", "removes the environment")
+TOLD += ("continues in the background",)
 STAGES = 8
 """Requests at which a command is interrupted, if it does not end or wait for the session before."""
 

@@ -1,6 +1,7 @@
 """Pictures of screens as text and styles, compared with those in a folder beside the tests.
 
-`BERTH_SNAPSHOTS=write` in the environment writes them instead. Read the difference before you commit it.
+They have every cell's character and style, as an SVG would, and can be read in a diff. Textual's own SVG names a font
+on another host. `BERTH_SNAPSHOTS=write` in the environment writes them. Read the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ def compare_picture(
     path: Path,
     take: Callable[[TuiSettings], tuple[str, str]],
     monkeypatch: pytest.MonkeyPatch,
-    looks: Iterable[str] = LOOKS,
 ) -> None:
     """Take a screen's text and styles in each look, and compare them with the file."""
     pictures = {}
-    for look in looks:
+    for look in LOOKS:
         if look == "no-color":
             monkeypatch.setenv("NO_COLOR", "1")
         pictures[look] = take(TuiSettings(theme="light" if look == "light" else "dark"))

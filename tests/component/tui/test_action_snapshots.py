@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections import deque
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from textual.screen import Screen
 
+import tui.screens
 from broker.client.client import Client
 from broker.forms.start_form import ProfileChoice
 from broker.schema.checks import CheckReport, StartEstimate, SwitchPreview
 from broker.schema.connections import ConnectionView
 from broker.schema.sessions import JobView, Persistence
+from broker.schema.site import EventView
 from broker.schema.volumes import SizeLine, SizeReport, SnapshotView
 from tests.component.tui.screen_pictures import (
-    LOOKS,
     SIZES,
     assert_contrast,
     assert_no_picture_is_left_over,
@@ -28,15 +32,20 @@ from tests.fakes.tui_feed import NOW, make_view
 from tui.action_runner import ActionRunner
 from tui.catalogue import Catalogue
 from tui.core.actions import ACTIONS
+from tui.core.settings import TuiSettings
+from tui.screens.chooser import ChooserScreen
+from tui.screens.sessions import SessionsScreen
+from tui.screens.small import SmallScreen
+from tui.screens.text_screen import TextScreen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.fakes.controller import ScriptedController
-    from tui.core.settings import TuiSettings
 
 SNAPSHOTS = Path(__file__).parent / "action_snapshots"
 DEV = make_view("dev", options=["--gres=gpu:1", "--mem=16G"])
+LABEL = "before the training"
 REPORT = CheckReport(session=DEV, ends_job=True, estimate=StartEstimate(at=NOW + 3600, waiting=2))
 PREVIEW = SwitchPreview(
     profile="base",
@@ -61,6 +70,21 @@ SCREENS: dict[str, tuple[list[str], str]] = {
     "log": (["l"], "the job has ended"),
     "cluster": (["F"], "longest 1 h"),
     "links": (["i"], "zed://ssh/dev.berth"),
+    "stop": (["x"], "Lost: running programs"),
+    "events": (["v"], "before the training"),
+    "output": (["u"], "berth size dev: done"),
+    "stop-at": (["X"], "Keep until then"),
+    "extend": (["e"], "for example 4h"),
+    "resize": (["Z"], "free now"),
+    "rename": (["j", "N"], "New name"),
+    "snapshot": (["S"], "for example before-upgrade"),
+    "rollback-form": (["b"], "for example 3 or a label"),
+    "switch-form": (["P"], "without a version, the newest"),
+    "clone": (["c"], "Start it"),
+    "restore": (["U"], "there is none that can be restored"),
+    "commit": (["m"], "for example own/tools@1"),
+    "exec": (["exclamation_mark"], "for example nvidia-smi"),
+    "diff": (["f"], "empty for the profile"),
 }
 """Names of screens, the keys that lead to them, and the text at which each is complete."""
 
@@ -97,6 +121,7 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
             ),
         ]
         running.connections = [connection()]
+        running.events = [EventView(at=NOW, actor="alice", session="dev", action="snapshot", detail=LABEL)]
         running.terminals = 2
         running.logs["dev"] = deque(["11:00 berth: job 4711 on gpu01\n11:00 berth: sshd listens on port 20001\n"])
         yield running
@@ -126,21 +151,32 @@ def connection() -> ConnectionView:
     )
 
 
-def take(controller: ScriptedController, screen: str, size: tuple[int, int], settings: TuiSettings) -> tuple[str, str]:
-    """Return text and styles of a screen."""
+def take(
+    controller: ScriptedController,
+    screen: str,
+    size: tuple[int, int],
+    settings: TuiSettings,
+    shown: set[type[Screen[Any]]] | None = None,
+) -> tuple[str, str]:
+    """Return text and styles of a screen, and add its class to `shown`."""
     found: list[tuple[str, str]] = []
     views = [DEV, make_view("old", "stopped")]
-    shown = views if screen != "log" else [make_view("dev", "stopped"), views[1]]
-    controller.sessions = {view.name: view for view in shown}
+    known = views if screen != "log" else [make_view("dev", "stopped"), views[1]]
+    controller.sessions = {view.name: view for view in known}
     if screen == "switch":
         controller.answers["POST /v1/sessions/dev/check"] = REPORT.model_copy(update={"switch": PREVIEW})
     keys, complete = SCREENS[screen]
 
     async def scenario(test: TuiTest) -> None:
-        await test.press(*keys)
+        await test.press(*keys[:1])
+        if screen == "snapshots":
+            await test.until_shown("begin")  # the tree, in which the other keys move
+        await test.press(*keys[1:])
         await test.until(lambda: complete in " ".join(test.text().split()))
         if screen.startswith("start"):
             await test.until(lambda: "free now" in test.text())
+        if shown is not None:
+            shown.add(type(test.app.screen))
         found.append((test.text(), test.styles()))
 
     runner = ActionRunner(lambda: Client(controller.socket))
@@ -154,9 +190,34 @@ def take(controller: ScriptedController, screen: str, size: tuple[int, int], set
 def test_the_actions_screens_look_as_before(
     controller: ScriptedController, screen: str, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = LOOKS if size == "80x24" else LOOKS[:1]  # the styles do not depend on the size
-    path = SNAPSHOTS / f"{screen}-{size}.txt"
-    compare_picture(path, partial(take, controller, screen, SIZES[size]), monkeypatch, looks)
+    compare_picture(SNAPSHOTS / f"{screen}-{size}.txt", partial(take, controller, screen, SIZES[size]), monkeypatch)
+
+
+def test_every_screen_and_every_form_has_snapshots(controller: ScriptedController) -> None:
+    """Those of the list, of its chooser and of its texts are in the other folder; a small window has one sentence."""
+    shown: set[type[Screen[Any]]] = set()
+    for screen in ("start", "stop", "explain", "log", "output", "snapshots"):
+        take(controller, screen, SIZES["80x24"], TuiSettings(), shown)
+    assert shown | {SessionsScreen, ChooserScreen, TextScreen, SmallScreen} == own_screens()
+    titles = {
+        (SNAPSHOTS / f"{screen}-80x24.txt").read_text(encoding="utf-8").split(":")[0].split("\n")[0].strip()
+        for screen in SCREENS
+    }
+    assert {action.make_form().title for action in ACTIONS if action.make_form is not None} - titles == set()
+
+
+def own_screens() -> set[type[Screen[Any]]]:
+    """Return the classes of the screens of `tui` that no other one extends."""
+    for module in pkgutil.iter_modules(tui.screens.__path__, "tui.screens."):
+        importlib.import_module(module.name)
+    found, left = set[type[Screen[Any]]](), list[type[Screen[Any]]]([Screen])
+    while left:
+        each = left.pop()
+        below = each.__subclasses__()
+        left += below
+        if each.__module__.startswith("tui.") and not below:
+            found.add(each)
+    return found
 
 
 def test_no_snapshot_of_an_action_is_left_over() -> None:

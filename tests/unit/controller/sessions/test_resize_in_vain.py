@@ -11,7 +11,8 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.job_files import BESIDE_LOCK_WAIT_S, LOCK_WAIT_S
 from broker.controller.reconcile.session_files import FIRST_PAUSE_S
 from broker.errors import ConflictError, RefusedError
-from broker.schema.sessions import ContinuationChoice
+from broker.schema.environments import EnvironmentRequest
+from broker.schema.sessions import ContinuationChoice, SessionState
 from broker.schema.volumes import CloneRequest
 from broker.volumes.live_snapshot import COPY_TIMEOUT_S
 from slurm.scheduler import NoAnswer, Refused
@@ -24,7 +25,10 @@ from tests.unit.controller.sessions.resize_scene import MORE, Scene, play
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from broker.controller.launcher_client.volumes import SnapshotResult
+    from broker.launcher.arguments import CopyArguments
     from broker.schema.sessions import PresentJob
+    from profiles.image.store import Image
 
 
 def submission_of_files(scene: Scene) -> str:
@@ -215,20 +219,125 @@ def test_clone_requested_just_before_the_cancel_is_completed_first(
     play(tmp_path, monkeypatch, scenario)
 
 
-def test_clone_is_refused_once_the_present_job_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["clone", "environment"])
+def test_copy_is_refused_once_the_present_job_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     async def scenario(scene: Scene) -> None:
         successor = await scene.resize()
         cancel = scene.core.scheduler.cancel
 
-        async def clone_meanwhile(job_id: int) -> None:
+        async def copy_meanwhile(job_id: int) -> None:
             with pytest.raises(ConflictError, match=f"dev is moving to job {successor}"):
-                await scene.core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+                await request_copy(scene, kind)
             await cancel(job_id)
 
-        scene.core.scheduler.cancel = clone_meanwhile  # type: ignore[method-assign]
+        scene.core.scheduler.cancel = copy_meanwhile  # type: ignore[method-assign]
         await scene.takes_over()
         await scene.ticks()
         assert scene.live == {successor: JobState.RUNNING}
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+async def request_copy(scene: Scene, kind: str) -> None:
+    """Request a clone, or an environment for a batch job, of the present state of the session."""
+    if kind == "clone":
+        await scene.core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+    else:
+        await scene.core.environments.make("alice", EnvironmentRequest(of="dev"))
+
+
+@pytest.mark.parametrize("present_job", ["auto", "end"])
+def test_environment_of_the_running_session_is_copied_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, present_job: PresentJob
+) -> None:
+    """The copy for a batch job has no row in the registry."""
+
+    async def scenario(scene: Scene) -> None:
+        held = HeldCopy(scene)
+        making = asyncio.create_task(scene.core.environments.make("alice", EnvironmentRequest(of="dev")))
+        await held.reached.wait()
+        successor = await scene.resize(present_job)
+        await scene.takes_over()
+        await scene.ticks(4)
+        assert scene.live[scene.first] is JobState.RUNNING
+        assert not scene.row.takeover_begun
+        held.let_go.set()
+        made = await making
+        assert [each.id for each in await scene.core.environments.all("alice")] == [made.id]
+        await scene.ticks()
+        assert scene.live.keys() == {successor}
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+class HeldCopy:
+    """Copies of the running session begin only when `let_go` is set. `reached`: one waits."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.reached, self.let_go = asyncio.Event(), asyncio.Event()
+        self._copy = scene.core.launcher.copy
+        scene.core.launcher.copy = self.copy  # type: ignore[method-assign]
+
+    async def copy(self, user: str, arguments: CopyArguments) -> SnapshotResult:
+        self.reached.set()
+        await self.let_go.wait()
+        return await self._copy(user, arguments)
+
+
+def test_environment_requested_just_before_the_cancel_is_copied_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tick has seen no copy, and is about to cancel the job that would make it."""
+
+    async def scenario(scene: Scene) -> None:
+        held, farewells, requests = HeldCopy(scene), scene.core.farewells, list[asyncio.Task[object]]()
+        successor = await scene.resize()
+        write = farewells.write
+
+        async def copy_first(sessions: object) -> None:
+            farewells.write = write  # type: ignore[method-assign]
+            making = scene.core.environments.make("alice", EnvironmentRequest(of="dev"))
+            requests.append(asyncio.create_task(making))
+            await held.reached.wait()
+            del sessions
+
+        farewells.write = copy_first  # type: ignore[method-assign] # is called just before the cancel
+        await scene.takes_over()
+        assert len(requests) == 1
+        await scene.ticks(2)
+        assert scene.live[scene.first] is JobState.RUNNING
+        assert not scene.row.takeover_begun
+        held.let_go.set()
+        await requests[0]
+        await scene.ticks()
+        assert scene.live.keys() == {successor}
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+@pytest.mark.parametrize("kind", ["clone", "environment"])
+def test_takeover_that_begins_while_a_copy_is_requested_is_postponed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The request has passed its checks; neither the clone's row nor the copy is there when the takeover begins."""
+
+    async def scenario(scene: Scene) -> None:
+        await scene.resize()
+        images, required, taken = scene.core.images, scene.core.images.required, list[bool]()
+
+        async def take_over_meanwhile(user: str, name: str, version: str, digest: str) -> Image:
+            monkeypatch.setattr(images, "required", required)
+            await scene.takes_over()
+            taken.append(scene.row.takeover_begun)
+            return await required(user, name, version, digest)
+
+        monkeypatch.setattr(images, "required", take_over_meanwhile)
+        await request_copy(scene, kind)
+        assert taken == [False]
+        await scene.ticks(4)
+        assert scene.first not in scene.live
+        if kind == "clone":
+            assert scene.core.row("two").state is SessionState.STOPPED
 
     play(tmp_path, monkeypatch, scenario)
 
