@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 IN_CHILD = frozenset({
     "volumes.frozen", "volumes.before-commit", "volumes.committed", "clone.source-kept", "clone.forked",
-    "copy.requested", "copy.copied", "commit-root.copied", "flatten.joined", "trash.moved", "untrash.moved",
-    "purge.renamed", "collect.removing", "hold.requested", "hold.held", "hold.begun",
+    "copy.requested", "copy.signalled", "copy.copied", "commit-root.copied", "flatten.joined", "trash.moved",
+    "untrash.moved", "purge.renamed", "collect.removing", "hold.requested", "hold.held", "hold.begun",
 })  # fmt: skip
 """Points that a process of the launcher's meets, which acts as the user; the others end launcher and controller."""
 COMING_TRUE = ["volumes.before-commit", "volumes.committed"]

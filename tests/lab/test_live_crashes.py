@@ -30,7 +30,7 @@ def test_a_snapshot_and_a_clone_of_a_running_session(
 ) -> None:
     kept.again()
     before, disk = kept.view(), kept.disk()
-    copying = ["copy.requested", "copy.copied"]
+    copying = ["copy.requested", "copy.signalled", "copy.copied"]
 
     def look(point: str) -> None:
         assert disk.marks() == ["two", "two"], point

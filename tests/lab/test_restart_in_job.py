@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 NODE = "c3"
 NAME = "keeps"
 WAIT = ("--yes", "--timeout", "120")
+GPU = "--gres=gpu:intel:1"
+OPENED = "echo $SLURM_JOB_GPUS; for gpu in /dev/dri/renderD*; do head -c 0 $gpu 2>/dev/null && echo $gpu; done; :"
+"""Prints the number of the job's GPU, and the devices that a program in the session can open."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def alice(people: dict[str, User]) -> User:
 def queued(alice: User) -> Iterator[str]:
     """A job of bob's that wants the session's whole node, and so waits for the end of its job."""
     lab = alice.site.lab
-    alice.ok("start", NAME, "--profile", "base", f"--nodelist={NODE}", "--exclusive", "-t", "60", seconds=120)
+    alice.ok("start", NAME, "--profile", "base", f"--nodelist={NODE}", "--exclusive", GPU, "-t", "60", seconds=120)
     command = f"sbatch --parsable -w {NODE} --exclusive -t 10 -o /dev/null --wrap 'sleep 600'"
     job = lab.sh(command, user="bob").strip()
     yield job
@@ -53,8 +56,9 @@ def place(view: dict[str, Any]) -> tuple[int, str]:
 
 
 def kept(alice: User, queued: str, ask: Callable[[], object]) -> dict[str, Any]:
-    """Ask for something that starts the session again; it must have the same job and node, and another run id."""
-    before = alice.show(NAME)
+    """Ask for something that starts the session again; it must have the same job, node and GPU, and another run id."""
+    before, opened = alice.show(NAME), alice.laptop.ok(NAME, OPENED)
+    assert b"/dev/dri/renderD" in opened
     assert state_of(alice, queued) == "PENDING"
     ask()
     after = alice.wait(NAME, "ready")
@@ -62,7 +66,7 @@ def kept(alice: User, queued: str, ask: Callable[[], object]) -> dict[str, Any]:
     assert after["generation"] != before["generation"]
     assert state_of(alice, queued) == "PENDING"
     assert alice.every_job(after["id"]) == [str(before["job_id"])]
-    assert alice.laptop.ok(NAME, "echo reached") == b"reached\n"
+    assert alice.laptop.ok(NAME, OPENED) == opened
     return after
 
 

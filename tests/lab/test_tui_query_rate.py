@@ -56,7 +56,7 @@ def workers(people: Mapping[str, User]) -> Iterator[None]:
 
 @contextmanager
 def terminals(people: Mapping[str, User]) -> Iterator[None]:
-    """The same with `berth tui` in real terminals."""
+    """The same with `berth tui` in real terminals, a fifth of which show the cluster."""
     environment = {"TERM": "xterm-256color", "LC_CTYPE": "C.UTF-8"}
     users = [*people.values()] * (INTERFACES // len(people) + 1)
     with ExitStack() as stack:
@@ -66,7 +66,16 @@ def terminals(people: Mapping[str, User]) -> Iterator[None]:
             opened.append(stack.enter_context(PseudoTerminal(command, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})))
         for terminal in opened:
             terminal.wait_for(lambda text: "session" in text and "connecting" not in text)
+        looking = opened[::5]
+        for terminal in looking:
+            terminal.type("F")
+            terminal.wait_for_text("CPUs ")
         yield
+        for terminal in looking:
+            terminal.read()
+            assert "CPUs " in terminal.text()
+            terminal.type("q")
+            terminal.wait_for_text("q quit")
         for terminal in opened:
             terminal.read()
             assert "trying again" not in terminal.text()
