@@ -195,7 +195,11 @@ class User:
         self.wait(session, "stopped", seconds=120)
         status, body = self.request(f"/v1/sessions/{session}", "-X", "DELETE")
         assert status == HTTPStatus.ACCEPTED, body
-        wait_for(lambda: not self.knows(session), what=f"{session} to be gone", seconds=120)
+        deadline = time.monotonic() + 120
+        while status != HTTPStatus.NOT_FOUND:
+            assert time.monotonic() < deadline, f"{session} does not go: {body}"
+            status, body = self.request(f"/v1/sessions/{session}?after={json.loads(body)['revision']}&wait=5")
+            assert status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}, body
 
     def jobs(self, session_id: str) -> list[str]:
         """The ids of the live jobs in Slurm that carry the session's name."""
