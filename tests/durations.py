@@ -24,7 +24,7 @@ MEASURED = CHECKOUT / "build/durations"
 SHORTEST_S = 5
 """Files that take less have no line in the record: their order does not matter, and the record changes seldom."""
 UNKNOWN_S = 3
-"""Seconds per test of a file that is not in the record."""
+"""Seconds per test of a file that is not in the record, where the longest come first."""
 
 
 class Durations:
@@ -43,12 +43,18 @@ class Durations:
 
 
 def sort_by_duration(items: list[pytest.Item], *, shortest_first: bool) -> None:
-    """Sort tests by the seconds of their file; the order within each file stays."""
+    """Sort tests by the seconds of their file; the order within each file stays.
+
+    With the longest first, files that are marked `waits` come before all others.
+    """
     recorded = json.loads(RECORD.read_text())
     tests = Counter(_file(item) for item in items)
+    if shortest_first:
+        items.sort(key=lambda item: (recorded.get(_file(item), 0), tests[_file(item)], _file(item)))
+        return
     seconds = {file: recorded.get(file, min(number * UNKNOWN_S, 60)) for file, number in tests.items()}
-    sign = 1 if shortest_first else -1
-    items.sort(key=lambda item: (sign * seconds[_file(item)], _file(item)))
+    waits = {_file(item) for item in items if item.get_closest_marker("waits") is not None}
+    items.sort(key=lambda item: (_file(item) not in waits, -seconds[_file(item)], _file(item)))
 
 
 def _file(item: pytest.Item) -> str:
