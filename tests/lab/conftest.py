@@ -274,6 +274,15 @@ def name(new_name: Callable[[str], str]) -> str:
     return new_name("s")
 
 
+@pytest.fixture(scope="module")
+def standing(people: dict[str, User]) -> Iterator[str]:
+    """A ready session of alice's, for all tests of a module that only look at it."""
+    alice, name = people["alice"], "standing"
+    alice.ok("start", name, "--profile", "base")
+    yield name
+    alice.remove(name)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
