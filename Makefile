@@ -3,13 +3,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
+# Where containers set it, each of thousands of programs in the tests would compile Berth again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 2222
 WEB_PORT ?= 8080
 LABS ?= 3
-WAITING_LABS ?= 2
+ALL_LABS ?= 5
 SCRIPTS := $(shell git ls-files '*.sh' broker/job/inside/sudo .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
 
 .PHONY: help
@@ -47,7 +50,7 @@ check: $(VENV)/ready shellcheck ## format, lint, types, import rules (no root, n
 .PHONY: test
 test: $(VENV)/ready test-programs ## every test, on labs of its own (root)
 	@$(if $(ARGS),$(PYTHON) -m tests.site.run --labs $(LABS) --older $(BIN)/pytest -m "not soak and not vm" $(ARGS),\
-		$(PYTHON) -m tests.site.lanes --labs $(LABS) --waiting $(WAITING_LABS) $(BIN)/pytest)
+		$(PYTHON) -m tests.site.lanes --labs $(ALL_LABS) $(BIN)/pytest)
 
 .PHONY: durations
 durations: $(VENV)/ready ## take the seconds of the last run of all tests into tests/durations.json

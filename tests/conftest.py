@@ -41,7 +41,12 @@ settings.load_profile("order")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take a lab in a worker; record durations, and report failures at once, where all workers' reports arrive."""
+    """Take a lab in a worker; record durations, and report failures at once, where all workers' reports arrive.
+
+    Whatever the environment says, programs keep their bytecode: tests start thousands, and each would compile Berth.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if hasattr(config, "workerinput") and "LAB_NAME" in os.environ:
         _lab_name()
     if not hasattr(config, "workerinput") and config.getoption("numprocesses", None):

@@ -24,7 +24,10 @@ MEASURED = CHECKOUT / "build/durations"
 SHORTEST_S = 5
 """Files that take less have no line in the record: their order does not matter, and the record changes seldom."""
 UNKNOWN_S = 3
-"""Seconds per test of a file that is not in the record."""
+"""Seconds per test of a file that is not in the record, where the longest come first: it may be a new one."""
+SHORT_S = 1
+"""Seconds of a file that is not in the record, where the shortest come first: most such files of unit tests last less
+than SHORTEST_S."""
 
 
 class Durations:
@@ -43,12 +46,20 @@ class Durations:
 
 
 def sort_by_duration(items: list[pytest.Item], *, shortest_first: bool) -> None:
-    """Sort tests by the seconds of their file; the order within each file stays."""
+    """Sort tests by the seconds of their file; the order within each file stays.
+
+    With the longest first, files that are marked `waits` come before all others. With the shortest first, a file's
+    seconds are divided by the number of its tests, so that most tests have run early.
+    """
     recorded = json.loads(RECORD.read_text())
     tests = Counter(_file(item) for item in items)
+    if shortest_first:
+        mean = {file: recorded.get(file, SHORT_S) / number for file, number in tests.items()}
+        items.sort(key=lambda item: (mean[_file(item)], _file(item)))
+        return
     seconds = {file: recorded.get(file, min(number * UNKNOWN_S, 60)) for file, number in tests.items()}
-    sign = 1 if shortest_first else -1
-    items.sort(key=lambda item: (sign * seconds[_file(item)], _file(item)))
+    waits = {_file(item) for item in items if item.get_closest_marker("waits") is not None}
+    items.sort(key=lambda item: (_file(item) not in waits, -seconds[_file(item)], _file(item)))
 
 
 def _file(item: pytest.Item) -> str:

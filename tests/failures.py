@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,10 +10,13 @@ if TYPE_CHECKING:
 
 
 class FailuresAtOnce:
-    """A plugin that prints one line for each failure as it happens; pytest prints the details at the end."""
+    """A plugin that prints one line for each failure as it happens, with the seconds since the start of the run; pytest
+    prints the details at the end.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._began_at = time.monotonic()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -20,4 +24,5 @@ class FailuresAtOnce:
             crash = getattr(report.longrepr, "reprcrash", None)
             reason = crash.message.partition("\n")[0] if crash else report.longreprtext.strip().rpartition("\n")[2]
             terminal.ensure_newline()
-            terminal.write_line(f"FAILED {report.nodeid}: {reason}", red=True)
+            seconds = time.monotonic() - self._began_at
+            terminal.write_line(f"FAILED {report.nodeid} after {seconds:.0f} s: {reason}", red=True)

@@ -14,6 +14,7 @@ from slurm.lab import daemons
 from slurm.lab.enter import exec_argv, nsenter
 from slurm.lab.paths import LabPaths
 from slurm.lab.processes import init_pid
+from slurm.lab.progress import pause_s
 from slurm.lab.spec import LOGIN, NODES
 from tests.deadlines import DEADLINE_S
 
@@ -138,7 +139,7 @@ def older_name(name: str) -> str:
 
 def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = DEADLINE_S) -> None:
     """Return once the condition holds; AssertionError, naming it, if it does not within `seconds`."""
-    deadline = time.monotonic() + seconds
+    began_at = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
-        time.sleep(0.02)
+        assert time.monotonic() < began_at + seconds, f"waited {seconds:g} s in vain for {what}"
+        time.sleep(pause_s(began_at))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from broker.job.bundle import session_script
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.live_snapshot import OUTCOME_FILE_BYTES
+from slurm.lab.progress import pause_s
 from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def in_terminal(argv: list[str], *, rows: int, columns: int) -> tuple[int, str]:
 
 
 def wait_until(condition: Callable[[], bool], what: str, log: Callable[[], str], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
+    began_at = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}; the job's log:\n{log()}"
-        time.sleep(0.1)
+        assert time.monotonic() < began_at + seconds, f"waited {seconds} s in vain for {what}; the job's log:\n{log()}"
+        time.sleep(pause_s(began_at))

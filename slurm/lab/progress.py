@@ -35,12 +35,21 @@ def wait_until(
     hint: str = "",
     every: float = 0.03,
 ) -> None:
-    """Return once `condition()` holds. It is called every `every` seconds.
+    """Return once `condition()` holds. It is called every `every` seconds, and less often after a while.
 
     After `seconds` raise LabError with `what` and `log`.
     """
-    deadline = time.monotonic() + seconds
+    began_at = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        if time.monotonic() > began_at + seconds:
             raise LabError(f"{what}: not within {seconds:g} s", log=log, hint=hint)
-        time.sleep(every)
+        time.sleep(pause_s(began_at, shortest_s=every))
+
+
+def pause_s(began_at: float, *, shortest_s: float = 0.02) -> float:
+    """Return how long to wait before the next look, for who has looked since `began_at` on time.monotonic().
+
+    It is a fifth of the time so far, at most 0.5 s: a look in a node starts six programs, and who waits long for
+    something would keep a core busy with looks.
+    """
+    return max(shortest_s, min((time.monotonic() - began_at) / 5, 0.5))

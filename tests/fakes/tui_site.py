@@ -76,9 +76,9 @@ class TuiSite:
                 self._server = None
 
     def open(
-        self, *arguments: str, columns: int = 80, lines: int = 24, variables: Mapping[str, str] | None = None
+        self, *arguments: str, columns: int = 80, lines: int = 24, variables: Mapping[str, str | None] | None = None
     ) -> PseudoTerminal:
-        """Start `berth tui` in a terminal of this size, with these variables of the environment."""
+        """Start `berth tui` in a terminal of this size, with these variables of the environment; None unsets one."""
         return self.run([*_TUI, *arguments], columns=columns, lines=lines, variables=variables)
 
     def command(self) -> list[str]:
@@ -86,11 +86,18 @@ class TuiSite:
         return [sys.executable, "-m", *_TUI]
 
     def run(
-        self, module: Sequence[str], *, columns: int = 80, lines: int = 24, variables: Mapping[str, str] | None = None
+        self,
+        module: Sequence[str],
+        *,
+        columns: int = 80,
+        lines: int = 24,
+        variables: Mapping[str, str | None] | None = None,
     ) -> PseudoTerminal:
         """Start a module of Python with its arguments in a terminal of this size."""
         command = [sys.executable, "-m", *module]
-        return PseudoTerminal(command, self.environment | dict(variables or {}), columns=columns, lines=lines)
+        wanted = {**self.environment, **(variables or {})}
+        environment = {name: value for name, value in wanted.items() if value is not None}
+        return PseudoTerminal(command, environment, columns=columns, lines=lines)
 
 
 @contextlib.contextmanager

@@ -195,7 +195,11 @@ class User:
         self.wait(session, "stopped", seconds=120)
         status, body = self.request(f"/v1/sessions/{session}", "-X", "DELETE")
         assert status == HTTPStatus.ACCEPTED, body
-        wait_for(lambda: not self.knows(session), what=f"{session} to be gone", seconds=120)
+        deadline = time.monotonic() + 120
+        while status != HTTPStatus.NOT_FOUND:
+            assert time.monotonic() < deadline, f"{session} does not go: {body}"
+            status, body = self.request(f"/v1/sessions/{session}?after={json.loads(body)['revision']}&wait=5")
+            assert status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}, body
 
     def jobs(self, session_id: str) -> list[str]:
         """The ids of the live jobs in Slurm that carry the session's name."""
@@ -268,6 +272,15 @@ def new_name(people: dict[str, User]) -> Iterator[Callable[[str], str]]:
 def name(new_name: Callable[[str], str]) -> str:
     """One such name."""
     return new_name("s")
+
+
+@pytest.fixture(scope="module")
+def standing(people: dict[str, User]) -> Iterator[str]:
+    """A ready session of alice's, for all tests of a module that only look at it."""
+    alice, name = people["alice"], "standing"
+    alice.ok("start", name, "--profile", "base")
+    yield name
+    alice.remove(name)
 
 
 def _free_port() -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from slurm.lab.enter import exec_argv
 from slurm.lab.paths import LabPaths
+from slurm.lab.progress import pause_s
 from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ def cli(*argv: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + seconds
+    began_at = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.05)
+        assert time.monotonic() < began_at + seconds, f"{what}: not within {seconds} s"
+        time.sleep(pause_s(began_at))
 
 
 @dataclass(frozen=True)

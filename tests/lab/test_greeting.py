@@ -54,19 +54,17 @@ def test_nobody_else_hears_it(alice: User, name: str) -> None:
 
 @pytest.mark.parametrize(("term", "known"), [("xterm-256color", True), ("vt100", True), ("xterm-of-tomorrow", False)])
 def test_a_terminal_that_the_image_does_not_know_is_taken_for_xterm(
-    alice: User, name: str, term: str, known: bool
+    alice: User, standing: str, term: str, known: bool
 ) -> None:
-    alice.ok("start", name, "--profile", "base")
-    seen = typed(alice, name, "echo is-$TERM-; tput cols\nexit\n", term=term)
+    seen = typed(alice, standing, "echo is-$TERM-; tput cols\nexit\n", term=term)
     assert f"is-{term if known else 'xterm-256color'}-" in seen
     assert "unknown" not in seen
 
 
 @pytest.mark.parametrize("lang", ["de_DE.UTF-8", "UTF-8", "xx"])
-def test_a_locale_that_the_image_lacks_is_c_utf_8_without_a_word(alice: User, name: str, lang: str) -> None:
-    alice.ok("start", name, "--profile", "base")
+def test_a_locale_that_the_image_lacks_is_c_utf_8_without_a_word(alice: User, standing: str, lang: str) -> None:
     script = "locale charmap; perl -e 1; bash -c 'echo $LANG$LC_ALL$LC_CTYPE'; bash -lc 'locale charmap'"
-    argv = alice.laptop.argv(name, [script], options=["-o", "SendEnv=LANG LC_*"])
+    argv = alice.laptop.argv(standing, [script], options=["-o", "SendEnv=LANG LC_*"])
     environment = {"PATH": "/usr/bin:/bin", "LANG": lang, "LC_ALL": lang, "LC_CTYPE": lang}
     done = subprocess.run(argv, capture_output=True, timeout=DEADLINE_S, check=False, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"UTF-8\nC.UTF-8\nUTF-8\n", b"")

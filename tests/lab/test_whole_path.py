@@ -62,11 +62,12 @@ def test_replaced_host_key_is_told_and_then_certified(alice: User, name: str) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, b"c1\n", b"")
 
 
-def test_a_terminal_is_one_with_the_size_of_the_users(alice: User, name: str) -> None:
-    alice.ok("start", name, "--profile", "base")
+def test_a_terminal_is_one_with_the_size_of_the_users(alice: User, standing: str) -> None:
     near, far = pty.openpty()
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 37, 119, 0, 0))
-    argv = alice.laptop.argv(name, ["tty; stty size; echo TERM=$TERM; test -t 0 && echo interactive"], options=["-tt"])
+    argv = alice.laptop.argv(
+        standing, ["tty; stty size; echo TERM=$TERM; test -t 0 && echo interactive"], options=["-tt"]
+    )
     process = subprocess.Popen(argv, stdin=far, stdout=far, stderr=far, env=os.environ | {"TERM": "xterm-256color"})
     os.close(far)
     seen = bytearray()
@@ -82,34 +83,31 @@ def test_a_terminal_is_one_with_the_size_of_the_users(alice: User, name: str) ->
     assert "TERM=xterm-256color" in lines
 
 
-def test_exec_passes_exit_codes_arguments_and_bytes_unchanged(alice: User, name: str) -> None:
-    alice.ok("start", name, "--profile", "base")
+def test_exec_passes_exit_codes_arguments_and_bytes_unchanged(alice: User, standing: str) -> None:
     for code in (0, 1, 42, 255):
-        assert alice.berth("exec", name, "--", "sh", "-c", f"exit {code}").returncode == code
+        assert alice.berth("exec", standing, "--", "sh", "-c", f"exit {code}").returncode == code
     words = ["two words", "$HOME", "'quoted'", '"double"', "a\\b", "", "*", "snowman \u2603"]
-    done = alice.berth("exec", name, "--", "printf", "%s\\n", *words)
+    done = alice.berth("exec", standing, "--", "printf", "%s\\n", *words)
     assert done.stdout.decode() == "".join(f"{word}\n" for word in words)
     content = bytes(range(256)) * 4096 * 4
-    there_and_back = alice.berth("exec", name, "--", "cat", stdin=content)
+    there_and_back = alice.berth("exec", standing, "--", "cat", stdin=content)
     assert there_and_back.stdout == content
-    done = alice.berth("exec", name, "--", "sha256sum", stdin=content)
+    done = alice.berth("exec", standing, "--", "sha256sum", stdin=content)
     assert done.stdout.split()[0].decode() == hashlib.sha256(content).hexdigest()
-    assert alice.berth("exec", name, "--", "sh", "-c", "echo out; echo err >&2").stderr == b"err\n"
+    assert alice.berth("exec", standing, "--", "sh", "-c", "echo out; echo err >&2").stderr == b"err\n"
 
 
-def test_the_same_through_the_gateway_from_the_laptop(alice: User, name: str) -> None:
-    alice.ok("start", name, "--profile", "base")
+def test_the_same_through_the_gateway_from_the_laptop(alice: User, standing: str) -> None:
     content = os.urandom(8 * 2**20)
-    done = alice.laptop.ssh(name, "tee copy | sha256sum; exit 7", stdin=content, seconds=60)
+    done = alice.laptop.ssh(standing, "tee copy | sha256sum; exit 7", stdin=content, seconds=60)
     assert done.returncode == 7
     assert done.stdout.split()[0].decode() == hashlib.sha256(content).hexdigest()
-    assert alice.laptop.ok(name, "cat copy", seconds=60) == content
+    assert alice.laptop.ok(standing, "cat copy", seconds=60) == content
 
 
-def test_berth_ssh_runs_a_command_from_the_login_node(alice: User, name: str) -> None:
-    alice.ok("start", name, "--profile", "base")
-    done = alice.berth("ssh", name, "echo", "$SLURM_JOB_ID")
-    assert done.stdout.decode().strip() == str(alice.show(name)["job_id"])
+def test_berth_ssh_runs_a_command_from_the_login_node(alice: User, standing: str) -> None:
+    done = alice.berth("ssh", standing, "echo", "$SLURM_JOB_ID")
+    assert done.stdout.decode().strip() == str(alice.show(standing)["job_id"])
 
 
 def test_starting_twice_is_one_job_and_stopping_twice_is_fine(alice: User, name: str) -> None:

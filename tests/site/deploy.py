@@ -20,7 +20,7 @@ from slurm.lab import layers, lifecycle, publish
 from slurm.lab.errors import LabError
 from slurm.lab.paths import LabPaths, cache_root
 from slurm.lab.preflight import check_host
-from slurm.lab.progress import ProgressLog
+from slurm.lab.progress import ProgressLog, pause_s
 from slurm.lab.spec import LOGIN, LabBind, LabSpec, PublishedPort
 from tests.lab_cluster import Lab
 
@@ -148,11 +148,11 @@ class Site:
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None:
     """Wait for a condition; SiteError names it when it has not come true within `seconds`."""
-    deadline = time.monotonic() + seconds
+    began_at = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        if time.monotonic() > began_at + seconds:
             raise SiteError(f"waited {seconds:g} s in vain for {what}")
-        time.sleep(0.1)
+        time.sleep(pause_s(began_at))
 
 
 def up(

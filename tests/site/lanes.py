@@ -2,10 +2,10 @@
 
 1. Unit tests and checks of the pages, in all cores, the shortest files first. If one fails, nothing else begins.
 2. Component tests, while the labs come up and their profiles are built.
-3. Tests on labs, the longest files first. Files that are marked `waits` have labs of their own: a lab whose tests wait
-   costs memory and almost no processor time.
+3. Tests on labs, on as many as there are until the end: first the files that are marked `waits`, which leave the
+   processors to the component tests, then the others; the longest files of each kind first.
 
-Lanes that run beside others write to build/lanes/, and their output is printed when they end. Standard library only.
+A lane that runs beside another writes to build/lanes/, and its output is printed when it ends. Standard library only.
 """
 
 from __future__ import annotations
@@ -131,11 +131,11 @@ def _place_of_files() -> Path | None:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tests.site.lanes")
-    parser.add_argument("--labs", type=int, default=3, help="labs for tests that work")
-    parser.add_argument("--waiting", type=int, default=2, help="labs for tests that mostly wait")
+    parser.add_argument("--labs", type=int, default=5, help="labs that share the tests")
     parser.add_argument("pytest", help="the program")
     options = parser.parse_args(argv)
     began_at = time.monotonic()
+    shutil.rmtree(BUILD / "durations", ignore_errors=True)
     unit = Lane("unit", ("tests/unit", "tests/docs"), spread="load")
     unit.start(options.pytest)
     try:
@@ -156,29 +156,21 @@ def main(argv: list[str]) -> int:
 
 
 def _on_labs(options: argparse.Namespace) -> int:
-    waiting = f"{NAME}w"  # a lab has at most 20 characters, and those with an older Slurm have a longer name
-    work = [f"{NAME}-gw{index}" for index in range(options.labs)]
-    wait = [f"{waiting}-gw{index}" for index in range(options.waiting)]
-    folders = ("tests/contract", "tests/lab", "tests/load")
+    names = [f"{NAME}-gw{index}" for index in range(options.labs)]
     component = Lane("component", ("tests/component",), beside=True)
-    working = Lane("lab", folders, f"{SHORT} and not waits", options.labs, NAME)
-    waits = Lane("waits", folders, f"{SHORT} and waits", options.waiting, waiting, beside=True)
-    lanes = (component, waits, working)
+    lab = Lane("lab", ("tests/contract", "tests/lab", "tests/load"), SHORT, options.labs, NAME)
     try:
         if NAME == OURS:
-            take_labs_down([*work, *wait])
+            take_labs_down(names)
         component.start(options.pytest)
-        _bring_up(work)
-        working.start(options.pytest)
-        for name in wait:
-            deploy.up(name)
-        waits.start(options.pytest)
-        return max([working.finish(), component.finish(), waits.finish()], key=abs)
+        _bring_up(names)
+        lab.start(options.pytest)
+        return max([lab.finish(), component.finish()], key=abs)
     finally:
-        for lane in lanes:
+        for lane in (component, lab):
             lane.stop()
         if not os.environ.get("KEEP_LAB"):
-            take_labs_down([*work, *wait])
+            take_labs_down(names)
 
 
 def _bring_up(names: Sequence[str]) -> None:

@@ -1,10 +1,22 @@
-"""Which tests go to a worker together."""
+"""Which tests go to a worker together, in which order they begin, and how often who waits looks."""
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
+import pytest
+
+from slurm.lab.progress import pause_s
+from tests import durations
+from tests.durations import sort_by_duration
 from tests.scheduling import SPREAD, FileScheduling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -22,3 +34,41 @@ def test_tests_of_the_longest_files_go_to_any_worker() -> None:
     for file in SPREAD:
         assert (CHECKOUT / file).exists()
         assert len(parts(f"{file}::test_a[1]", f"{file}::test_a[2]")) == 2
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files have lasted long."""
+    path = tmp_path / "durations.json"
+    path.write_text(json.dumps({"long.py": 300, "longer.py": 400}))
+    monkeypatch.setattr(durations, "RECORD", path)
+
+
+def order(files: Sequence[str], *, waiting: Sequence[str] = (), shortest_first: bool = False) -> list[str]:
+    """Return the files in the order in which their tests begin."""
+    items = [
+        SimpleNamespace(nodeid=f"{file}::test", get_closest_marker=lambda _, file=file: file in waiting or None)
+        for file in files
+    ]
+    sort_by_duration(cast("list[pytest.Item]", items), shortest_first=shortest_first)
+    return [item.nodeid.partition("::")[0] for item in items]
+
+
+@pytest.mark.usefixtures("record")
+def test_files_that_wait_begin_and_then_the_longest() -> None:
+    files = ["waits.py", "new.py", "long.py", "longer.py"]
+    assert order(files, waiting=["waits.py"]) == ["waits.py", "longer.py", "long.py", "new.py"]
+
+
+@pytest.mark.usefixtures("record")
+def test_files_whose_tests_take_least_begin_where_the_shortest_come_first() -> None:
+    files = [*["longer.py"] * 800, "long.py", "new.py", *["more.py"] * 3]
+    in_order = order(files, shortest_first=True)
+    assert list(dict.fromkeys(in_order)) == ["more.py", "longer.py", "new.py", "long.py"]
+    assert sorted(in_order) == sorted(files)
+
+
+def test_who_waits_long_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    assert [pause_s(began_at) for began_at in (100.0, 99.0, 98.0, 50.0)] == [0.02, 0.2, 0.4, 0.5]
+    assert pause_s(99.9, shortest_s=0.03) == 0.03

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
-from alembic import command
-from alembic.config import Config as AlembicConfig
 from pydantic_core import from_json
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.exc import SQLAlchemyError
@@ -117,11 +115,16 @@ def _sqlite(url: sqlalchemy.URL, *, alone: bool) -> sqlalchemy.Engine:
 
 
 def migrate(engine: sqlalchemy.Engine) -> None:
-    """Migrate the tables to this version's schema in one transaction.
+    """Migrate the tables to this version's schema in one transaction, unless they have it.
 
     SQLite makes some changes only by a new table. Meanwhile it must not check foreign keys, which can be switched off
     only outside of transactions (sqlite.org/lang_altertable.html, section 7).
     """
+    if _has_newest_schema(engine):
+        return
+    from alembic import command  # noqa: PLC0415 - loading it and all migrations takes a sixth of a controller's start
+    from alembic.config import Config as AlembicConfig  # noqa: PLC0415 - as above
+
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection:
@@ -132,6 +135,16 @@ def migrate(engine: sqlalchemy.Engine) -> None:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             command.upgrade(config, "head")
         _check_foreign_keys(connection, on=True)
+
+
+def _has_newest_schema(engine: sqlalchemy.Engine) -> bool:
+    """Whether the newest migration is the last one that these tables had. The files are named after their revisions."""
+    newest = max(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    with engine.connect() as connection:
+        if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+            return False
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+    return found == [newest]
 
 
 def _check_foreign_keys(connection: sqlalchemy.Connection, *, on: bool) -> None:

@@ -23,6 +23,14 @@ def site(tmp_path: Path) -> Iterator[TuiSite]:
         yield site
 
 
+@pytest.fixture(scope="module")
+def standing_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TuiSite]:
+    """One whose controller answers, for all tests of a module that only look at it."""
+    with tui_site(tmp_path_factory.mktemp("site")) as site:
+        site.start_controller()
+        yield site
+
+
 @pytest.fixture(autouse=True)
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Colours, signs and times do not depend on the terminal in which the tests run; profiles are read at once."""

@@ -28,9 +28,8 @@ def assert_intact(terminal: PseudoTerminal) -> None:
 
 
 @pytest.mark.parametrize("key", ["q", "\x03"], ids=["q", "ctrl-c"])
-def test_starts_and_quits(site: TuiSite, key: str) -> None:
-    site.start_controller()
-    with site.open() as terminal:
+def test_starts_and_quits(standing_site: TuiSite, key: str) -> None:
+    with standing_site.open() as terminal:
         terminal.wait_for_text("s00001")
         assert {"mouse", "alternate screen"} <= set(terminal.modes_left_on())
         terminal.type(key)
@@ -51,12 +50,8 @@ def test_opens_at_once_without_a_controller_and_finds_it_later(site: TuiSite) ->
 
 @pytest.mark.parametrize("term", ["xterm", "xterm-256color", "linux", "screen", "tmux-256color", "vt100"])
 @pytest.mark.parametrize(("columns", "lines"), [(20, 5), (59, 14), (80, 24), (250, 70)])
-def test_every_terminal_and_size_starts_and_quits(site: TuiSite, term: str, columns: int, lines: int) -> None:
-    site.start_controller()
-    environment = dict(site.environment)
-    del environment["COLORTERM"]
-    site.environment = environment
-    with site.open(columns=columns, lines=lines, variables={"TERM": term}) as terminal:
+def test_every_terminal_and_size_starts_and_quits(standing_site: TuiSite, term: str, columns: int, lines: int) -> None:
+    with standing_site.open(columns=columns, lines=lines, variables={"TERM": term, "COLORTERM": None}) as terminal:
         small = columns < 60 or lines < 15
         terminal.wait_for(lambda text: TOO_SMALL[:15] in " ".join(text.split()) if small else "s00001" in text)
         terminal.type("q")
@@ -76,9 +71,8 @@ def test_every_terminal_and_size_starts_and_quits(site: TuiSite, term: str, colu
     ],
     ids=["lang", "c", "latin-1", "linux"],
 )
-def test_terminal_without_unicode_gets_ascii(site: TuiSite, variables: dict[str, str]) -> None:
-    site.start_controller()
-    with site.open(columns=130, variables=variables) as terminal:
+def test_terminal_without_unicode_gets_ascii(standing_site: TuiSite, variables: dict[str, str]) -> None:
+    with standing_site.open(columns=130, variables=variables) as terminal:
         terminal.wait_for_text("s00001")
         terminal.wait_for(lambda text: "------ 1 min" in text)
         terminal.type("?")
@@ -88,17 +82,15 @@ def test_terminal_without_unicode_gets_ascii(site: TuiSite, variables: dict[str,
         assert terminal.output.isascii()
 
 
-def test_lc_ctype_alone_is_enough_for_unicode(site: TuiSite) -> None:
-    site.start_controller()
-    with site.open(variables={"LC_CTYPE": "C.UTF-8"}) as terminal:
+def test_lc_ctype_alone_is_enough_for_unicode(standing_site: TuiSite) -> None:
+    with standing_site.open(variables={"LC_CTYPE": "C.UTF-8"}) as terminal:
         terminal.wait_for_text("░░░░░░ 1 min")
         terminal.type("q")
         terminal.wait_for_end()
 
 
-def test_no_color_sends_no_color(site: TuiSite) -> None:
-    site.start_controller()
-    with site.open(variables={"NO_COLOR": "1"}) as terminal:
+def test_no_color_sends_no_color(standing_site: TuiSite) -> None:
+    with standing_site.open(variables={"NO_COLOR": "1"}) as terminal:
         terminal.wait_for_text("s00001")
         terminal.type("?")
         terminal.wait_for_text("start a new session")
@@ -109,10 +101,9 @@ def test_no_color_sends_no_color(site: TuiSite) -> None:
         assert re.search(rb"\x1b\[(\d+;)*7[;m]", terminal.output)
 
 
-def test_keys_that_arrive_together_act_in_their_order(site: TuiSite) -> None:
+def test_keys_that_arrive_together_act_in_their_order(standing_site: TuiSite) -> None:
     """A terminal sends a pasted or buffered line at once: none of its letters acts on the list."""
-    site.start_controller()
-    with site.open() as terminal:
+    with standing_site.open() as terminal:
         terminal.wait_for_text("s00001")
         terminal.type("jj /s00002\r")
         terminal.wait_for_text("filter 's00002' shows 1 | 1 marked")
@@ -124,9 +115,8 @@ def test_keys_that_arrive_together_act_in_their_order(site: TuiSite) -> None:
         assert terminal.wait_for_end() == 0
 
 
-def test_fifty_resizes_leave_the_screen_of_the_last_size(site: TuiSite) -> None:
-    site.start_controller()
-    with site.open() as terminal:
+def test_fifty_resizes_leave_the_screen_of_the_last_size(standing_site: TuiSite) -> None:
+    with standing_site.open() as terminal:
         terminal.wait_for_text("s00001")
         for step in range(50):
             terminal.resize(40 + step * 37 % 200, 8 + step * 11 % 60)
@@ -137,23 +127,21 @@ def test_fifty_resizes_leave_the_screen_of_the_last_size(site: TuiSite) -> None:
         terminal.type("q")
         assert terminal.wait_for_end() == 0
         assert_intact(terminal)
-    with site.open() as terminal:
+    with standing_site.open() as terminal:
         terminal.wait_for(lambda text: text == resized)  # what is asked after the start is shown when it comes
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda each: each.name)
-def test_signals_leave_the_terminal_intact(site: TuiSite, number: signal.Signals) -> None:
-    site.start_controller()
-    with site.open() as terminal:
+def test_signals_leave_the_terminal_intact(standing_site: TuiSite, number: signal.Signals) -> None:
+    with standing_site.open() as terminal:
         terminal.wait_for_text("s00001")
         os.kill(terminal.pid, number)
         terminal.wait_for_end()
         assert_intact(terminal)
 
 
-def test_hangup_of_the_terminal_ends_the_program(site: TuiSite) -> None:
-    site.start_controller()
-    terminal = site.open()
+def test_hangup_of_the_terminal_ends_the_program(standing_site: TuiSite) -> None:
+    terminal = standing_site.open()
     terminal.wait_for_text("s00001")
     os.close(terminal.descriptor)
     deadline = time.monotonic() + DEADLINE_S
@@ -233,9 +221,8 @@ def test_ssh_runs_in_place_and_the_list_returns(site: TuiSite) -> None:
         assert_intact(terminal)
 
 
-def test_redraw_sends_every_line(site: TuiSite) -> None:
-    site.start_controller()
-    with site.open() as terminal:
+def test_redraw_sends_every_line(standing_site: TuiSite) -> None:
+    with standing_site.open() as terminal:
         terminal.wait_for_text("s00001")
         terminal.wait_for(lambda _: not terminal.read(QUIET_S))
         before = len(terminal.output)

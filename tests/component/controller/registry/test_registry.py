@@ -14,6 +14,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import StatementError
 from sqlmodel import SQLModel
 
@@ -62,6 +63,27 @@ def test_every_state_survives_the_round_trip_and_a_wrong_one_is_refused(registry
         assert registry.update(session.id, lambda _, state=state: ({"state": state}, None)).state is state  # type: ignore[misc]  # mypy cannot infer a lambda with a default
     with pytest.raises(StatementError):
         registry.update(session.id, lambda _: ({"state": "dancing"}, None))
+
+
+def test_each_migration_is_named_after_its_revision_and_the_last_is_the_newest() -> None:
+    """So a controller knows without Alembic whether it has to migrate."""
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    revisions = {Path(each.path).name.partition("_")[0]: each.revision for each in scripts.walk_revisions()}
+    assert all(name == revision for name, revision in revisions.items())
+    assert len(revisions) == len(list((MIGRATIONS / "versions").glob("[0-9]*.py")))
+    assert scripts.get_current_head() == max(revisions)
+
+
+def test_newest_tables_are_not_migrated(registry: Registry, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    made = registry.create(make_session(), START)
+    monkeypatch.setattr(command, "upgrade", refuse)
+    with contextlib.closing(open_registry(url)) as again:
+        assert again.get(made.id) is not None
 
 
 def test_names_are_unique_for_their_owner_until_deleted(registry: Registry) -> None:
