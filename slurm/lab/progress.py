@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+MAX_PAUSE_S = 0.25
+
 
 class ProgressLog:
     """Prints `[ 12.3 s] what`; several threads may share one."""
@@ -49,7 +51,7 @@ def wait_until(
 def pause_s(began_at: float, *, shortest_s: float = 0.02) -> float:
     """Return how long to wait before the next look, for who has looked since `began_at` on time.monotonic().
 
-    It is a fifth of the time so far, at most 0.5 s: a look in a node starts six programs, and who waits long for
+    It is a fifth of the time so far, at most MAX_PAUSE_S: a look in a node starts six programs, and who waits long for
     something would keep a core busy with looks.
     """
-    return max(shortest_s, min((time.monotonic() - began_at) / 5, 0.5))
+    return max(shortest_s, min((time.monotonic() - began_at) / 5, MAX_PAUSE_S))

@@ -70,5 +70,5 @@ def test_files_whose_tests_take_least_begin_where_the_shortest_come_first() -> N
 
 def test_who_waits_long_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
-    assert [pause_s(began_at) for began_at in (100.0, 99.0, 98.0, 50.0)] == [0.02, 0.2, 0.4, 0.5]
+    assert [pause_s(began_at) for began_at in (100.0, 99.5, 99.0, 50.0)] == [0.02, 0.1, 0.2, 0.25]
     assert pause_s(99.9, shortest_s=0.03) == 0.03
