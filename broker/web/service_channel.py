@@ -24,6 +24,8 @@ MAX_BYTES_PER_S = 256 * 1024
 MAX_LINES = 20
 MAX_LINE_CHARS = 500
 STOP_TIMEOUT_S = 5.0
+SERVICE_STATES = ("starting", "ready", "waiting", "failed", "stopped")
+"""States of a service that a session reports; `waiting` is before it starts again."""
 _SOCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}\.sock")
 
 
@@ -33,7 +35,7 @@ class ServiceReport:
     def __init__(self, service: str) -> None:
         self.service = service
         self.state = "starting"
-        """`starting`, `ready`, `waiting` before it starts again, `failed` or `stopped`."""
+        """One of SERVICE_STATES, unless the session has another version."""
         self.lines: deque[str] = deque(maxlen=MAX_LINES)
         """The last lines of its output since the state changed."""
         self.socket = f"{service}.sock"

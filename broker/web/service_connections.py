@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, NoReturn
 
@@ -97,6 +98,15 @@ class ServiceConnections:
         self._routes = asyncio.Lock()
         """Held while routes are added or removed, so that none is added for a grant that has just ended."""
         self._states = LastingStates(log)
+
+    @property
+    def tunnel_count(self) -> int:
+        """The number of tunnels that are open."""
+        return sum(link.tunnel_count for link in self._links.values())
+
+    def states(self) -> Counter[str]:
+        """Return how many services are in each state."""
+        return Counter(each.report.state for each in self._connections.values())
 
     async def open(self, grant: Grant, timeout_s: float) -> ServiceConnection:
         """Open a grant's service; return it when it is ready and routed, when it has failed, or after `timeout_s`.

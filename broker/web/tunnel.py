@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
+from broker.web import metrics
 from broker.web.service_channel import end_process, follow_service
 
 if TYPE_CHECKING:
@@ -75,6 +76,14 @@ class Tunnel:
 
     async def connect(self) -> None:
         """Connect. ConnectionFailedError, with ssh's message, if the session's sshd is not reached or not trusted."""
+        began, outcome = time.monotonic(), "failed"
+        try:
+            await self._connect()
+            outcome = "open"
+        finally:
+            metrics.TUNNEL_SECONDS.labels(outcome).observe(time.monotonic() - began)
+
+    async def _connect(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._directory / "known_hosts").write_text("\n".join([*self._door.known_hosts, ""]), encoding="utf-8")
         (self._directory / "certificate").write_text(f"{self._door.certificate}\n", encoding="ascii")
