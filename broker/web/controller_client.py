@@ -35,7 +35,6 @@ from broker.schema.web import (
     WatchEnded,
     WatchStreamRequest,
 )
-
 from broker.service.unix_http import unix_client
 from broker.web import metrics
 

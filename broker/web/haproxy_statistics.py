@@ -11,8 +11,8 @@ from broker.web.master_socket import HaproxyCommandError
 
 SERVER_STATISTICS = ["show stat services 4 -1"]
 """The command for the servers of grants."""
-BROWSER_STATISTICS = ["show stat -1 3 -1"]
-"""The command for the frontend and the backends."""
+BROWSER_STATISTICS = ["show stat browsers 1 -1"]
+"""The command for the frontend."""
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 """Classes of statuses (RFC 9110, section 15)."""
 
@@ -49,10 +49,10 @@ def read_traffic(output: str) -> Traffic:
     connections = 0
     try:
         for row in _rows(output):
-            counts["denied"] += int(row["dreq"] or 0)
-            if row["svname"] == "FRONTEND" and row["pxname"] == "browsers":
+            if row["svname"] == "FRONTEND":
                 connections = int(row["scur"])
                 counts["received"], counts["sent"] = int(row["bin"]), int(row["bout"])
+                counts["denied"] = int(row["dreq"])  # also by rules of a backend
                 counts.update({each: int(row[f"hrsp_{each}"]) for each in CLASSES})
     except (KeyError, TypeError, ValueError) as error:
         raise HaproxyCommandError("HAProxy's statistics are not valid") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY
@@ -13,11 +12,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from broker.errors import BerthError
+from broker.schema.service_report import SERVICE_STATES
 from broker.service.metrics_server import MetricsServer
 from broker.web.haproxy_statistics import CLASSES
-from broker.web.service_channel import SERVICE_STATES
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Iterator
 
     from prometheus_client.metrics_core import Metric
@@ -41,6 +41,10 @@ class _Present(Collector):
         self._access = access
         self._live = live
         self._loop = asyncio.get_running_loop()
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: to collect, as the registry does without this, is possible in other threads only."""
+        return ()
 
     def collect(self) -> Iterable[Metric]:
         async def present() -> tuple[int, int, Counter[str], int]:
@@ -79,7 +83,9 @@ def _traffic(traffic: Traffic) -> Iterator[Metric]:
     for direction in ("received", "sent"):
         carried.add_metric([direction], counts[direction])
     yield carried
-    yield CounterMetricFamily("berth_web_denied_requests", "Requests that a rule of HAProxy has refused.", counts["denied"])
+    yield CounterMetricFamily(
+        "berth_web_denied_requests", "Requests that a rule of HAProxy has refused.", counts["denied"]
+    )
 
 
 @contextlib.contextmanager

@@ -274,6 +274,12 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
             yield WebWorld(place, chosen, controller, services, sshd_port, session_id, authority.public_line)
 
 
+def allow_sessions(world: WebWorld, session_ids: list[str]) -> None:
+    """Let the world's sshd be that of these sessions, too."""
+    lines = [_authorized_key(world.place, each, world.authority_line, [*world.services]) for each in session_ids]
+    (world.place / "sshd" / "authorized_keys").write_text("\n".join([*lines, ""]))
+
+
 def _authorized_key(place: Path, session_id: str, authority: str, services: list[str]) -> str:
     """The line that lets berth-web's certificate reach the sockets of these services, and run the door."""
     sockets = [f"{name}.sock" for name in services]

@@ -56,6 +56,6 @@ BERTH_WEB = frozenset(
         ("DELETE", "/v1/web/watches/{watch}"),
     }
 )
-"""Routes that only berth-web calls, without a delegation: the request itself has a proof, or has no secret in it. A stream
-has the changes of those browsers only whose watches were opened with their delegations.
+"""Routes that only berth-web calls, without a delegation: the request itself has a proof, or has no secret in it. A
+stream has the changes of those browsers only whose watches were opened with their delegations.
 """

@@ -132,7 +132,7 @@ class BrowserWatches:
             stream.close()
 
     async def add(self, delegation: Delegation, request: BrowserWatchRequest) -> BrowserWatchAnswer:
-        """Begin a watch for the delegation's browser. NotFoundError if the stream has ended. Errors as BrowserStream."""
+        """Begin a watch for the delegation's browser. NotFoundError if the stream has ended."""
         stream = self._streams.get(request.stream)
         if stream is None:
             raise NotFoundError("there is no such stream", hint="open another one")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_REMOVED = 100
-"""Deleted sessions that are remembered. A page that is further behind shows the present list without announcing them."""
+"""Deleted sessions that are remembered. A page that is further behind announces no older ones."""
 
 
 class _Session(NamedTuple):

@@ -8,7 +8,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import pytest
 
 from broker.controller.web import browser_watches
 from broker.names import new_id
@@ -25,6 +24,8 @@ from tests.fakes.gateway_world import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    import pytest
 
     from tests.fakes.core import Core
 
@@ -138,7 +139,7 @@ def test_reader_that_is_slow_gets_the_newest_state_and_no_queue(directory: Path)
             await core.sessions.stop("alice", "dev")
             stopping = asyncio.Event()
             events = stream.events(stopping)
-            states = []
+            states: list[str] = []
             async with asyncio.timeout(DEADLINE_S):
                 while not states or states[-1] != "stopping":
                     event = await anext(events)
@@ -195,26 +196,16 @@ def test_stream_ends_with_the_controller(directory: Path) -> None:
     async def scenario() -> None:
         core = site(directory)
         await core.ready(user="alice")
-        async with contextlib.AsyncExitStack() as stack:
-            path = await stack.enter_async_context(serving(core))
-            client = await stack.enter_async_context(calling(path))
-            stream = Stream(*await _opened(stack, path))
-            await watch(client, stream, await secret_of(core, client))
-            await stream.next()
-            rest = asyncio.create_task(stream.rest())
-            await asyncio.sleep(0)
-        assert await rest in ([], ["ended"])
+        async with contextlib.AsyncExitStack() as ours:
+            async with serving(core) as path, calling(path) as client:
+                stream = await ours.enter_async_context(streaming(path))
+                await watch(client, stream, await secret_of(core, client))
+                await stream.next()
+                rest = asyncio.create_task(stream.rest())
+                await asyncio.sleep(0)
+            assert await rest in ([], ["ended"])
 
     asyncio.run(scenario())
-
-
-async def _opened(stack: contextlib.AsyncExitStack, path: Path) -> tuple[httpx.Response, str]:
-    stream_id = new_id()
-    client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://berth")
-    response = await client.send(
-        client.build_request("POST", WATCH_STREAMS_PATH, json={"id": stream_id}, timeout=DEADLINE_S), stream=True
-    )
-    return response, stream_id
 
 
 def test_pages_of_berth_web_follow_a_real_controller_over_one_connection(directory: Path) -> None:
