@@ -7,8 +7,6 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from broker.controller.web import browser_watches
 from broker.names import new_id
 from broker.schema.sessions import SessionState
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    import httpx
     import pytest
 
     from tests.fakes.core import Core
