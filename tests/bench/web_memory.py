@@ -60,7 +60,7 @@ async def _open(world: WebWorld, session_id: str, number: int) -> None:
     """Let a browser in that asks for a page once."""
     host = f"echo--s{number}--alice.{world.settings.origins.domain}"
     visit = world.controller.visit(host, "echo", session_id)
-    browser = await world.enter(visit)
+    browser = await world.enter_by_portal(visit)
     while (await world.navigate(host, **world.cookie(browser))).status != 200:  # noqa: ASYNC110 - HAProxy sets no Event
         await asyncio.sleep(0.02)
 

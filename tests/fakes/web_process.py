@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from tests.fakes.web_world import WebWorld
 
 
+PROGRAM = """
+import runpy, sys
+from broker.web import tunnel
+tunnel.SOCKETS = sys.argv.pop()
+sys.argv = ["berth", "web"]
+runpy.run_module("broker.cli", run_name="__main__")
+"""
+"""`berth web` with the world's directory of sockets in the session."""
+
+
 class WebProcess:
     """The process, and what it has said so far."""
 
@@ -57,7 +67,7 @@ async def web_process(world: WebWorld, **web: object) -> AsyncIterator[WebProces
     config.write_text(yaml.safe_dump({"mode": "site", "runtime_dir": str(world.place), "web": usual | web}))
     made = WebProcess(
         await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "broker.cli", "web"),
+            *(sys.executable, "-c", PROGRAM, str(world.place / "s")),
             env=os.environ | {"BERTH_CONFIG": str(config)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
