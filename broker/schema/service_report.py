@@ -16,7 +16,7 @@ _SOCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}\.sock")
 
 
 class ServiceReport:
-    """How far a service is, by the lines that were read so far. What else a login's own files write is ignored."""
+    """The state of a service, by the lines that were read so far. A login's own files may write others."""
 
     def __init__(self, service: str, state: str = "starting") -> None:
         self.service = service

@@ -15,8 +15,8 @@ from broker.web.haproxy_process import HaproxyProcess
 from broker.web.haproxy_statistics import (
     BROWSER_STATISTICS,
     SERVER_STATISTICS,
+    BrowserTraffic,
     ServerActivity,
-    Traffic,
     TrafficTotals,
     read_activity,
     read_traffic,
@@ -89,7 +89,7 @@ class Haproxy:
             except HaproxyCommandError as error:
                 await self._process.replace(error)
 
-    async def traffic(self) -> Traffic:
+    async def traffic(self) -> BrowserTraffic:
         """Return the traffic of browsers since the start of berth-web."""
         workers = await self._master.workers()
         return self._totals.add(

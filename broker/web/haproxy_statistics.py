@@ -24,7 +24,7 @@ class ServerActivity(NamedTuple):
     total: int
 
 
-class Traffic(NamedTuple):
+class BrowserTraffic(NamedTuple):
     """The traffic between browsers and HAProxy."""
 
     connections: int
@@ -43,7 +43,7 @@ def read_activity(output: str) -> dict[str, ServerActivity]:
         raise HaproxyCommandError("HAProxy's statistics are not valid") from error
 
 
-def read_traffic(output: str) -> Traffic:
+def read_traffic(output: str) -> BrowserTraffic:
     """Return the traffic of one process. HaproxyCommandError if the statistics are not valid."""
     counts: Counter[str] = Counter()
     connections = 0
@@ -56,7 +56,7 @@ def read_traffic(output: str) -> Traffic:
                 counts.update({each: int(row[f"hrsp_{each}"]) for each in CLASSES})
     except (KeyError, TypeError, ValueError) as error:
         raise HaproxyCommandError("HAProxy's statistics are not valid") from error
-    return Traffic(connections, counts)
+    return BrowserTraffic(connections, counts)
 
 
 def _rows(output: str) -> csv.DictReader[str]:
@@ -71,7 +71,7 @@ class TrafficTotals:
         self._present: dict[int, Counter[str]] = {}
         """The last counts by the process id."""
 
-    def add(self, traffic: dict[int, Traffic]) -> Traffic:
+    def add(self, traffic: dict[int, BrowserTraffic]) -> BrowserTraffic:
         """Take over the statistics of the present processes, by their ids, and return the sums."""
         for worker in self._present.keys() - traffic.keys():
             self._ended.update(self._present[worker])
@@ -79,4 +79,4 @@ class TrafficTotals:
         total = Counter(self._ended)
         for each in traffic.values():
             total.update(each.counts)
-        return Traffic(sum(each.connections for each in traffic.values()), total)
+        return BrowserTraffic(sum(each.connections for each in traffic.values()), total)

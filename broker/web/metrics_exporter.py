@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from broker.web.access import BrowserAccess
     from broker.web.haproxy import Haproxy
-    from broker.web.haproxy_statistics import Traffic
+    from broker.web.haproxy_statistics import BrowserTraffic
     from broker.web.portal.live_sessions import LiveSessions
 
 HAPROXY_TIMEOUT_S = 5.0
@@ -69,7 +69,7 @@ class _Present(Collector):
             log.warning("traffic not counted error=%s", error)
 
 
-def _traffic(traffic: Traffic) -> Iterator[Metric]:
+def _traffic(traffic: BrowserTraffic) -> Iterator[Metric]:
     counts = traffic.counts
     connections = "Connections of browsers that are open."
     yield GaugeMetricFamily("berth_web_connections", connections, value=traffic.connections)
@@ -89,7 +89,7 @@ def _traffic(traffic: Traffic) -> Iterator[Metric]:
 
 
 @contextlib.contextmanager
-def serve_metrics(
+def publish_metrics(
     address: tuple[str, int] | None, haproxy: Haproxy, access: BrowserAccess, live: LiveSessions
 ) -> Iterator[None]:
     """Serve `/metrics` at that address from a thread, during the block. Without one, serve nothing.

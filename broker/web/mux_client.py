@@ -59,7 +59,7 @@ async def _change_forward(kind: int, control: Path, local: Path, remote: str) ->
 
 
 @asynccontextmanager
-async def run_command(control: Path, command: str) -> AsyncIterator[asyncio.StreamReader]:
+async def open_channel(control: Path, command: str) -> AsyncIterator[asyncio.StreamReader]:
     """Run a command in a session channel, and yield its output. Its standard input ends, at the latest, with the block.
 
     MuxError if ssh opens no channel.

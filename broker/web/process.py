@@ -23,7 +23,7 @@ from broker.web.entrances import Entrances
 from broker.web.grants import GrantStore
 from broker.web.haproxy import Haproxy
 from broker.web.http_server import UnixHttpServer
-from broker.web.metrics_exporter import serve_metrics
+from broker.web.metrics_exporter import publish_metrics
 from broker.web.portal.app import make_portal
 from broker.web.portal.live_sessions import LiveSessions
 from broker.web.portal.portal_context import PortalContext
@@ -109,7 +109,7 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
     )
     app_server = UnixHttpServer(settings.app_socket, app, lambda uid: uid == os.geteuid())
     async with grants, live, app_server, haproxy, access, control:
-        with serve_metrics(settings.metrics_listen, haproxy, access, live):
+        with publish_metrics(settings.metrics_listen, haproxy, access, live):
             yield WebGateway(haproxy, access, entrances)
 
 

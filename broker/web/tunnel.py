@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
 from broker.web import metrics
-from broker.web.mux_client import MuxError, close_forward, open_forward, run_command
+from broker.web.mux_client import MuxError, close_forward, open_channel, open_forward
 from broker.web.service_channel import end_process, follow_service
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Tunnel:
         """Run a command in a session channel, and yield its output. ConnectionFailedError if that is not possible."""
         async with AsyncExitStack() as stack:
             with _connection_errors():
-                output = await stack.enter_async_context(run_command(self._control, command))
+                output = await stack.enter_async_context(open_channel(self._control, command))
             yield output
 
     async def close(self) -> None:

@@ -36,7 +36,7 @@ class _Session(NamedTuple):
 
 
 class PageNews(NamedTuple):
-    """What a page does not show yet."""
+    """The changes that a page does not show yet."""
 
     number: int
     """The position of a page that shows it."""

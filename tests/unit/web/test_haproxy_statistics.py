@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.web.haproxy_statistics import Traffic, TrafficTotals, read_activity, read_traffic
+from broker.web.haproxy_statistics import BrowserTraffic, TrafficTotals, read_activity, read_traffic
 from broker.web.master_socket import HaproxyCommandError
 
 HEAD = "# pxname,svname,scur,stot,bin,bout,dreq,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,\n"
@@ -35,7 +35,7 @@ def test_activity_is_that_of_each_server() -> None:
 
 
 def test_process_that_has_ended_says_nothing() -> None:
-    assert read_traffic("") == Traffic(0, read_traffic("").counts)
+    assert read_traffic("") == BrowserTraffic(0, read_traffic("").counts)
     assert read_activity("") == {}
 
 
