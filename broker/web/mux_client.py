@@ -102,7 +102,7 @@ async def _connect(control: Path, stack: ExitStack) -> _MasterConnection:
             await asyncio.get_running_loop().sock_connect(connection, str(control))
             await made.greet()
     except (OSError, TimeoutError) as error:
-        raise MuxError(f"ssh does not answer: {error or 'timeout'}") from error
+        raise MuxError(f"ssh does not answer: {str(error) or 'timeout'}") from error
     return made
 
 
@@ -128,7 +128,7 @@ class _MasterConnection:
                     socket.send_fds(self._connection, [b"\0"], [each])
                 packet = await self._receive()
         except (OSError, TimeoutError) as error:
-            raise MuxError(f"ssh does not answer: {error or 'timeout'}") from error
+            raise MuxError(f"ssh does not answer: {str(error) or 'timeout'}") from error
         kind = struct.unpack_from(">I", packet)[0]
         if kind != expected:
             reason = packet[12:].decode(errors="replace") if kind in _REFUSALS else f"answer {kind:#x}"
