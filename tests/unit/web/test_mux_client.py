@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from pathlib import Path
 
@@ -26,16 +27,21 @@ async def _errors(tmp_path: Path, answers: tuple[bytes, ...]) -> set[str]:
             await reader.readexactly(length)
             writer.write(answer)
         writer.close()
+        served.set()
 
-    control, found = tmp_path / "control", set()
+    control, found, served = tmp_path / "control", set(), asyncio.Event()
     async with asyncio.timeout(DEADLINE_S), await asyncio.start_unix_server(serve, control):
         with pytest.raises(MuxError) as forward:
             await open_forward(control, tmp_path / "local.sock", "/remote.sock")
         found.add(forward.value.message)
+        await served.wait()
+        served.clear()
         with pytest.raises(MuxError) as channel:
             async with open_channel(control, "start echo"):
                 pass
         found.add(channel.value.message)
+        await served.wait()
+        await asyncio.sleep(0)  # asyncio closes the connection in its next turn
     return found
 
 
@@ -65,10 +71,10 @@ def test_master_that_is_gone_or_silent_is_an_error(tmp_path: Path, monkeypatch: 
         control = tmp_path / "control"
         with pytest.raises(MuxError, match="No such file"):
             await open_forward(control, tmp_path / "local.sock", "/remote.sock")
-        ended = asyncio.Event()
-        async with await asyncio.start_unix_server(lambda *_: ended.wait(), control):
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(control))
+            silent.listen()
             with pytest.raises(MuxError, match="ssh does not answer: timeout"):
                 await open_forward(control, tmp_path / "local.sock", "/remote.sock")
-            ended.set()
 
     asyncio.run(whole())
