@@ -40,6 +40,8 @@ class FakePortalController(WebControllerClient):
         self.failures: dict[tuple[str, str], BerthError] = {}
         self.answers: dict[tuple[str, str], dict[str, Any]] = {}
         """Answers in place of the usual ones."""
+        self.watch_calls: list[tuple[str, str, dict[str, Any]]] = []
+        """Calls about watches, which pages send by themselves."""
         self.delegations = {SECRET}
         self.target: dict[str, str] | None = None
         self.closed = True
@@ -66,7 +68,7 @@ class FakePortalController(WebControllerClient):
         self, method: str, path: str, answer: type[_Answer], body: BaseModel | None = None, *, delegation: str = ""
     ) -> _Answer:
         sent = {} if body is None else body.model_dump(mode="json", exclude_defaults=True)
-        self.calls.append((method, path, sent))
+        (self.watch_calls if path.startswith(WATCHES_PATH) else self.calls).append((method, path, sent))
         is_own = path in {"/v1/web/delegations", "/v1/web/links/check"} or path.startswith(f"{WATCHES_PATH}/")
         if not is_own and delegation not in self.delegations:
             raise LoggedOutError("this browser is not logged in", hint="`berth portal` prints a link that logs it in")

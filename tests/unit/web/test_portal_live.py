@@ -205,7 +205,7 @@ def test_refused_watch_is_repeated(browser: PortalBrowser, monkeypatch: pytest.M
         controller = browser.controller
         controller.failures[("POST", WATCHES_PATH)] = TooManyError("too many watches")
         page = OpenPage(browser, SECRET)
-        await until(lambda: controller.sent("POST"))
+        await until(lambda: controller.watch_calls)
         controller.failures.clear()
         await until(lambda: controller.watches)
         controller.events.put_nowait(("ended", {"logged_out": False}))  # such as after an error of the registry
@@ -259,7 +259,7 @@ def test_stream_ends_when_no_page_needs_it(browser: PortalBrowser, monkeypatch: 
         controller.events.put_nowait(snapshot(view("dev")))
         await page.says(BEGIN + REFRESH)
         await page.leave()
-        await until(lambda: controller.sent("DELETE"))
+        await until(lambda: controller.watch_calls[-1][0] == "DELETE")
         assert not controller.watches
         assert controller.streams == 1
         controller.watches.append("of a browser that is gone")
