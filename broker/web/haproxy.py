@@ -109,10 +109,12 @@ class Haproxy:
         servers = {route.server for route in routes}
         forget = [f"del map {self._files.map} {route.key}" for route in routes]
         disable = [f"disable server services/{server}" for server in servers]
+        shut_down = [_shut_down(server) for server in servers]
         workers = await self._master.workers()
         for worker in workers:
-            await self._master.run(worker, [*forget, *disable])
-            await self._close(worker, servers, is_present=worker == workers[0])
+            is_present = worker == workers[0]
+            await self._master.run(worker, [*forget, *disable, *(shut_down if is_present else ())])
+            await self._close(worker, servers, is_present=is_present)
         for worker in workers[:1]:
             await self._master.run(worker, [f"del server services/{server}" for server in servers])
 
@@ -123,7 +125,7 @@ class Haproxy:
             if time.monotonic() > deadline:
                 raise HaproxyCommandError("HAProxy has not closed connections")
             if is_present:
-                commands = [f"shutdown sessions server services/{each}" for each in open_servers]
+                commands = [_shut_down(each) for each in open_servers]
             else:  # not in the present one: there, a new request may meanwhile have the address of one that has ended
                 sessions = _SESSION.findall(await self._master.run(worker, ["show sess"]))
                 commands = [f"shutdown session {pointer}" for pointer, server in sessions if server in open_servers]
@@ -132,3 +134,7 @@ class Haproxy:
 
     async def _activity(self, worker: int) -> dict[str, ServerActivity]:
         return read_activity(await self._master.run(worker, SERVER_STATISTICS))
+
+
+def _shut_down(server: str) -> str:
+    return f"shutdown sessions server services/{server}"
