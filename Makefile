@@ -96,7 +96,7 @@ vm-down: ## end the machine of vm-shell
 	@$(PYTHON) -m tests.site.vm down
 
 .PHONY: bench
-bench: $(VENV)/ready test-programs ## measure against bare Slurm and OpenSSH; writes build/bench.json (root); on NFS: vm-bench
+bench: $(VENV)/ready test-programs bench-programs ## measure against bare Slurm and OpenSSH; writes build/bench.json (root); on NFS: vm-bench
 	@$(PYTHON) -m tests.site.run $(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: docs
@@ -131,12 +131,14 @@ $(VENV)/ready: requirements-dev.lock
 	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: shellcheck test-programs vm-programs
+.PHONY: shellcheck test-programs bench-programs vm-programs
 shellcheck:
 	@command -v shellcheck >/dev/null || $(PYTHON) -m tests.site.programs shellcheck
 test-programs:
 	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
 		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd tmux xauth chromium haproxy \
 		nginx openssl
+bench-programs:
+	@$(PYTHON) -m tests.site.programs wrk nodejs npm
 vm-programs:
 	@$(PYTHON) -m tests.site.programs qemu-system-x86 qemu-utils mmdebstrap openssh-client xfsprogs git

@@ -27,3 +27,18 @@ def process_state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
+
+
+def forget_peak(pid: int) -> None:
+    """Set the recorded peak of a process's memory to its present size: proc_pid_clear_refs(5)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_kilobytes(pid: int) -> int:
+    """Return the largest resident size of a process since its start or the last `forget_peak`."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def process_name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()

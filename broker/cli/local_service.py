@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from broker.cli import output
 from broker.cli.progress import ProgressLine
 from broker.cli.service_list import ask_for_services, check_end, find_service, start_refused
 from broker.errors import BerthError
+from broker.schema.service_report import ServiceReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,6 @@ MAX_SOCKET_CHARS = 90
 """A Unix socket's path has at most 107 bytes (unix(7)), and ssh adds 17 while it makes one."""
 MAX_LINE_BYTES = 64 << 10
 """Limit for one line of the report."""
-MAX_LINES = 20
-"""Lines of a service's output that are kept: `SHOWN_LINES` in broker/job/service/attach.sh."""
 
 
 def open_local(invocation: Invocation, name: str, service: str, opened: Callable[[str, int], None]) -> None:
@@ -90,9 +88,7 @@ class _Attachment:
         self._opened = opened
         self._quiet = quiet
         self.was_ready = False
-        self._state = ""
-        self._lines: deque[str] = deque(maxlen=MAX_LINES)
-        """The service's last lines."""
+        self._report = ServiceReport(listed.service.name, state="")
 
     async def run(self, argv: list[str]) -> None:
         """Serve until the service has ended. Raises BerthError if it failed, _ConnectionEndedError if ssh ended."""
@@ -115,13 +111,14 @@ class _Attachment:
         title = self._listed.title
         with ProgressLine(f"starting {title}", quiet=self._quiet) as progress:
             while line := await self._read_line(process.stdout):
-                word, _, text = line.decode(errors="replace").rstrip("\n").partition(" ")
-                self._note(word, text)
-                if self._state == "ready" and not self.was_ready:
+                self._report.read(line)
+                if self._report.refusal:
+                    raise start_refused(self._name, self._listed.service.name, self._report.refusal)
+                if self._report.state == "ready" and not self.was_ready:
                     self.was_ready = True
                     progress.clear()
                     self._opened(listener.url, listener.port)
-                elif self._state != "failed":
+                elif self._report.state != "failed":
                     progress.show(self._described())
         self._report_end(await process.wait())
 
@@ -135,43 +132,31 @@ class _Attachment:
                 hint=f"`berth ssh {self._name}` shows whether its login works",
             ) from error
 
-    def _note(self, word: str, text: str) -> None:
-        match word:
-            case "state":
-                self._state = text
-                self._lines.clear()
-            case "output":
-                self._lines.append(text)
-            case "refused":
-                raise start_refused(self._name, self._listed.service.name, text)
-            case _:
-                pass  # a login's own files have written it
-
     def _described(self) -> str:
         """Describe the state in one line, with the service's last line while it starts."""
-        title, (state, _, seconds) = self._listed.title, self._state.partition(" ")
-        match state:
+        title, report = self._listed.title, self._report
+        match report.state:
             case "ready":
                 return f"{title} is ready again"
             case "waiting":
-                return f"{title} has ended; it starts again in {seconds} s"
+                return f"{title} has ended; it starts again in {report.state_detail} s"
             case _:
-                return f"starting {title}" + (f": {self._lines[-1]}" if self._lines else "")
+                return f"starting {title}" + (f": {report.lines[-1]}" if report.lines else "")
 
     def _report_end(self, code: int) -> None:
         """Return if the service has ended by itself. Raises the error for every other end."""
         name, service = self._name, self._listed.service.name
-        if self._state == "failed":
-            for line in [] if self._quiet else self._lines:
+        if self._report.state == "failed":
+            for line in [] if self._quiet else self._report.lines:
                 output.print_note(f"  {line}")
             what = "has failed again and again" if self.was_ready else "did not start"
-            last = f": {self._lines[-1].removeprefix('berth: ')}" if self._lines else ""
+            last = f": {self._report.lines[-1].removeprefix('berth: ')}" if self._report.lines else ""
             raise BerthError(
                 f"{service} {what} in {name}{last}",
                 hint=f"its command is in the profile or in ~/.config/berth/services.d of {name}; "
                 f"`berth open {name} {service} --local` tries again",
             )
-        if self._state == "stopped":
+        if self._report.state == "stopped":
             output.print_note(f"{self._listed.title} has ended in {name}")
             return
         if not self.was_ready:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from broker.cli.service_list import LIST_LIMIT_S, check_end, start_refused
 from broker.errors import BerthError
+from broker.schema.service_report import ServiceReport
 
 if TYPE_CHECKING:
     from broker.cli.context import Invocation
@@ -49,13 +50,13 @@ def _read_state(process: subprocess.Popen[bytes], name: str, listed: ListedServi
     assert process.stdout is not None
     process.stdin.write(listed.request.encode())
     process.stdin.flush()
-    left = MAX_REPORT_BYTES
+    left, report = MAX_REPORT_BYTES, ServiceReport(listed.service.name, state="")
     while line := process.stdout.readline(left):
         left -= len(line)
-        word, _, text = line.decode(errors="replace").rstrip("\n").partition(" ")
-        if word == "refused":
+        report.read(line)
+        if report.refusal:
             process.terminate()
-            raise start_refused(name, listed.service.name, text)
-        if word == "state":
+            raise start_refused(name, listed.service.name, report.refusal)
+        if report.state:
             return True
     return False

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from broker.config.section import Section
-from broker.config.setting_types import AbsolutePath, SocketOrPort
+from broker.config.setting_types import AbsolutePath, Listen, SocketOrPort
 from broker.origins import Origins
 
 
@@ -46,3 +46,5 @@ class WebSettings(Section):
     """Validity of berth-web's certificate for one session."""
     idle_tunnel: Annotated[float, Field(ge=1, le=86400)] = 600.0
     """Time after which berth-web closes the connection to a session that no browser uses."""
+    metrics_listen: Listen | None = None
+    """Address of berth-web's metrics for Prometheus, such as `127.0.0.1:9419`; default: none."""

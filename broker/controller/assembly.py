@@ -350,6 +350,7 @@ class Controller(CredentialParts):
             site=self.site,
             observed=self.observed,
             changes=self.changes,
+            watches=self.watches,
         )
 
     def services(self, in_use: Callable[[], AbstractContextManager[None]]) -> Services:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
@@ -13,10 +12,9 @@ from weakref import WeakValueDictionary
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from broker.errors import BerthError, ControllerUnavailableError, WaitingError, from_reason
+from broker.errors import ControllerUnavailableError, WaitingError
 from broker.gateway.settings import LOGIN_QUESTIONS, RESOLVE_QUESTIONS
 from broker.gateway.waits import SessionWaits
-from broker.schema.base import ErrorBody
 from broker.schema.connections import (
     ConnectionReport,
     ConnectionsNoted,
@@ -25,7 +23,9 @@ from broker.schema.connections import (
     ResolveAnswer,
     ResolveRequest,
 )
+from broker.schema.failures import no_answer, read_failure
 from broker.schema.login import CertificateAnswer, CertificateRequest, GatewayKeys
+from broker.service.unix_http import unix_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -92,7 +92,7 @@ class ControllerClient:
             async with asyncio.timeout(KEYS_TIMEOUT_S):
                 return await self._call(self._logins, "GET", path, GatewayKeys, user=user)
         except TimeoutError as error:
-            raise _no_answer() from error
+            raise no_answer() from error
 
     async def resolve(self, user: str, target: str) -> ResolveAnswer:
         """Return the endpoint of the session that `user` names by `target`.
@@ -163,8 +163,8 @@ class ControllerClient:
                 return answer.model_validate_json(response.content)
         except (httpx.HTTPError, ValidationError) as error:
             self._counts.count("controller_errors")
-            raise _no_answer() from error
-        raise _failure(response)
+            raise no_answer() from error
+        raise read_failure(response.content, response.status_code)
 
 
 class _RequestPool:
@@ -211,21 +211,8 @@ class _RequestPool:
         await self._pool.aclose()
 
 
-_NEVER_USED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""One for all pools: httpx would take long to make another for each."""
-
-
 def _pool(api_socket: Path, most: int) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        transport=httpx.AsyncHTTPTransport(
-            verify=_NEVER_USED,
-            uds=str(api_socket),
-            limits=httpx.Limits(max_connections=most, max_keepalive_connections=8),
-        ),
-        base_url="http://controller",
-        timeout=httpx.Timeout(RESPONSE_TIMEOUT_S, pool=None),
-        trust_env=False,
-    )
+    return unix_client(api_socket, httpx.Timeout(RESPONSE_TIMEOUT_S, pool=None), max_connections=most)
 
 
 async def _request(
@@ -238,19 +225,3 @@ async def _request(
         return await pool.request(method, path, content=content, headers=headers)
     except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
         return await pool.request(method, path, content=content, headers=headers)
-
-
-def _no_answer() -> ControllerUnavailableError:
-    return ControllerUnavailableError(
-        "Berth's controller does not answer", hint="try again in a moment; running sessions are not affected"
-    )
-
-
-def _failure(response: httpx.Response) -> BerthError:
-    try:
-        body = ErrorBody.model_validate_json(response.content)
-    except ValidationError:
-        return ControllerUnavailableError(f"Berth's controller answered with {response.status_code}")
-    if body.waiting is not None:
-        return WaitingError(body.message, hint=body.hint, **body.waiting.model_dump())
-    return from_reason(body.reason, body.message, body.hint)

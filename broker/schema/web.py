@@ -16,6 +16,11 @@ MAX_CHECKED = 5000
 DELEGATION_HEADER = "Berth-Delegation"
 """The header with the delegation's secret, in requests of berth-web for a user."""
 
+WATCH_STREAMS_PATH = "/v1/web/streams"
+WATCHES_PATH = "/v1/web/watches"
+WATCH_ENDED_EVENT = "ended"
+"""The event of a stream that a browser's watch has ended; the others are those of schema.watch."""
+
 WEB_LOGIN = "berth-web"
 """The login name in sessions that opens nothing but services."""
 
@@ -179,3 +184,29 @@ class ValidVisits(Strict):
     """Those of them that are valid."""
 
     visit_ids: list[Id]
+
+
+class WatchStreamRequest(Strict):
+    """A request of berth-web for a stream with the changes of all browsers whose pages are open."""
+
+    id: Id
+    """Chosen by berth-web."""
+
+
+class BrowserWatchRequest(Strict):
+    """A delegate's request to have the changes of its sessions in one of berth-web's streams."""
+
+    stream: Id
+    id: Id
+    """Chosen by berth-web: the events of this browser have it."""
+
+
+class BrowserWatchAnswer(Strict):
+    delegation_id: Id
+    expires_at: Timestamp
+    """The time at which the watch ends at the latest."""
+
+
+class WatchEnded(Strict):
+    ended: bool
+    """Whether there was such a watch."""

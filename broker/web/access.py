@@ -9,12 +9,14 @@ import secrets
 from typing import TYPE_CHECKING, Self
 
 from broker.errors import RefusedError
+from broker.web import metrics
 from broker.web.grant_validity import GrantValidity
 from broker.web.grants import Grant
 from broker.web.recently_ended import RecentlyEnded
 from broker.web.service_connections import ServiceConnections
 
 if TYPE_CHECKING:
+    from collections import Counter
     from types import TracebackType
 
     from broker.schema.web import EndedVisits, VisitAnswer
@@ -67,6 +69,19 @@ class BrowserAccess:
             log.error("berth-web cannot end visits in time", exc_info=task.exception())
             self.failed.set()
 
+    @property
+    def grant_count(self) -> int:
+        return len(self._grants)
+
+    @property
+    def tunnel_count(self) -> int:
+        """The number of connections to sessions that are open."""
+        return self._connections.tunnel_count
+
+    def service_states(self) -> Counter[str]:
+        """Return how many services are in each state."""
+        return self._connections.states()
+
     def find_grant(self, key: str) -> Grant | None:
         """Return the grant with this key, if it is valid."""
         return self._grants.get(key)
@@ -83,6 +98,7 @@ class BrowserAccess:
         if visit in self._recently_ended:
             raise RefusedError("this browser was logged out meanwhile", hint="log in again")
         self._grants.add(grant)
+        metrics.VISITS.inc()
         log.info("visit began user=%s owner=%s session=%s service=%s", *_names(visit))
         return grant, cookie
 
@@ -96,7 +112,8 @@ class BrowserAccess:
     async def close(self, ended: EndedVisits) -> None:
         """End the grants of these visits and delegations. On return, all of their connections are closed."""
         self._recently_ended.add(ended)
-        await self.end(self._grants.ended(ended))
+        with metrics.REVOCATION_SECONDS.time():
+            await self.end(self._grants.ended(ended))
 
     async def end(self, grants: list[Grant]) -> None:
         """End grants, and close their connections. If it raises, those that have connections remain to be ended."""

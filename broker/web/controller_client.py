@@ -7,7 +7,6 @@ recognises by its account.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
@@ -15,11 +14,14 @@ from weakref import WeakValueDictionary
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from broker.errors import BerthError, ControllerUnavailableError, from_reason
-from broker.schema.base import ErrorBody
+from broker.schema.failures import no_answer, read_failure
 from broker.schema.watch import EVENT_STREAM
 from broker.schema.web import (
     DELEGATION_HEADER,
+    WATCH_STREAMS_PATH,
+    WATCHES_PATH,
+    BrowserWatchAnswer,
+    BrowserWatchRequest,
     DelegationAnswer,
     DelegationRequest,
     DoorAnswer,
@@ -30,11 +32,17 @@ from broker.schema.web import (
     VisitAnswer,
     VisitCheck,
     VisitRequest,
+    WatchEnded,
+    WatchStreamRequest,
 )
+from broker.service.unix_http import unix_client
+from broker.web import metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from broker.errors import ControllerUnavailableError
 
 MAX_USER_CALLS = 48
 """Concurrent calls for users and for browsers that log in; others wait. Streams do not count."""
@@ -50,8 +58,6 @@ STREAM_TIMEOUT_S = 180.0
 """Time without a byte after which a stream fails: three of the longest heartbeat intervals of the controller."""
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
-_TLS_NEVER_USED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""One for all clients: httpx would take long to make another for each."""
 
 
 class WebControllerClient:
@@ -114,15 +120,24 @@ class WebControllerClient:
             try:
                 return answer.model_validate_json(await _read(response))
             except (httpx.HTTPError, ValidationError) as error:
-                raise _no_answer() from error
+                raise _unanswered() from error
+
+    async def watch(self, delegation: str, request: BrowserWatchRequest) -> BrowserWatchAnswer:
+        """Have the changes for the browser of this delegation in a stream. NotFoundError if the stream has ended."""
+        return await self.call("POST", WATCHES_PATH, BrowserWatchAnswer, request, delegation=delegation)
+
+    async def end_watch(self, watch_id: str) -> None:
+        """End a watch, also one that has ended."""
+        await self.call("DELETE", f"{WATCHES_PATH}/{watch_id}", WatchEnded)
 
     @asynccontextmanager
-    async def stream(self, path: str, *, delegation: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a stream of the API such as `/v1/sessions/watch`, and yield its chunks as they come.
+    async def stream(self, request: WatchStreamRequest) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open the stream with the changes of all watched browsers, and yield its chunks as they come.
 
         Iterating raises ControllerUnavailableError when the controller ends or falls silent.
         """
-        async with self._response("GET", path, delegation, accept=EVENT_STREAM) as response:
+        body = request.model_dump_json()
+        async with self._response("POST", WATCH_STREAMS_PATH, "", body, accept=EVENT_STREAM) as response:
             yield _chunks(response)
 
     @asynccontextmanager
@@ -136,16 +151,13 @@ class WebControllerClient:
         if content is not None:
             headers["Content-Type"] = "application/json"
         timeout_s = STREAM_TIMEOUT_S if accept == EVENT_STREAM else CALL_TIMEOUT_S
-        transport = httpx.AsyncHTTPTransport(verify=_TLS_NEVER_USED, uds=str(self._api_socket))
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://controller", timeout=timeout_s, trust_env=False
-        ) as client:
+        async with unix_client(self._api_socket, timeout_s) as client:
             request = client.build_request(method, path, content=content, headers=headers)
             try:
                 response = await client.send(request, stream=True)
-                failure = None if response.is_success else _failure(await _read(response), response.status_code)
+                failure = None if response.is_success else read_failure(await _read(response), response.status_code)
             except httpx.HTTPError as error:
-                raise _no_answer() from error
+                raise _unanswered() from error
             if failure is not None:
                 raise failure
             yield response
@@ -157,7 +169,7 @@ async def _read(response: httpx.Response) -> bytes:
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > MAX_RESPONSE_BYTES:
-            raise _no_answer()
+            raise _unanswered()
     return bytes(body)
 
 
@@ -166,18 +178,9 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
         async for chunk in response.aiter_bytes():
             yield chunk
     except httpx.HTTPError as error:
-        raise _no_answer() from error
+        raise _unanswered() from error
 
 
-def _no_answer() -> ControllerUnavailableError:
-    return ControllerUnavailableError(
-        "Berth's controller does not answer", hint="try again in a moment; running sessions are not affected"
-    )
-
-
-def _failure(body: bytes, status: int) -> BerthError:
-    try:
-        error = ErrorBody.model_validate_json(body)
-    except ValidationError:
-        return ControllerUnavailableError(f"Berth's controller answered with {status}")
-    return from_reason(error.reason, error.message, error.hint)
+def _unanswered() -> ControllerUnavailableError:
+    metrics.CONTROLLER_ERRORS.inc()
+    return no_answer()

@@ -74,6 +74,9 @@ class GrantStore:
     def __iter__(self) -> Iterator[Grant]:
         return iter(list(self._grants.values()))
 
+    def __len__(self) -> int:
+        return len(self._grants)
+
     def get(self, key: str) -> Grant | None:
         """Return the grant with this key, if it is valid."""
         grant = self._grants.get(key)

@@ -18,6 +18,8 @@ MAX_CONNECTIONS = 20_000
 MAX_THREADS = 4
 MAX_GRANT_REQUESTS = 200
 """Requests and WebSockets of one grant at once; others are refused with 429."""
+MAX_IDLE_CONNECTIONS = 64
+"""Connections of one grant to its service that wait for a further request."""
 CLIENT_TIMEOUT_S = 60
 """As long as the kernel waits for a client that does not take what it is sent (`tcp-ut`)."""
 _OTHER_FILES = 256
@@ -48,8 +50,13 @@ class GrantRoute:
 
     @property
     def address(self) -> str:
-        """The server's address and options. Weight 0: it is chosen by its name only."""
-        return f"unix@{self.socket} weight 0"
+        """The server's address and options. Weight 0: it is chosen by its name only.
+
+        A server that is added while HAProxy runs has no delay of its own, and without one it keeps no idle connection:
+        then each request opens a channel of ssh. The delay is below the time after which services close idle
+        connections, as Node does after 5 s.
+        """
+        return f"unix@{self.socket} weight 0 pool-purge-delay 1s pool-max-conn {MAX_IDLE_CONNECTIONS}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class MasterSocket:
                 finally:
                     writer.close()
         except (OSError, TimeoutError) as error:
-            raise HaproxyCommandError(f"HAProxy does not answer: {error or 'timeout'}") from error
+            raise HaproxyCommandError(f"HAProxy does not answer: {str(error) or 'timeout'}") from error
         return output.decode(errors="replace")
 
 

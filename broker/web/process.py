@@ -23,7 +23,9 @@ from broker.web.entrances import Entrances
 from broker.web.grants import GrantStore
 from broker.web.haproxy import Haproxy
 from broker.web.http_server import UnixHttpServer
+from broker.web.metrics_exporter import publish_metrics
 from broker.web.portal.app import make_portal
+from broker.web.portal.live_sessions import LiveSessions
 from broker.web.portal.portal_context import PortalContext
 from broker.web.portal.service_pages import PortalServicePages
 from broker.web.service_face import ServiceFace
@@ -89,12 +91,15 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
     grants = GrantStore(settings.grants_file)
     access = BrowserAccess(settings, haproxy, client, grants, key)
 
+    live = LiveSessions(client)
+
     async def close(ended: EndedVisits) -> None:
         entrances.end(ended)
+        live.end(ended)
         await access.close(ended)
 
     origins = settings.origins
-    portal = make_portal(PortalContext(origins, client, entrances))
+    portal = make_portal(PortalContext(origins, client, entrances, live))
     app = HostRouter(origins, portal, ServiceFace(origins, access, entrances, PortalServicePages(origins)))
     control = UnixHttpServer(
         settings.control_socket,
@@ -103,8 +108,9 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
         mode=0o666,  # the client's account decides
     )
     app_server = UnixHttpServer(settings.app_socket, app, lambda uid: uid == os.geteuid())
-    async with grants, app_server, haproxy, access, control:
-        yield WebGateway(haproxy, access, entrances)
+    async with grants, live, app_server, haproxy, access, control:
+        with publish_metrics(settings.metrics_listen, haproxy, access, live):
+            yield WebGateway(haproxy, access, entrances)
 
 
 async def _reload_on_change(haproxy: Haproxy, certificate: Path | None, requested: asyncio.Event) -> None:

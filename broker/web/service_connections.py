@@ -10,14 +10,16 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, NoReturn
 
 from broker.errors import BerthError, TooManyError
+from broker.schema.service_report import ServiceReport
 from broker.service.lasting_states import LastingStates
 from broker.web.haproxy_config import GrantRoute
 from broker.web.repetition import repeat
-from broker.web.service_channel import ServiceReport
+from broker.web.service_channel import end_error
 from broker.web.session_link import SessionLink
 
 if TYPE_CHECKING:
@@ -37,7 +39,9 @@ RETRY_S = 2.0
 UNREADY_PAUSE_S = 1.0
 """Time for which the report on a service that has become unready waits: each change of its routes costs processes."""
 MAX_PER_SESSION = 32
-"""Services of one session that are open at once: each has a process of ssh."""
+"""Services of one session that are open at once: each has a channel, and sshd allows a connection so many
+(`MaxSessions` of the session's sshd).
+"""
 MAX_PER_USER = 64
 """The same of one user, in all sessions."""
 
@@ -97,6 +101,15 @@ class ServiceConnections:
         self._routes = asyncio.Lock()
         """Held while routes are added or removed, so that none is added for a grant that has just ended."""
         self._states = LastingStates(log)
+
+    @property
+    def tunnel_count(self) -> int:
+        """The number of tunnels that are open."""
+        return sum(link.tunnel_count for link in self._links.values())
+
+    def states(self) -> Counter[str]:
+        """Return how many services are in each state."""
+        return Counter(each.report.state for each in self._connections.values())
 
     async def open(self, grant: Grant, timeout_s: float) -> ServiceConnection:
         """Open a grant's service; return it when it is ready and routed, when it has failed, or after `timeout_s`.
@@ -164,7 +177,7 @@ class ServiceConnections:
         try:
             await self._grants.confirmed.wait()
             await self._follow(connection, visit)
-            connection.error = connection.report.end_error()
+            connection.error = end_error(connection.report)
             self._states.end(name)
         except BerthError as error:
             connection.error = error

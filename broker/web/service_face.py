@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from broker.errors import BerthError, InvalidInputError, RefusedError, TooManyError
+from broker.web import metrics
 from broker.web.local_paths import is_local_path, local_path
 from broker.web.own_cookies import read_own_cookie
 
@@ -60,6 +61,7 @@ class ServiceFace:
         try:
             return await self._respond_to_browser(request)
         except BerthError as error:
+            metrics.REFUSALS.labels(error.reason).inc()
             return _with_status(self._pages.refused(error), error.status)
 
     async def _respond_to_browser(self, request: Request) -> Response:

@@ -32,6 +32,11 @@ class SessionLink:
         self._users: dict[Tunnel, int] = {}
         """The number of services that use each tunnel."""
 
+    @property
+    def tunnel_count(self) -> int:
+        """The number of tunnels that are open."""
+        return sum(tunnel.is_open for tunnel in self._users)
+
     @asynccontextmanager
     async def use(self, visit: str, unfit: Tunnel | None = None) -> AsyncIterator[Tunnel]:
         """Yield the tunnel. If there is none but `unfit`, make one with the right of the visit with this secret.

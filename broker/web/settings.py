@@ -25,6 +25,8 @@ class WebProcessSettings:
     address_connections: int
     directory: Path
     """Belongs to berth-web's account. The controller finds the control socket in it."""
+    metrics_listen: tuple[str, int] | None = None
+    """Host and port of the metrics for Prometheus."""
 
     def __post_init__(self) -> None:
         if self.behind_proxy and self.certificate is not None:

@@ -9,17 +9,20 @@ import asyncio
 import contextlib
 import shutil
 import time
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from broker.errors import BerthError
+from broker.web import metrics
+from broker.web.mux_client import MuxError, close_forward, open_channel, open_forward
 from broker.web.service_channel import end_process, follow_service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
     from pathlib import Path
 
+    from broker.schema.service_report import ServiceReport
     from broker.schema.web import DoorAnswer
-    from broker.web.service_channel import ServiceReport
 
 SOCKETS = "/run/berth/web"
 """The directory of the services' sockets in a session."""
@@ -75,6 +78,14 @@ class Tunnel:
 
     async def connect(self) -> None:
         """Connect. ConnectionFailedError, with ssh's message, if the session's sshd is not reached or not trusted."""
+        began, outcome = time.monotonic(), "failed"
+        try:
+            await self._connect()
+            outcome = "open"
+        finally:
+            metrics.TUNNEL_SECONDS.labels(outcome).observe(time.monotonic() - began)
+
+    async def _connect(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._directory / "known_hosts").write_text("\n".join([*self._door.known_hosts, ""]), encoding="utf-8")
         (self._directory / "certificate").write_text(f"{self._door.certificate}\n", encoding="ascii")
@@ -95,18 +106,25 @@ class Tunnel:
     async def forward(self, service: str, socket: str) -> Path:
         """Forward a new local socket to the service's socket in the session, and return its path."""
         local = self._directory / f"{service}.sock"
-        with contextlib.suppress(ConnectionFailedError):
-            await self._command("cancel", local, socket)
+        remote = f"{SOCKETS}/{socket}"
+        with contextlib.suppress(MuxError):
+            await close_forward(self._control, local, remote)
         local.unlink(missing_ok=True)
-        await self._command("forward", local, socket)
+        with _connection_errors():
+            await open_forward(self._control, local, remote)
         return local
 
     def follow(self, service: str) -> AsyncGenerator[ServiceReport]:
         """Start a service in a session channel, and follow it: see follow_service."""
-        options = ["-S", str(self._control), "-T", "-F", "none", "-o", "BatchMode=yes"]
-        return follow_service(
-            [*_DIE_WITH_PARENT, "ssh", *options, self._destination, "--", f"start {service}"], service
-        )
+        return follow_service(self._run(f"start {service}"), service)
+
+    @asynccontextmanager
+    async def _run(self, command: str) -> AsyncIterator[asyncio.StreamReader]:
+        """Run a command in a session channel, and yield its output. ConnectionFailedError if that is not possible."""
+        async with AsyncExitStack() as stack:
+            with _connection_errors():
+                output = await stack.enter_async_context(open_channel(self._control, command))
+            yield output
 
     async def close(self) -> None:
         """Close the connection, and with it all channels and forwards."""
@@ -154,13 +172,6 @@ class Tunnel:
                 raise _failed(f"no connection within {CONNECT_TIMEOUT_S:g} s")
             await asyncio.sleep(POLL_S)
 
-    async def _command(self, command: str, local: Path, socket: str) -> None:
-        forward = f"{local}:{SOCKETS}/{socket}"
-        argv = ["ssh", "-F", "none", "-S", str(self._control), "-O", command, "-L", forward, self._destination]
-        message = await _run(argv)
-        if message is not None:
-            raise _failed(message)
-
 
 async def _read_to_end(process: asyncio.subprocess.Process) -> None:
     """Discard the messages of ssh, which would otherwise block, until it ends."""
@@ -183,6 +194,14 @@ async def _run(argv: list[str]) -> str | None:
         if process.returncode is None:
             await end_process(process)
     return None if process.returncode == 0 else message.decode(errors="replace")
+
+
+@contextmanager
+def _connection_errors() -> Iterator[None]:
+    try:
+        yield
+    except MuxError as error:
+        raise _failed(error.message) from error
 
 
 def _failed(message: str) -> ConnectionFailedError:

@@ -28,6 +28,11 @@ from tests.bench import (
     start,
     tui,
     volumes,
+    web_chp,
+    web_memory,
+    web_requests,
+    web_revoke,
+    web_start,
 )
 from tests.bench.ground import Ground
 from tests.bench.harness import narrate
@@ -52,6 +57,13 @@ BENCHMARKS = {
     echo.P99: echo.measure_p99,
     echo.STALL: echo.measure_stall,
     memory.NAME: memory.measure,
+    web_requests.REQUESTS: web_requests.measure_requests,
+    web_requests.FIRST_BYTE: web_requests.measure_first_byte,
+    web_requests.MESSAGES: web_requests.measure_messages,
+    web_chp.NAME: web_chp.measure,
+    web_memory.NAME: web_memory.measure,
+    web_start.NAME: web_start.measure,
+    web_revoke.NAME: web_revoke.measure,
     reconcile.NAME: reconcile.measure,
     queue_tick.NAME: queue_tick.measure,
     tui.PAINT: tui.measure_paint,

@@ -170,6 +170,12 @@ _MEANINGS = {
     "DELETE /v1/web/browsers/{browser}": "Log one browser out, likewise.",
     "DELETE /v1/web/delegation": "Log out the browser for which the request is.",
     "POST /v1/web/visits": "Let the browser for which the request is use a service, until its login ends.",
+    "POST /v1/web/watches": "Have the changes of the sessions that the browser may see in one of berth-web's streams, "
+    "until its login ends.",
+    "POST /v1/web/streams": "A stream of Server-Sent Events as of [watching](#watching) for all browsers whose watches "
+    "name it: each event has the watch's id as `watch`, and `ended` says that a watch has ended. Only berth-web's "
+    "account may send it.",
+    "DELETE /v1/web/watches/{watch}": "End a watch. Only berth-web's account may send it.",
     "POST /v1/web/links/check": "Whose login a link or its code is; it can still be used. Only berth-web's account may "
     "send it.",
     "POST /v1/web/delegations": "Exchange a link or its code, once, for the login of a browser. Only berth-web's "

@@ -11,6 +11,7 @@ import httpx
 from broker.origins import Origins
 from broker.web.entrances import Entrances
 from broker.web.portal.app import make_portal
+from broker.web.portal.live_sessions import LiveSessions
 from broker.web.portal.login_cookie import NAME
 from broker.web.portal.portal_context import PortalContext
 from tests.fakes.portal_controller import SECRET, FakePortalController
@@ -28,7 +29,8 @@ class PortalBrowser:
     def __init__(self) -> None:
         self.controller = FakePortalController()
         self.entrances = Entrances()
-        self.app = make_portal(PortalContext(ORIGINS, self.controller, self.entrances))
+        self.live = LiveSessions(self.controller)
+        self.app = make_portal(PortalContext(ORIGINS, self.controller, self.entrances, self.live))
         self.cookie = f"{NAME}={SECRET}"
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:

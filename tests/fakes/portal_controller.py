@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from broker.errors import BerthError, LoggedOutError, NotFoundError
+from broker.errors import BerthError, ControllerUnavailableError, LoggedOutError, NotFoundError
 from broker.schema.sessions import SessionState, SessionView
+from broker.schema.web import WATCH_STREAMS_PATH, WATCHES_PATH
 from broker.web.controller_client import WebControllerClient
 from tests.fakes.cluster import cluster_view
 from tests.fakes.controller import view
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from broker.schema.web import WatchStreamRequest
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -37,12 +40,18 @@ class FakePortalController(WebControllerClient):
         self.failures: dict[tuple[str, str], BerthError] = {}
         self.answers: dict[tuple[str, str], dict[str, Any]] = {}
         """Answers in place of the usual ones."""
+        self.watch_calls: list[tuple[str, str, dict[str, Any]]] = []
+        """Calls about watches, which pages send by themselves."""
         self.delegations = {SECRET}
         self.target: dict[str, str] | None = None
         self.closed = True
-        self.events: asyncio.Queue[bytes] = asyncio.Queue()
-        """What a watch sends; an empty text ends it."""
+        self.events: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue()
+        """What the stream sends for all watches, as kind and data; None ends it."""
         self.streams = 0
+        self.watches: list[str] = []
+        """The ids of the watches in the present stream."""
+        self._stream_id = ""
+        self._is_watched = asyncio.Event()
 
     def add(self, name: str, state: SessionState = SessionState.READY, **values: object) -> SessionView:
         """Add a session; a ready one has an endpoint."""
@@ -59,8 +68,9 @@ class FakePortalController(WebControllerClient):
         self, method: str, path: str, answer: type[_Answer], body: BaseModel | None = None, *, delegation: str = ""
     ) -> _Answer:
         sent = {} if body is None else body.model_dump(mode="json", exclude_defaults=True)
-        self.calls.append((method, path, sent))
-        if path not in {"/v1/web/delegations", "/v1/web/links/check"} and delegation not in self.delegations:
+        (self.watch_calls if path.startswith(WATCHES_PATH) else self.calls).append((method, path, sent))
+        is_own = path in {"/v1/web/delegations", "/v1/web/links/check"} or path.startswith(f"{WATCHES_PATH}/")
+        if not is_own and delegation not in self.delegations:
             raise LoggedOutError("this browser is not logged in", hint="`berth portal` prints a link that logs it in")
         if failure := self.failures.get((method, path)):
             raise failure
@@ -74,6 +84,11 @@ class FakePortalController(WebControllerClient):
     def _answer(self, method: str, path: str, body: dict[str, Any], delegation: str) -> dict[str, Any]:
         if found := re.fullmatch(r"/v1/sessions/([a-z0-9-]+)(?:/([a-z]+))?(?:\?.*)?", path):
             return self._session_answer(method, found[1], found[2] or "", body)
+        if path == WATCHES_PATH:
+            return self._watch(body)
+        if method == "DELETE" and path.startswith(WATCHES_PATH):
+            self.watches.remove(path.rpartition("/")[2])
+            return {"ended": True}
         if method == "DELETE":
             if path == "/v1/web/delegation":
                 self.delegations.discard(delegation)
@@ -112,21 +127,34 @@ class FakePortalController(WebControllerClient):
             "log": {"text": "12:00:00 berth: job 7 begins\n"},
         }[part]
 
+    def _watch(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body["stream"] != self._stream_id:
+            raise NotFoundError("there is no such stream")
+        self.watches.append(body["id"])
+        self._is_watched.set()
+        return {"delegation_id": BROWSER_ID, "expires_at": 4e9}
+
     @asynccontextmanager
-    async def stream(self, path: str, *, delegation: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        if delegation not in self.delegations:
-            raise LoggedOutError("this browser is not logged in")
-        if failure := self.failures.get(("GET", path)):
+    async def stream(self, request: WatchStreamRequest) -> AsyncIterator[AsyncIterator[bytes]]:
+        if failure := self.failures.get(("POST", WATCH_STREAMS_PATH)):
             raise failure
         self.streams += 1
+        self._stream_id = request.id
         try:
             yield self._chunks()
         finally:
             self.streams -= 1
+            self._stream_id = ""
+            self.watches.clear()
+            self._is_watched.clear()
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        while chunk := await self.events.get():
-            yield chunk
+        while event := await self.events.get():
+            kind, data = event
+            await self._is_watched.wait()
+            for watch in self.watches:
+                yield f"event: {kind}\ndata: {json.dumps({'watch': watch} | data)}\n\n".encode()
+        raise ControllerUnavailableError("the stream has ended")
 
 
 _SITE = {

@@ -33,6 +33,8 @@ class RecordingService:
         """Lines that the answers to other paths have, too."""
         self.open = 0
         """Connections that are open."""
+        self.connections = 0
+        """Connections so far."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -54,6 +56,7 @@ class RecordingService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self.open += 1
+        self.connections += 1
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while await self._answer(reader, writer):

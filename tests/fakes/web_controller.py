@@ -12,7 +12,7 @@ from starlette.routing import Route
 from broker.errors import BerthError, NotFoundError, TooManyError
 from broker.names import new_id
 from broker.schema.base import ErrorBody
-from broker.schema.web import DoorAnswer, DoorRequest, ValidVisits, VisitAnswer, VisitCheck
+from broker.schema.web import DELEGATION_HEADER, DoorAnswer, DoorRequest, ValidVisits, VisitAnswer, VisitCheck
 from broker.web.http_server import UnixHttpServer
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class WebController:
     async def __aenter__(self) -> Self:
         routes = [
             Route("/v1/web/door", self._door, methods=["POST"]),
+            Route("/v1/web/visits", self._visit, methods=["POST"]),
             Route("/v1/web/visits/check", self._check, methods=["POST"]),
         ]
         self._server = UnixHttpServer(self.path, Starlette(routes=routes), lambda _: True)
@@ -88,6 +89,10 @@ class WebController:
         except BerthError as error:
             failure = ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
             return JSONResponse(failure.model_dump(), error.status)
+
+    async def _visit(self, request: Request) -> Response:
+        """A delegation's secret is, here, that of its only visit."""
+        return JSONResponse(self.visits[request.headers[DELEGATION_HEADER]].model_dump(), 201)
 
     async def _check(self, request: Request) -> Response:
         if self.check_status == 429:

@@ -202,6 +202,15 @@ class WebWorld:
         assert back.header("location") == path
         return Entered(visit, cookie_of(back, "__Host-Http-berth"))
 
+    async def enter_by_portal(self, visit: VisitAnswer) -> Entered:
+        """The same where berth-web is a process of its own: the code comes from its portal."""
+        first = await self.navigate(visit.host)
+        entry = cookie_of(first, "__Host-Http-berth-entry")
+        login = f"__Host-Http-berth-portal={visit.secret}"
+        lead = await self.navigate(self.settings.origins.portal_host, _target(first), Cookie=login)
+        back = await self.navigate(visit.host, _target(lead), Cookie=f"__Host-Http-berth-entry={entry}")
+        return Entered(visit, cookie_of(back, "__Host-Http-berth"))
+
     async def close(self, **ended: list[str]) -> None:
         """The controller's message."""
         async with httpx.AsyncClient(
@@ -274,6 +283,12 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
             yield WebWorld(place, chosen, controller, services, sshd_port, session_id, authority.public_line)
 
 
+def allow_sessions(world: WebWorld, session_ids: list[str]) -> None:
+    """Let the world's sshd be that of these sessions, too."""
+    lines = [_authorized_key(world.place, each, world.authority_line, [*world.services]) for each in session_ids]
+    (world.place / "sshd" / "authorized_keys").write_text("\n".join([*lines, ""]))
+
+
 def _authorized_key(place: Path, session_id: str, authority: str, services: list[str]) -> str:
     """The line that lets berth-web's certificate reach the sockets of these services, and run the door."""
     sockets = [f"{name}.sock" for name in services]
@@ -308,6 +323,13 @@ def make_certificate(path: Path, domain: str) -> None:
     command = ["openssl", "req", "-x509", *kind, *names, "-keyout", str(key), "-out", str(path)]
     subprocess.run(command, check=True, capture_output=True)
     path.write_bytes(path.read_bytes() + key.read_bytes())
+
+
+def _target(answer: Answer) -> str:
+    """Path and query of where an answer leads."""
+    assert answer.status == 303, answer
+    parts = urlsplit(answer.header("location"))
+    return f"{parts.path}?{parts.query}"
 
 
 def cookie_of(answer: Answer, name: str) -> str:

@@ -23,6 +23,8 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "openssl": lambda: shutil.which("openssl"),
     "openssh-client": lambda: shutil.which("ssh"),
     "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),
+    "nodejs": lambda: shutil.which("node"),
+    "npm": lambda: shutil.which("npm"),
     "nftables": lambda: shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"),
     "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
     "mmdebstrap": lambda: shutil.which("mmdebstrap"),
@@ -35,6 +37,7 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "sshfs": lambda: shutil.which("sshfs"),
     "systemd": lambda: shutil.which("systemd-analyze"),
     "tmux": lambda: shutil.which("tmux"),
+    "wrk": lambda: shutil.which("wrk"),
     "xauth": lambda: shutil.which("xauth"),
     "xfsprogs": lambda: shutil.which("mkfs.xfs"),
 }

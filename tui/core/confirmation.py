@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.forms.form_requests import rollback_request, switch_request
 from broker.forms.start_form import resource_options
 from broker.text import question as text
 from broker.user_input import ProfileReference
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from broker.forms.form import Form
     from broker.schema.checks import CheckReport, CheckRequest
     from broker.schema.sessions import SessionView
-    from broker.schema.volumes import RollbackRequest, SwitchRequest
     from tui.core.session_action import SessionAction
 
 
@@ -60,21 +60,6 @@ def make_check(action: SessionAction, form: Form | None) -> CheckRequest:
         case "restart":
             return CheckRequest(restart=True)
     return CheckRequest(delete=True)
-
-
-def rollback_request(form: Form) -> RollbackRequest:
-    """Return the request of a valid form."""
-    from broker.schema.volumes import RollbackRequest  # noqa: PLC0415 - see above
-
-    return RollbackRequest(snapshot=str(form.values()["snapshot"]))
-
-
-def switch_request(form: Form) -> SwitchRequest:
-    """Return the request of a valid form."""
-    from broker.schema.volumes import SwitchRequest  # noqa: PLC0415 - see above
-
-    profile = _profile(form)
-    return SwitchRequest(profile=profile.name, version=profile.version, fresh=form.values()["fresh"] is True)
 
 
 def confirmation(

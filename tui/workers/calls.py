@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
+from broker.forms import form_requests as requests
 from broker.forms.form import YES
 from broker.forms.start_form import resource_options, start_request
 from broker.schema.sessions import ConnectPolicy, RenameRequest, StartRequest
 from broker.schema.states import STARTABLE
-from broker.schema.volumes import CloneRequest, RestoreRequest, SnapshotRequest
-from broker.user_input import DEFAULT, ProfileReference
-from tui.core.confirmation import rollback_request, switch_request
+from broker.schema.volumes import RestoreRequest
+from broker.user_input import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,29 +72,19 @@ def _rename(client: Client, name: str, form: Form) -> SessionView:
 
 
 def _snapshot(client: Client, name: str, form: Form) -> SessionView:
-    return client.snapshot(name, SnapshotRequest(label=cast("str | None", form.values()["label"])))
+    return client.snapshot(name, requests.snapshot_request(form))
 
 
 def _rollback(client: Client, name: str, form: Form) -> SessionView:
-    return client.rollback(name, rollback_request(form))
+    return client.rollback(name, requests.rollback_request(form))
 
 
 def _switch(client: Client, name: str, form: Form) -> SessionView:
-    return client.switch(name, switch_request(form))
+    return client.switch(name, requests.switch_request(form))
 
 
 def _clone(client: Client, name: str, form: Form) -> SessionView:
-    values = form.values()
-    profile = values["profile"]
-    assert profile is None or isinstance(profile, ProfileReference)
-    request = CloneRequest(
-        name=str(values["new"]),
-        at=cast("str | None", values["snapshot"]),
-        profile=profile.name if profile else None,
-        version=profile.version if profile else None,
-        start=values["start"] is True,
-    )
-    return client.clone(name, request)
+    return client.clone(name, requests.clone_request(form))
 
 
 def _restore(client: Client, _name: str, form: Form) -> SessionView:

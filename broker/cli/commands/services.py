@@ -105,7 +105,7 @@ def web(invocation: Invocation) -> None:
 
 
 def _web_settings(config: Config) -> WebProcessSettings:
-    from broker.config.setting_types import parse_socket_or_port
+    from broker.config.setting_types import parse_host_and_port, parse_socket_or_port
     from broker.origins import Origins
     from broker.web.settings import WebProcessSettings
 
@@ -119,6 +119,7 @@ def _web_settings(config: Config) -> WebProcessSettings:
         idle_tunnel=config.web.idle_tunnel,
         address_connections=config.web.address_connections,
         directory=config.web.runtime_dir,
+        metrics_listen=None if config.web.metrics_listen is None else parse_host_and_port(config.web.metrics_listen),
     )
 
 

@@ -11,7 +11,6 @@ DELEGATED = frozenset(
         ("GET", "/v1/cluster"),
         ("GET", "/v1/profiles"),
         ("GET", "/v1/sessions"),
-        ("GET", "/v1/sessions/watch"),
         ("GET", "/v1/sessions/{name}"),
         ("GET", "/v1/sessions/{name}/jobs"),
         ("GET", "/v1/sessions/{name}/log"),
@@ -35,6 +34,7 @@ DELEGATED = frozenset(
         ("DELETE", "/v1/web/browsers/{browser}"),
         ("DELETE", "/v1/web/delegation"),
         ("POST", "/v1/web/visits"),
+        ("POST", "/v1/web/watches"),
     }
 )
 """Method and path of the routes that a delegation covers. A new route is not among them: keys, policies, deletion and
@@ -52,6 +52,10 @@ BERTH_WEB = frozenset(
         ("POST", "/v1/web/delegations"),
         ("POST", "/v1/web/door"),
         ("POST", "/v1/web/visits/check"),
+        ("POST", "/v1/web/streams"),
+        ("DELETE", "/v1/web/watches/{watch}"),
     }
 )
-"""Routes that only berth-web calls, without a delegation: the request itself has a proof, or has no secret in it."""
+"""Routes that only berth-web calls, without a delegation: the request itself has a proof, or has no secret in it. A
+stream has the changes of those browsers only whose watches were opened with their delegations.
+"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request
@@ -15,18 +14,15 @@ from broker.controller.api.dependencies import Who
 from broker.schema.watch import EVENT_STREAM, HEARTBEAT_HEADER, WATCH_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from starlette.types import Receive, Scope, Send
 
     from broker.controller.api.dependencies import Services
-    from broker.controller.registry.web_models import Delegation
-    from broker.controller.sessions.watch import SessionStream
-    from broker.controller.web.browsers import Browsers
 
 MAX_REVISION_CHARS = 64
 
-_ANSWER: dict[int | str, dict[str, Any]] = {
+STREAM_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}, "description": "A stream without an end"}
 }
 
@@ -40,36 +36,22 @@ class _StreamRoute(APIRoute):
         return super().matches(scope)
 
 
-class _StreamResponse(StreamingResponse):
-    """A response that sends a stream until it ends or the client leaves, and then closes it."""
+class StreamResponse(StreamingResponse):
+    """A response that sends events until they end or the client leaves, and then calls `close`."""
 
-    def __init__(self, stream: SessionStream, events: AsyncIterator[bytes], heartbeat: float) -> None:
+    def __init__(self, events: AsyncIterator[bytes], heartbeat: float, close: Callable[[], None]) -> None:
         super().__init__(
             events,
             media_type=EVENT_STREAM,
             headers={HEARTBEAT_HEADER: f"{heartbeat:g}", "Cache-Control": "no-store"},
         )
-        self._stream = stream
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._stream.close()
-
-
-async def _events_until_logout(
-    stream: SessionStream, delegation: Delegation, browsers: Browsers, stopping: asyncio.Event
-) -> AsyncIterator[bytes]:
-    """Yield the parts of a browser's stream until its login ends."""
-    over = asyncio.Event()
-    login = asyncio.create_task(browsers.wait_ended(delegation, stopping))
-    login.add_done_callback(lambda _: over.set())
-    try:
-        async for part in stream.events(over):
-            yield part
-    finally:
-        login.cancel()
+            self._close()
 
 
 def add_watch_routes(app: FastAPI, services: Services) -> None:
@@ -80,13 +62,9 @@ def add_watch_routes(app: FastAPI, services: Services) -> None:
         request: Request,
         since: Annotated[str, Query(max_length=MAX_REVISION_CHARS)] = "",
         last_event_id: Annotated[str, Header(max_length=MAX_REVISION_CHARS)] = "",
-    ) -> _StreamResponse:
-        stopping = request.app.state.stopping
+    ) -> StreamResponse:
         stream = await services.watches.open(who.user, last_event_id or since)
-        events = stream.events(stopping)
-        if who.delegation is not None and services.web is not None:
-            events = _events_until_logout(stream, who.delegation, services.web.browsers, stopping)
-        return _StreamResponse(stream, events, services.watches.heartbeat)
+        return StreamResponse(stream.events(request.app.state.stopping), services.watches.heartbeat, stream.close)
 
     app.router.add_api_route(
         WATCH_PATH,
@@ -94,6 +72,6 @@ def add_watch_routes(app: FastAPI, services: Services) -> None:
         methods=["GET"],
         response_class=StreamingResponse,
         response_model=None,
-        responses=_ANSWER,
+        responses=STREAM_ANSWER,
         route_class_override=_StreamRoute,
     )

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import FastAPI, Path
+from fastapi import FastAPI, Path, Request
+from fastapi.responses import StreamingResponse
 
 from broker.config.file import Mode
 from broker.controller.api.dependencies import Delegate, Services, Who
+from broker.controller.api.watch_routes import STREAM_ANSWER, StreamResponse
 from broker.controller.web.web_access import WebAccess
 from broker.errors import RefusedError
 from broker.names import IDENTIFIER
 from broker.schema.web import (
+    WATCH_STREAMS_PATH,
+    WATCHES_PATH,
     BrowserList,
+    BrowserWatchAnswer,
+    BrowserWatchRequest,
     DelegationAnswer,
     DelegationRequest,
     DoorAnswer,
@@ -25,9 +31,12 @@ from broker.schema.web import (
     VisitAnswer,
     VisitCheck,
     VisitRequest,
+    WatchEnded,
+    WatchStreamRequest,
 )
 
 BrowserId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
+WatchId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
 
 
 def add_web_routes(app: FastAPI, services: Services) -> None:
@@ -55,6 +64,10 @@ def add_web_routes(app: FastAPI, services: Services) -> None:
     async def begin_visit(delegate: Delegate, request: VisitRequest) -> VisitAnswer:
         return await _web(services).visits.begin(delegate, request)
 
+    @app.post(WATCHES_PATH, status_code=201)
+    async def watch_for_browser(delegate: Delegate, request: BrowserWatchRequest) -> BrowserWatchAnswer:
+        return await _web(services).watches.add(delegate, request)
+
 
 def add_berth_web_routes(app: FastAPI, services: Services) -> None:
     """Add the routes that only berth-web may call: `route_access.BERTH_WEB`."""
@@ -78,6 +91,18 @@ def add_berth_web_routes(app: FastAPI, services: Services) -> None:
     async def check_visits(who: Who, request: VisitCheck) -> ValidVisits:
         del who
         return await _web(services).visits.check(request)
+
+    @app.post(WATCH_STREAMS_PATH, response_class=StreamingResponse, response_model=None, responses=STREAM_ANSWER)
+    async def stream_to_berth_web(who: Who, http: Request, request: WatchStreamRequest) -> StreamResponse:
+        del who
+        watches = _web(services).watches
+        events = watches.open(request.id).events(http.app.state.stopping)
+        return StreamResponse(events, watches.heartbeat, lambda: watches.close(request.id))
+
+    @app.delete(f"{WATCHES_PATH}/{{watch}}")
+    async def end_watch(who: Who, watch: WatchId) -> WatchEnded:
+        del who
+        return WatchEnded(ended=_web(services).watches.remove(watch))
 
 
 def _web(services: Services) -> WebAccess:

@@ -133,9 +133,15 @@ class _Feed:
 class SessionStream:
     """One stream: its position in the feed of its user. Close it when its connection ends."""
 
-    def __init__(self, watches: SessionWatches, user: str, feed: _Feed, position: int | None) -> None:
-        """`position`: the last change that the client knows; None for a client that knows nothing."""
+    def __init__(
+        self, watches: SessionWatches, user: str, feed: _Feed, position: int | None, watch_id: str = ""
+    ) -> None:
+        """`position`: the last change that the client knows; None for a client that knows nothing.
+
+        `watch_id`: tells the events from those of other streams on the same connection.
+        """
         self._watches = watches
+        self._label = f'"watch":"{watch_id}",' if watch_id else ""
         self._user = user
         self._feed = feed
         self._position = position
@@ -169,14 +175,14 @@ class SessionStream:
         self._position = number
         if position is None:
             head, records, tail = SNAPSHOT_EVENT, self._feed.snapshot(), "]}"
-            begin = f'{{"revision":"{revision}","sessions":['
+            begin = f'{{{self._label}"revision":"{revision}","sessions":['
         else:
             records, removed = self._feed.since(position)
             if not records and not removed:
                 return iter(())
             quoted = ",".join(f'"{session_id}"' for session_id in removed)
             head, tail = CHANGE_EVENT, f'],"removed":[{quoted}]}}'
-            begin = f'{{"revision":"{revision}","changed":['
+            begin = f'{{{self._label}"revision":"{revision}","changed":['
         return _parts(f"event: {head}\nid: {revision}\ndata: {begin}".encode(), records, f"{tail}\n\n".encode())
 
 
@@ -209,7 +215,7 @@ class SessionWatches:
         self._streams: Counter[str] = Counter()
         """The number of streams of each user."""
 
-    async def open(self, user: str, since: str) -> SessionStream:
+    async def open(self, user: str, since: str = "", watch_id: str = "") -> SessionStream:
         """Begin a stream that continues after the revision `since`, or with a snapshot if that is not possible.
 
         TooManyError if the user has too many streams. The caller closes the stream.
@@ -231,7 +237,7 @@ class SessionWatches:
         boot_id, _, number = since.partition("-")
         is_number = number.isdecimal() and len(number) <= MAX_DIGITS
         known = boot_id == self.boot_id and is_number and feed.can_resume(int(number))
-        return SessionStream(self, user, feed, int(number) if known else None)
+        return SessionStream(self, user, feed, int(number) if known else None, watch_id)
 
     def leave(self, user: str) -> None:
         """Count a stream as ended. The feed is dropped if the user has none for some time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from typing import TYPE_CHECKING
 
 import httpx
@@ -11,6 +10,7 @@ import httpx
 from broker.names import MAX_ITEMS
 from broker.schema.web import EndedVisits
 from broker.service.lasting_states import LastingStates
+from broker.service.unix_http import unix_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT_S = 10.0
 """Seconds for berth-web to close connections, while a user waits. If it does not answer, its next check closes them."""
-
-_TLS_NEVER_USED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""One for all requests: httpx would take long to make another for each."""
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +40,7 @@ class ControlClient:
         return True
 
     async def _post(self, ended: EndedVisits) -> bool:
-        transport = httpx.AsyncHTTPTransport(verify=_TLS_NEVER_USED, uds=str(self._socket))
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://berth-web", timeout=CLOSE_TIMEOUT_S, trust_env=False
-        ) as client:
+        async with unix_client(self._socket, CLOSE_TIMEOUT_S) as client:
             try:
                 response = await client.post("/v1/close", json=ended.model_dump())
                 response.raise_for_status()

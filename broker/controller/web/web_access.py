@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broker.controller.web.browser_watches import BrowserWatches
 from broker.controller.web.browsers import Browsers
 from broker.controller.web.control_client import ControlClient
 from broker.controller.web.door import SessionDoor
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.observed_slurm import ObservedSlurm
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.sessions.installed_credentials import InstalledCredentials
+    from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
     from broker.controller.wakeup import ChangeNotifier
     from broker.ssh.certificates import CertificateAuthority
@@ -32,6 +34,7 @@ class WebAccess:
     browsers: Browsers
     visits: Visits
     door: SessionDoor
+    watches: BrowserWatches
     sweep: WebSweep
 
     @classmethod
@@ -46,6 +49,7 @@ class WebAccess:
         site: Site,
         observed: ObservedSlurm,
         changes: ChangeNotifier,
+        watches: SessionWatches,
     ) -> WebAccess:
         """`authority`: the one for berth-web. `config` has web access."""
         settings = config.web
@@ -61,4 +65,5 @@ class WebAccess:
             observed=observed,
             lifetime_s=settings.door_lifetime,
         )
-        return cls(settings.account, browsers, visits, door, WebSweep(registry, visits, control, changes))
+        sweep = WebSweep(registry, visits, control, changes)
+        return cls(settings.account, browsers, visits, door, BrowserWatches(watches, browsers), sweep)

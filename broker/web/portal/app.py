@@ -17,6 +17,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from broker.errors import BerthError, LoggedOutError, RefusedError
+from broker.web import metrics
 from broker.web.local_paths import is_local_path
 from broker.web.portal.account_routes import ACCOUNT_ROUTES
 from broker.web.portal.action_routes import ACTION_ROUTES
@@ -79,6 +80,7 @@ class _FormOrigins:
             try:
                 check_form_origin(Headers(scope=scope), self._origins)
             except RefusedError as error:
+                metrics.REFUSALS.labels(error.reason).inc()
                 answer = _error_page(error, error.status)
         await answer(scope, receive, send)
 
@@ -94,6 +96,7 @@ async def _show_login(request: Request, _: Exception) -> Response:
 
 async def _show_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, BerthError)
+    metrics.REFUSALS.labels(error.reason).inc()
     return _error_page(error, error.status)
 
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from broker.errors import BerthError, InvalidInputError, LoggedOutError, RefusedError
 from broker.schema.web import DelegationRequest
+from broker.web import metrics
 from broker.web.local_paths import is_local_path, local_path
 from broker.web.portal.addresses import check_service_host
 from broker.web.portal.login_cookie import clear_login, read_login, set_login
@@ -107,6 +108,8 @@ async def _service_url(request: Request, calls: UserCalls, target: Target) -> st
 def _login_page(
     next_path: str, *, notice: str = "", error: BerthError | None = None, status: int = 200
 ) -> HTMLResponse:
+    if error is not None:
+        metrics.REFUSALS.labels(error.reason).inc()
     page = render("login.html", next=next_path, notice=notice, error=error)
     return HTMLResponse(page, status_code=status)
 

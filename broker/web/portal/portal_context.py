@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from broker.origins import Origins
     from broker.web.controller_client import WebControllerClient
     from broker.web.entrances import Entrances
+    from broker.web.portal.live_sessions import LiveSessions
 
 _Value = TypeVar("_Value")
 
@@ -31,6 +32,7 @@ class PortalContext:
     origins: Origins
     controller: WebControllerClient
     entrances: Entrances
+    live: LiveSessions
 
 
 def context_of(request: Request) -> PortalContext:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.forms import action_forms as forms
-from broker.forms.form import YES, Form
+from broker.forms import form_requests as requests
+from broker.forms.form import Form
 from broker.forms.start_form import queue_fields, resource_options
 from broker.schema.checks import CheckRequest
-from broker.schema.sessions import ExtendRequest, StartRequest
-from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
+from broker.schema.sessions import StartRequest
 from broker.text import allowed
 from broker.text.question import LOST_NOTHING, LOST_PROGRAMS, describe_rollback_plan, describe_switch_plan
-from broker.user_input import ProfileReference, parse_profile_reference
+from broker.user_input import parse_profile_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,30 +62,8 @@ class PortalAction:
         return str(form.values()["new"]) if self.id == "clone" else name
 
 
-def _extend_body(form: Form) -> ExtendRequest:
-    return ExtendRequest.model_validate({"seconds": form.values()["time"]})
-
-
 def _start_body(form: Form) -> StartRequest:
     return StartRequest(options=resource_options(form))
-
-
-def _clone_body(form: Form) -> CloneRequest:
-    values = form.values()
-    profile = values["profile"]
-    named = {"profile": profile.name, "version": profile.version} if isinstance(profile, ProfileReference) else {}
-    return CloneRequest.model_validate(
-        {"name": values["new"], "at": values["snapshot"], "start": form.text("start") == YES, **named}
-    )
-
-
-def _switch_body(form: Form) -> SwitchRequest:
-    profile = parse_profile_reference(form.text("profile"))
-    return SwitchRequest(profile=profile.name, version=profile.version, fresh=form.text("fresh") == YES)
-
-
-def _rollback_body(form: Form) -> RollbackRequest:
-    return RollbackRequest.model_validate(form.values())
 
 
 ACTIONS = {
@@ -116,7 +94,7 @@ ACTIONS = {
             rule=allowed.has_running_job,
             make_form=lambda _: forms.extend_form(),
             words=forms.extend_words,
-            body=_extend_body,
+            body=requests.extend_request,
         ),
         PortalAction(
             id="snapshot",
@@ -126,7 +104,7 @@ ACTIONS = {
             rule=allowed.can_snapshot,
             make_form=lambda _: forms.snapshot_form(),
             words=forms.snapshot_words,
-            body=lambda form: SnapshotRequest.model_validate(form.values()),
+            body=requests.snapshot_request,
         ),
         PortalAction(
             id="rollback",
@@ -136,8 +114,8 @@ ACTIONS = {
             rule=allowed.can_change_volumes,
             make_form=lambda _: forms.rollback_form(),
             words=forms.rollback_words,
-            body=_rollback_body,
-            check=lambda form: CheckRequest(rollback=_rollback_body(form)),
+            body=requests.rollback_request,
+            check=lambda form: CheckRequest(rollback=requests.rollback_request(form)),
             plan=lambda _, form: describe_rollback_plan(form.text("snapshot")),
         ),
         PortalAction(
@@ -149,7 +127,7 @@ ACTIONS = {
             make_form=forms.clone_form,
             uses_profiles=True,
             words=forms.clone_words,
-            body=_clone_body,
+            body=requests.clone_request,
         ),
         PortalAction(
             id="switch",
@@ -160,8 +138,8 @@ ACTIONS = {
             make_form=forms.switch_form,
             uses_profiles=True,
             words=forms.switch_words,
-            body=_switch_body,
-            check=lambda form: CheckRequest(switch=_switch_body(form)),
+            body=requests.switch_request,
+            check=lambda form: CheckRequest(switch=requests.switch_request(form)),
             plan=lambda view, form: describe_switch_plan(view, parse_profile_reference(form.text("profile"))),
         ),
     )

@@ -6,13 +6,14 @@ import asyncio
 import socket
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from broker.origins import Origins
 from broker.web.entrances import Entrances
 from broker.web.portal.app import make_portal
+from broker.web.portal.live_sessions import LiveSessions
 from broker.web.portal.portal_context import PortalContext
 from tests.deadlines import DEADLINE_S
 from tests.fakes.portal_controller import FakePortalController
@@ -27,7 +28,8 @@ class PortalServer:
     def __init__(self, listener: socket.socket) -> None:
         self.controller = FakePortalController()
         self.origins = Origins.parse(f"http://localhost:{listener.getsockname()[1]}")
-        app = make_portal(PortalContext(self.origins, self.controller, Entrances()))
+        self._live = LiveSessions(self.controller)
+        app = make_portal(PortalContext(self.origins, self.controller, Entrances(), self._live))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._listener = listener
@@ -38,9 +40,9 @@ class PortalServer:
     def url(self) -> str:
         return self.origins.portal_url
 
-    def send(self, event: str) -> None:
+    def send(self, kind: str, data: dict[str, Any]) -> None:
         """Send an event of the controller's stream to the page that watches."""
-        self._loop.call_soon_threadsafe(self.controller.events.put_nowait, event.encode())
+        self._loop.call_soon_threadsafe(self.controller.events.put_nowait, (kind, data))
 
     def start(self) -> None:
         self._thread.start()
@@ -52,7 +54,11 @@ class PortalServer:
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._server.serve(sockets=[self._listener]))
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        async with self._live:
+            await self._server.serve(sockets=[self._listener])
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import ANY
 
 import pytest
@@ -184,10 +183,9 @@ def test_everything_but_live_updates_works_without_scripts(chromium: Browser, po
     assert portal.controller.sent("POST")[-1] == ("/v1/sessions/dev/switch", {"profile": "triton-xpu", "fresh": True})
 
 
-def _event(kind: str, *views: SessionView) -> str:
+def _event(kind: str, *views: SessionView) -> tuple[str, dict[str, Any]]:
     field = "sessions" if kind == "sessions" else "changed"
-    data = {"revision": "1", field: [each.model_dump(mode="json") for each in views], "removed": []}
-    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+    return kind, {"revision": "1", field: [each.model_dump(mode="json") for each in views], "removed": []}
 
 
 def test_change_is_shown_and_announced_once_and_focus_stays(page: Page, portal: PortalServer) -> None:
@@ -202,19 +200,20 @@ def test_change_is_shown_and_announced_once_and_focus_stays(page: Page, portal: 
                 .observe(announcement, {childList: true});
         }"""
     )
-    portal.send(_event("sessions", starting))
+    with page.expect_request(f"{portal.url}/"):  # only changes after the first state are announced
+        portal.send(*_event("sessions", starting))
     ready = portal.controller.add("dev")
-    portal.send(_event("change", ready))
-    portal.send(_event("change", ready.model_copy(update={"used_at": 5.0})))
+    portal.send(*_event("change", ready))
+    portal.send(*_event("change", ready.model_copy(update={"used_at": 5.0})))
     expect(page.locator(".state").first).to_have_text("ready")
     expect(link).to_be_focused()
-    portal.send(_event("change", view("late", SessionState.FAILED, id=SESSION_ID[:-1] + "z")))
-    page.wait_for_function("announced.length > 1")
+    portal.send(*_event("change", view("late", SessionState.FAILED, id=SESSION_ID[:-1] + "z")))
+    expect(page.locator("#announcement")).to_have_text("late: failed")
     assert page.evaluate("announced") == ["dev: ready on c1", "late: failed"]
 
 
 def test_page_asks_for_login_when_it_has_ended(page: Page, portal: PortalServer) -> None:
     page.goto("/sessions/dev")
     portal.controller.delegations.clear()
-    portal.send("")
+    portal.send("ended", {"logged_out": True})
     page.wait_for_url("**/login?next=/sessions/dev")

@@ -3,78 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-import yaml
 
 from broker.web.grants import Grant, GrantStore
 from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.raw_http import request
+from tests.fakes.web_process import web_process
 from tests.fakes.web_world import NAVIGATION, OWN_PAGE, WebWorld, web_world
 from tests.processes import process_state, process_tree
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-
-class WebProcess:
-    """The process, and what it has said so far."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.said = ""
-        self._news = asyncio.Condition()
-        self._reading = asyncio.create_task(self._read())
-
-    async def says(self, text: str) -> None:
-        async with asyncio.timeout(DEADLINE_S), self._news:
-            await self._news.wait_for(lambda: text in self.said)
-
-    async def ends(self) -> int:
-        """Its exit status, when its children have ended too: they have its standard error."""
-        async with asyncio.timeout(DEADLINE_S):
-            await self._reading
-            return await self.process.wait()
-
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        while line := await self.process.stdout.readline():
-            async with self._news:
-                self.said += line.decode()
-                self._news.notify_all()
-
-
-@contextlib.asynccontextmanager
-async def _started(world: WebWorld, **web: object) -> AsyncIterator[WebProcess]:
-    """The process; it is ended with the block."""
-    config = world.place / "config.yaml"
-    usual = {
-        "url": world.settings.origins.url(world.settings.origins.domain),
-        "listen": f"127.0.0.1:{world.port}",
-        "runtime_dir": str(world.settings.directory),
-    }
-    config.write_text(yaml.safe_dump({"mode": "site", "runtime_dir": str(world.place), "web": usual | web}))
-    made = WebProcess(
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "broker.cli", "web"),
-            env=os.environ | {"BERTH_CONFIG": str(config)},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    )
-    try:
-        yield made
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            made.process.terminate()
-        await made.ends()
+    from collections.abc import Awaitable, Callable
 
 
 def _play(scene: Callable[[WebWorld], Awaitable[None]]) -> None:
@@ -91,7 +35,7 @@ def _play(scene: Callable[[WebWorld], Awaitable[None]]) -> None:
 
 def test_process_serves_reloads_and_ends() -> None:
     async def scene(world: WebWorld) -> None:
-        async with _started(world) as made:
+        async with web_process(world) as made:
             await made.says("ready: http://portal.apps.localhost")
             assert (await world.navigate(world.host())).status == 303
             made.process.send_signal(signal.SIGHUP)
@@ -106,7 +50,7 @@ def test_process_serves_reloads_and_ends() -> None:
 
 def test_nothing_is_left_of_a_process_that_is_killed() -> None:
     async def scene(world: WebWorld) -> None:
-        async with _started(world) as made:
+        async with web_process(world) as made:
             await made.says("ready:")
             family = process_tree(made.process.pid)
             assert len(family) > 2
@@ -115,7 +59,7 @@ def test_nothing_is_left_of_a_process_that_is_killed() -> None:
             async with asyncio.timeout(DEADLINE_S):
                 while not {process_state(pid) for pid in family} <= {"X", "Z"}:  # noqa: ASYNC110 - they are no children
                     await asyncio.sleep(0.02)
-        async with _started(world) as made:
+        async with web_process(world) as made:
             await made.says("ready:")
 
     _play(scene)
@@ -123,9 +67,9 @@ def test_nothing_is_left_of_a_process_that_is_killed() -> None:
 
 def test_second_process_is_refused() -> None:
     async def scene(world: WebWorld) -> None:
-        async with _started(world) as first:
+        async with web_process(world) as first:
             await first.says("ready:")
-            async with _started(world) as second:
+            async with web_process(world) as second:
                 await second.says("berth-web runs already")
                 assert await second.ends() == 5
             assert (await world.navigate(world.host())).status == 303
@@ -150,7 +94,7 @@ def test_second_process_is_refused() -> None:
 )
 def test_process_says_what_it_misses(web: dict[str, object], message: str) -> None:
     async def scene(world: WebWorld) -> None:
-        async with _started(world, **web) as made:
+        async with web_process(world, **web) as made:
             await made.says(message)
             assert await made.ends() != 0
             assert "Traceback" not in made.said
@@ -164,7 +108,7 @@ def test_log_has_no_secret() -> None:
         key = f"{hashlib.sha256(cookie.encode()).hexdigest()}@{visit.host}"
         async with GrantStore(world.settings.grants_file) as store:
             store.add(Grant(key=key, visit=visit))
-        async with _started(world) as made:
+        async with web_process(world) as made:
             await made.says("ready:")
             ours = {"Cookie": f"__Host-Http-berth={cookie}"}
             host = world.authority(visit.host)
@@ -191,7 +135,7 @@ def test_log_has_no_secret() -> None:
 
 def test_other_accounts_cannot_close_visits() -> None:
     async def scene(world: WebWorld) -> None:
-        async with _started(world) as made:
+        async with web_process(world) as made:
             await made.says("ready:")
             place = world.place
             for each in (place, world.settings.directory):

@@ -8,8 +8,9 @@ import pytest
 
 from broker.web import service_connections
 from tests.deadlines import DEADLINE_S
+from tests.fakes.raw_http import request
 from tests.fakes.recording_service import RecordingService
-from tests.fakes.web_world import WebWorld, play_web
+from tests.fakes.web_world import OWN_PAGE, WebWorld, play_web
 
 
 def _tunnels(world: WebWorld) -> int:
@@ -34,6 +35,25 @@ def test_service_that_is_defined_later_gets_a_new_tunnel() -> None:
                     await asyncio.sleep(0.02)
             assert (await world.get(await world.entered("late"))).status == 200
             assert world.controller.doors == 2
+
+    play_web(scene)
+
+
+def test_requests_of_a_page_share_a_connection_to_the_service() -> None:
+    async def scene(world: WebWorld) -> None:
+        browser = await world.entered()
+        for is_reloaded in (False, True):
+            before = world.echo.connections
+            wire = await world.wire(browser.host)
+            for _ in range(20):
+                await wire.send(request("GET", "/", world.authority(browser.host), OWN_PAGE | world.cookie(browser)))
+                assert (await wire.answer()).status == 200
+            assert world.echo.connections <= before + 1, is_reloaded
+            await world.gateway.haproxy.reload()
+        await world.close(visit_ids=[browser.visit.id])
+        async with asyncio.timeout(DEADLINE_S):
+            while world.echo.open:  # noqa: ASYNC110 - the service sets no Event
+                await asyncio.sleep(0.02)
 
     play_web(scene)
 

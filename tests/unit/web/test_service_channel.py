@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
 from broker.errors import BerthError, ConflictError
-from broker.web.service_channel import MAX_LINES_PER_S, ServiceReport, follow_service
+from broker.schema.service_report import ServiceReport
+from broker.web.service_channel import MAX_LINES_PER_S, follow_service
 from tests.deadlines import DEADLINE_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 def _report(*lines: str) -> ServiceReport:
     report = ServiceReport("jupyter")
     for line in lines:
-        report.read(line)
+        report.read(f"{line}\n".encode())
     return report
+
+
+@asynccontextmanager
+async def _printed(*argv: str) -> AsyncIterator[asyncio.StreamReader]:
+    """What a program prints, in place of a session."""
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        yield process.stdout
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        while await process.stdout.read(65536):  # a pipe with unread lines would stay open
+            pass
+        await process.wait()
 
 
 def test_report_has_state_socket_and_last_lines() -> None:
@@ -27,15 +48,20 @@ def test_report_has_state_socket_and_last_lines() -> None:
 
 
 def test_refusal_is_an_error_for_the_user() -> None:
+    async def whole() -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            async for _ in follow_service(_printed("echo", "refused no such service"), "jupyter"):
+                pass
+
     with pytest.raises(ConflictError, match="cannot start jupyter: no such service"):
-        _report("refused no such service")
+        asyncio.run(whole())
 
 
 @pytest.mark.parametrize("line", ["output x", "output " + "x" * 60_000])
 def test_channel_that_floods_ends(line: str) -> None:
     async def whole() -> None:
         async with asyncio.timeout(DEADLINE_S):
-            async for _ in follow_service(["yes", line], "jupyter"):
+            async for _ in follow_service(_printed("yes", line), "jupyter"):
                 pass
 
     with pytest.raises(BerthError, match="reports too much on jupyter"):
@@ -56,7 +82,7 @@ def test_lines_in_the_buffer_leave_others_their_turn() -> None:
         others = asyncio.create_task(take_turns())
         argv, first, last = ["sh", "-c", f"yes 'output x' | head -n {count}"], 0, 0
         async with asyncio.timeout(DEADLINE_S):
-            async for report in follow_service(argv, "jupyter"):
+            async for report in follow_service(_printed(*argv), "jupyter"):
                 if report.lines:
                     first, last = first or turns, turns
         others.cancel()

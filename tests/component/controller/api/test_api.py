@@ -216,6 +216,7 @@ def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
     browser = {
         ("delete", "/v1/web/delegation"),
         ("post", "/v1/web/visits"),
+        ("post", "/v1/web/watches"),
         ("get", "/v1/profiles"),
         ("get", "/v1/sessions/{name}/services"),
     }

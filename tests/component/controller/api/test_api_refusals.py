@@ -111,6 +111,9 @@ def test_a_bug_is_an_answer_too_and_tells_nothing_of_the_inside(
     asyncio.run(scenario())
 
 
+STREAMS = {"/v1/sessions/watch", "/v1/web/streams"}
+
+
 def test_the_document_describes_every_answer_and_every_failure(directory: Path) -> None:
     async def scenario() -> None:
         async with serving(make(directory)) as path, calling(path) as client:
@@ -123,7 +126,7 @@ def test_the_document_describes_every_answer_and_every_failure(directory: Path) 
                 }
                 assert failures == {"#/components/schemas/ErrorBody"}, (method, target)
                 answer = next(value for key, value in call["responses"].items() if key.startswith("2"))
-                kind = "text/event-stream" if target == "/v1/sessions/watch" else "application/json"
+                kind = "text/event-stream" if target in STREAMS else "application/json"
                 assert answer["content"][kind]["schema"], (method, target)
 
     asyncio.run(scenario())

@@ -177,22 +177,6 @@ def test_login_ends_with_its_users_account(directory: Path, accounts: dict[int, 
     asyncio.run(scenario())
 
 
-def test_stream_of_a_browser_ends_with_its_login(directory: Path) -> None:
-    async def scenario() -> None:
-        core = site(directory)
-        await core.start(user="alice")
-        async with serving(core) as path, calling(path) as client:
-            alice = {DELEGATION_HEADER: await secret_of(core, client)}
-            accept = {"Accept": "text/event-stream"}
-            async with client.stream("GET", "/v1/sessions/watch", headers=alice | accept) as response:
-                parts = response.aiter_bytes()
-                assert b'"name":"dev"' in await anext(parts)
-                assert (await client.delete("/v1/web/browsers", headers=alice)).json()["ended"]
-                assert b"".join([part async for part in parts]) in {b"", b": alive\n\n"}
-
-    asyncio.run(scenario())
-
-
 def test_wait_of_a_browser_ends_with_its_login(directory: Path) -> None:
     async def scenario() -> None:
         core = site(directory)
