@@ -68,8 +68,15 @@ INTERRUPTED = {ExitCode.INTERRUPTED, -signal.SIGINT}
 call it, even if the program has handled the exception."""
 
 LOOKS = ("/v1/resolve", "/v1/connections")
-TOLD = ("still", "was sent", "were sent", "nothing was run", "may still be", "removes the environment")
-TOLD += ("continues in the background",)
+TOLD = (
+    "still",
+    "was sent",
+    "were sent",
+    "nothing was run",
+    "may still be",
+    "removes the environment",
+    "continues in the background",
+)
 STAGES = 8
 """Requests at which a command is interrupted, if it does not end or wait for the session before."""
 
