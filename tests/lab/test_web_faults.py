@@ -27,7 +27,7 @@ SESSION = "faults"
 PAGE = origin("page", SESSION, "alice")
 TERMINAL = origin("terminal", SESSION, "alice")
 OPEN, REFUSED = 200, {0, 403, 503}
-"""What intruders get: no answer while nothing listens, and 503 before the controller has said which visits are valid."""
+"""What intruders get. Nothing listens for a while, and 503 is before the controller has said which visits are valid."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class World:
                     assert (reply.status, reply.url.startswith(url)) != (OPEN, True)
 
     def recovers(self) -> float:
-        """Wait for the browser's own pages, with the cookies that it has, and keep the others out meanwhile. Seconds."""
+        """Wait for the browser's pages, with the cookies that it has, and keep others out meanwhile. Return the seconds."""
         began = time.monotonic()
         grants = [self.browser.grant(url) for url in (PAGE, TERMINAL)]
 
@@ -134,9 +134,7 @@ def test_killed_process_of_web_access_comes_back_and_lets_nobody_else_in(
         assert again.is_open
 
 
-def test_what_stands_goes_on_while_the_controller_is_dead_and_nobody_else_gets_in(
-    world: World, crashing: Site
-) -> None:
+def test_what_stands_goes_on_while_the_controller_is_dead_and_nobody_else_gets_in(world: World, crashing: Site) -> None:
     with web_socket(world.lab, TERMINAL, world.browser.grant(TERMINAL)) as socket:
         crashing.kill("broker", "KILL")
         for url in (PAGE, TERMINAL):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,46 +73,55 @@ class World:
         return [jar[GRANT] for other, jar in self.browsers[browser].cookies.items() if GRANT in jar and other != url]
 
 
+STATES = {"alice": {"runs": "running", "rests": "stopped", "went": "deleted"}, "bob": {"works": "running"}}
+"""The sessions of the matrix, by their owners."""
+
+
 @pytest.fixture(scope="module")
 def world(site: Site, people: dict[str, User], image: str) -> Iterator[World]:
     assert image
     deploy.build_profile(site, "web", ProgressLog(quiet=True))
     made = World(site, people)
-    states = {"alice": {"runs": "running", "rests": "stopped", "went": "deleted"}, "bob": {"works": "running"}}
     try:
-        for owner, sessions in states.items():
+        for owner, sessions in STATES.items():
             for name in sessions:
                 people[owner].ok("start", name, "--profile", "web", f"--nodelist={NODE}", "--mem=300M")
-        first = made.browsers["logged out"] = WebBrowser(site.lab)
-        first.log_in(people["alice"])
-        for name, service in itertools.product(states["alice"], SERVICES):
-            assert first.opens(f"{origin(service, name, 'alice')}/").status == 200, (name, service)
-        for owner, sessions in states.items():
-            for name, state in sessions.items():
-                view = people[owner].show(name)
-                if state == "running":
-                    directory = node_directory(people[owner], name)
-                    made.targets.append(Target(owner, name, state, view["id"], view["endpoint"]["port"], directory))
-                    continue
-                made.targets.append(Target(owner, name, state, view["id"]))
-                people[owner].ok("stop", name)
-                if state == "deleted":
-                    people[owner].ok("delete", name, "--yes")
-        assert json.loads(people["alice"].ok("browsers", "--logout-all", "--json"))["closed"]
-        for user in people:
-            made.browsers[user] = WebBrowser(site.lab)
-            made.browsers[user].log_in(people[user])
+        made.browsers["logged out"] = _former_browser(site, people["alice"])
+        for owner, sessions in STATES.items():
+            made.targets += [_brought_to(people[owner], name, state) for name, state in sessions.items()]
+        for who, user in people.items():
+            made.browsers[who] = WebBrowser(site.lab)
+            made.browsers[who].log_in(user)
         made.browsers["stranger"] = WebBrowser(site.lab)
         for target, service in itertools.product(made.targets, SERVICES):
-            if target.runs:
-                url = origin(service, target.name, target.owner)
-                assert made.browsers[target.owner].opens(f"{url}/").status == 200
+            url = origin(service, target.name, target.owner)
+            assert not target.runs or made.browsers[target.owner].opens(f"{url}/").status == HTTPStatus.OK
         yield made
     finally:
-        for owner in states:
-            for name in people[owner].sessions():
-                if name in states[owner]:
-                    people[owner].remove(name)
+        for owner, sessions in STATES.items():
+            for name in set(people[owner].sessions()) & sessions.keys():
+                people[owner].remove(name)
+
+
+def _former_browser(site: Site, user: User) -> WebBrowser:
+    """A browser that has visited every service of the user's, and is logged out; it has its cookies."""
+    browser = WebBrowser(site.lab)
+    browser.log_in(user)
+    for name, service in itertools.product(STATES[user.name], SERVICES):
+        assert browser.opens(f"{origin(service, name, user.name)}/").status == HTTPStatus.OK
+    assert json.loads(user.ok("browsers", "--logout-all", "--json"))["closed"]
+    return browser
+
+
+def _brought_to(user: User, name: str, state: str) -> Target:
+    """The running session, or one that was stopped, or deleted after that."""
+    view = user.show(name)
+    if state == "running":
+        return Target(user.name, name, state, view["id"], view["endpoint"]["port"], node_directory(user, name))
+    user.ok("stop", name)
+    if state == "deleted":
+        user.ok("delete", name, "--yes")
+    return Target(user.name, name, state, view["id"])
 
 
 def judge(cells: list[tuple[str, bool, bool]]) -> None:
@@ -150,7 +160,14 @@ def test_portal_origin_and_websocket_open_for_the_owners_browser_alone(world: Wo
 def test_control_socket_obeys_the_controller_alone(world: World) -> None:
     cells = []
     body = json.dumps({"visit_ids": ["0" * 26], "delegation_ids": []})
-    for account in (*world.people, "nobody", deploy.GATEWAY_ACCOUNT, deploy.WEB_ACCOUNT, "root", deploy.SERVICE_ACCOUNT):
+    for account in (
+        *world.people,
+        "nobody",
+        deploy.GATEWAY_ACCOUNT,
+        deploy.WEB_ACCOUNT,
+        "root",
+        deploy.SERVICE_ACCOUNT,
+    ):
         argv = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", body, "--unix-socket", CONTROL]
         done = world.site.lab.run([*argv, "http://berth-web/v1/close"], user=account)
         cells.append((account, account in {"root", deploy.SERVICE_ACCOUNT}, done.stdout == b"200"))

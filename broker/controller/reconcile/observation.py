@@ -68,7 +68,8 @@ def match(sessions: Iterable[Session], jobs: Iterable[Job], changing: Iterable[S
 
     A session's job has its name and owner, and the recorded id. While no id is recorded, the job's comment must have
     the session's present submission; the oldest such job counts, because a repeated sbatch only adds newer ones. What
-    is left of a refused job does not count. The same rules hold for the successor. `changing`: the sessions without a job, some of which may be new clones.
+    is left of a refused job does not count. The same rules hold for the successor. `changing`: the sessions without a
+    job, some of which may be new clones.
     """
     by_id = {session.id: session for session in sessions}
     matched = Matched(copied=copied_by_clones(changing))

@@ -66,9 +66,7 @@ def test_hostile_streams_are_refused_or_made_plain(haproxy: str) -> None:
     play_web(scene, tls=True)
 
 
-def _faults(
-    world: WebWorld, browser: Entered, case: dict[str, Any], status: int | None, haproxy: str
-) -> list[object]:
+def _faults(world: WebWorld, browser: Entered, case: dict[str, Any], status: int | None, haproxy: str) -> list[object]:
     """What is wrong: the case's name, what was answered, and what has arrived."""
     heads = [head for head in world.echo.heads if not head.startswith(b"GET /last ")]
     trailers = list(world.echo.trailers)
@@ -87,7 +85,11 @@ def _faults(
     expected = [sorted([path, *usual, *own, *lines, *_origin(world, browser, case)])]
     reached = expected if status == 200 else []
     begins = case.get("may_begin") and all(head.startswith((b"GET /a ", b"POST /a ")) for head in heads)
-    fits = status in _statuses(case) and (arrived == reached or begins) and not any(text in everything for text in FORBIDDEN)
+    fits = (
+        status in _statuses(case)
+        and (arrived == reached or begins)
+        and not any(text in everything for text in FORBIDDEN)
+    )
     return [] if fits else [(case["name"], status, heads, trailers)]
 
 
@@ -187,7 +189,7 @@ async def _outcome(world: WebWorld, browser: Entered, case: dict[str, Any]) -> i
 
 
 def _headers(case: dict[str, Any], fill: Callable[[str], str]) -> list[tuple[str, str]]:
-    listed = case.get("headers", case.get("get", case.get("post")))
+    listed = next(case[kind] for kind in ("headers", "get", "post") if kind in case)
     if listed == "{many}":
         return [(f"x-{number}", "a") for number in range(200)]
     if listed == "{large}":

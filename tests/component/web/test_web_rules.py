@@ -8,7 +8,7 @@ import pytest
 
 from tests.deadlines import DEADLINE_S
 from tests.fakes.raw_http import request
-from tests.fakes.web_world import NAVIGATION, OWN_PAGE, Entered, WebWorld, play_web
+from tests.fakes.web_world import NAVIGATION, OWN_PAGE, WebWorld, play_web
 
 TRUSTED = [
     *("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-User", "X-Real-IP"),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.fakes.web_world import WebWorld
 
 SIBLING, OTHER_SITE = f"evil--dev--bob.{DOMAIN}", f"portal.{DOMAIN}.evil.test"
+ICON = "/favicon.ico"
+"""Chromium asks for it, as the service's own page, also after a refusal."""
 ATTACKS = """
 async ([target, socket]) => {
   const settled = [];
@@ -97,15 +99,14 @@ def test_page_of_another_origin_reaches_a_service_by_a_link_alone(attacker: str)
                 assert await page.evaluate(ATTACKS, [target, target.replace("https://", "wss://")]) == 0
             assert _paths(world) == []
             await _posts_top_level(page, target)
-            assert _paths(world) == []
+            assert set(_paths(world)) <= {ICON}
             async with asyncio.timeout(DEADLINE_S):
                 assert not await page.evaluate(OPENS, target)
             await _arrives(world, "/top")
-            assert set(_paths(world)) <= {"/top", "/favicon.ico"}
+            assert set(_paths(world)) <= {"/top", ICON}
             kept = {(each["name"], each["value"]) for each in await context.cookies(target)}
             assert kept == {("__Host-Http-berth", browser.cookie)}
-        head = world.echo.heads[0].lower()
-        assert b"__host-http-berth" not in head
+        assert not any(b"__host-http-berth" in head.lower() for head in world.echo.heads)
 
     play_on_one_site(scene)
 

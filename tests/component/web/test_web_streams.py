@@ -6,11 +6,14 @@ import asyncio
 import hashlib
 import os
 import struct
+from typing import TYPE_CHECKING
 
 from tests.component.web.http2 import connect_http2, http2_request
 from tests.deadlines import DEADLINE_S
-from tests.fakes.raw_http import Wire
 from tests.fakes.web_world import WebWorld, play_web
+
+if TYPE_CHECKING:
+    from tests.fakes.raw_http import Wire
 
 LARGE = 64 * 2**20
 ODD_PROTOCOLS = "bokeh, eyJhIjogMX0.x_y~z, v4.channel.k8s.io"
