@@ -52,7 +52,7 @@ class World:
                     assert (reply.status, reply.url.startswith(url)) != (OPEN, True)
 
     def recovers(self) -> float:
-        """Wait for the browser's pages, with its cookies of before, and keep others out meanwhile. Return the seconds."""
+        """Wait for the browser's pages, with its cookies of before; meanwhile keep others out. Return the seconds."""
         began = time.monotonic()
         grants = [self.browser.grant(url) for url in (PAGE, TERMINAL)]
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.binds import allowed_binds
 from broker.controller.reconcile.job_files import job_env
-from broker.controller.reconcile.submission import REFUSED, UNCONFIRMED
+from broker.controller.reconcile.submission import UNCONFIRMED
 from broker.controller.registry.registry import EventEntry
 from broker.controller.registry.transactions import RegistryError
 from broker.errors import RefusedError
@@ -27,7 +27,7 @@ from profiles.image.store import Store
 from profiles.recipe.service import Service, parse_services
 from profiles.recipe.spec import parse_profile
 from tests.deadlines import DEADLINE_S
-from tests.fakes.core import OFFSET, RECIPE, Clock, Core, publish, site_config
+from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher, SlowLauncher
 from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler
@@ -113,61 +113,6 @@ def test_a_refusal_of_a_known_session_leaves_it_stopped_with_its_data(tmp_path: 
         assert core.row().state is SessionState.STOPPED
         assert "Invalid account" in core.row().reason
         assert core.launcher.directories
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("is_new", [True, False])
-def test_refused_job_that_slurm_still_shows_is_nobodys_job(tmp_path: Path, *, is_new: bool) -> None:
-    """slurmctld keeps a failed job of what it refuses. A tick sees that before sbatch's answer is recorded."""
-
-    async def scenario() -> None:
-        launcher = SlowLauncher(FakeScheduler())
-        core = Core.make(site_config(tmp_path), launcher)
-        if not is_new:
-            launcher.let_go.set()
-            await core.stopped()
-            launcher.let_go.clear()
-        launcher.reached.clear()
-        starting = asyncio.create_task(core.start())
-        await launcher.reached.wait()
-        session = core.row()
-        core.scheduler.refuse(f"berth-{session.id}", comment=f"berth:{session.id}:{session.submission}")
-        await core.reconciler.tick()
-        assert (core.row().state, core.row().job.job_id) == (SessionState.SUBMITTING, None)
-        launcher.then = LauncherError("refused", "Requested node configuration is not available")
-        launcher.let_go.set()
-        with pytest.raises(RefusedError, match="Requested node configuration"):
-            await starting
-        await core.tick()
-        if is_new:
-            assert core.registry.find("alice", "dev") is None
-        else:
-            assert (core.row().state, core.row().job.outcome) == (SessionState.STOPPED, REFUSED)
-            assert core.row().reason == "Requested node configuration is not available"
-
-    asyncio.run(scenario())
-
-
-def test_refusal_that_a_killed_controller_did_not_record_is_asked_for_again(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        launcher = SlowLauncher(FakeScheduler())
-        core = Core.make(site_config(tmp_path), launcher)
-        starting = asyncio.create_task(core.start())
-        await launcher.reached.wait()
-        session = core.row()
-        core.scheduler.refuse(f"berth-{session.id}", comment=f"berth:{session.id}:1")
-        starting.cancel()
-        await core.kill()
-        launcher.then = LauncherError("refused", "Requested node configuration is not available")
-        launcher.let_go.set()
-        time_now = Clock()
-        with pytest.MonkeyPatch.context() as patch:
-            time_now.install(patch)
-            time_now.now += 3600
-            again = Core.make(site_config(tmp_path), launcher)
-            await again.tick()
-            assert again.registry.find("alice", "dev") is None, "a new session that is refused leaves nothing behind"
 
     asyncio.run(scenario())
 
