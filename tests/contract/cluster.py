@@ -63,6 +63,9 @@ class Cluster(Protocol):
     ) -> int:
         """Submit a job; unless it is held, it starts at once."""
 
+    def refuse(self, name: str, *, comment: str) -> None:
+        """Submit a job with a resource that no node has; Slurm refuses it."""
+
     def submit_with(self, name: str, gres: str) -> int:
         """Submit a job of one CPU and 50 MiB with a generic resource of c1's, such as `gpu:intel:1`; it starts."""
 
@@ -120,6 +123,9 @@ class FakeCluster:
             case Work.COMMENT:
                 fake.change(job_id, comment="said by the job: c1:40000")
         return job_id
+
+    def refuse(self, name: str, *, comment: str) -> None:
+        self.scheduler.refuse(name, comment=comment)
 
     def submit_with(self, name: str, gres: str) -> int:
         job_id = self.submit(name)
@@ -196,6 +202,11 @@ class RealCluster:
 
     def submit_with(self, name: str, gres: str) -> int:
         return self._sbatch(name, Work.LAST, "--nodelist=c1", f"--gres={gres}")
+
+    def refuse(self, name: str, *, comment: str) -> None:
+        words = ["sbatch", f"--job-name={name}", f"--comment={comment}", "--mem=50", "--gres=gpu:none:9"]
+        done = self.lab.run([*words, "--chdir=/tmp", "--output=/dev/null", "--wrap", "true"], user="alice")
+        assert done.returncode != 0
 
     def submit_array(self, name: str) -> int:
         return self._sbatch(name, Work.LAST, "--hold", "--array=1-3%1")

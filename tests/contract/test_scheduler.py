@@ -140,6 +140,12 @@ def test_an_array_is_one_job_and_each_started_task_is_its_own(asker: Asker, name
     )
 
 
+def test_what_is_left_of_a_refused_job_has_failed_without_a_node(asker: Asker, name: str) -> None:
+    asker.cluster.refuse(name, comment="berth:abc:1")
+    left = asker.jobs(name).values()
+    assert {(job.state, job.node, job.comment) for job in left} <= {(JobState.FAILED, "", "berth:abc:1")}
+
+
 def test_cancel_ends_a_running_job(asker: Asker, name: str) -> None:
     job_id = asker.started(name)
     asker.ask(asker.cluster.scheduler.cancel(job_id))

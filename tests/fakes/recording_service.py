@@ -27,14 +27,18 @@ class RecordingService:
         """The heads of all requests, as they came."""
         self.bodies: list[int] = []
         """The length of each body that has come whole."""
+        self.trailers: list[bytes] = []
+        """The lines after the last chunk of each body that has some."""
         self.body_begun = asyncio.Event()
         self.events: asyncio.Queue[bytes] = asyncio.Queue()
         self.answer_headers = b""
-        """Lines that the answers to other paths have, too."""
+        """Lines that the answers to `/ws` and other paths have, too."""
         self.open = 0
         """Connections that are open."""
         self.connections = 0
         """Connections so far."""
+        self.sockets = 0
+        """WebSockets that are open."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -71,7 +75,11 @@ class RecordingService:
         self.heads.append(head)
         path = head.split(b" ", 2)[1].partition(b"?")[0]
         if path == b"/ws" and b"\r\nupgrade: websocket" in head.lower():
-            await _echo(head, reader, writer)
+            self.sockets += 1
+            try:
+                await _echo(head, self.answer_headers, reader, writer)
+            finally:
+                self.sockets -= 1
             return False
         if path == b"/events":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -93,20 +101,21 @@ class RecordingService:
                 length += len(await reader.readexactly(min(int(found[1]) - length, 10 if length == 0 else 65536)))
                 self.body_begun.set()
         elif b"\r\ntransfer-encoding: chunked" in head.lower():
-            while size := int((await reader.readline()).strip(), 16):
+            while size := int((await reader.readline()).strip().partition(b";")[0], 16):
                 length += len(await reader.readexactly(size))
                 await reader.readexactly(2)
                 self.body_begun.set()
-            await reader.readexactly(2)
+            while (line := await reader.readline()).strip():
+                self.trailers.append(line)
         return length
 
 
-async def _echo(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _echo(head: bytes, more: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     key = re.search(rb"\r\nsec-websocket-key: *(\S+)", head.lower())
     original = head[key.start(1) : key.end(1)] if key else b""
     accept = base64.b64encode(hashlib.sha1(original + ACCEPT, usedforsecurity=False).digest())
     writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
-    writer.write(b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept)
+    writer.write(b"%sSec-WebSocket-Accept: %s\r\n\r\n" % (more, accept))
     while some := await reader.read(65536):
         writer.write(some)
         await writer.drain()

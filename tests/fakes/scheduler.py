@@ -86,6 +86,13 @@ class FakeScheduler:
         )
         return self._last_id
 
+    def refuse(self, name: str, *, user: str = "alice", comment: str = "") -> int:
+        """sbatch is refused; slurmctld shows what is left of the job until `forget`, accounting never."""
+        job_id = self.submit(name, user=user, comment=comment)
+        now = self._now()
+        self.change(job_id, state=JobState.FAILED, reason="BadConstraints", started_at=now, ends_at=now)
+        return job_id
+
     def start(self, job_id: int, node: str = "c1") -> None:
         now = self._now()
         self.change(

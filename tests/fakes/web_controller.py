@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -36,6 +37,11 @@ class WebController:
         """What is said of a door instead of an answer."""
         self.check_status = 200
         """Another one: visits are not checked."""
+        self.runs = asyncio.Event()
+        """Cleared: it accepts requests and answers none, as after SIGSTOP."""
+        self.runs.set()
+        self.waiting = asyncio.Event()
+        """Set once a request has met that."""
         self._server: UnixHttpServer | None = None
 
     def visit(self, host: str, service: str, session_id: str, *, seconds: float = 3600) -> VisitAnswer:
@@ -79,6 +85,7 @@ class WebController:
 
     async def _door(self, request: Request) -> Response:
         body = DoorRequest.model_validate_json(await request.body())
+        await self._run()
         self.doors += 1
         try:
             if self.refusal is not None:
@@ -94,7 +101,13 @@ class WebController:
         """A delegation's secret is, here, that of its only visit."""
         return JSONResponse(self.visits[request.headers[DELEGATION_HEADER]].model_dump(), 201)
 
+    async def _run(self) -> None:
+        if not self.runs.is_set():
+            self.waiting.set()
+        await self.runs.wait()
+
     async def _check(self, request: Request) -> Response:
+        await self._run()
         if self.check_status == 429:
             failure = ErrorBody(reason=TooManyError.reason, message="too many requests", hint="wait")
             return JSONResponse(failure.model_dump(), 429)

@@ -301,12 +301,13 @@ def play_web(
     scene: Callable[[WebWorld], Awaitable[None]],
     *,
     tls: bool = False,
+    seconds: float = TEST_DEADLINE_S,
     **settings: Any,  # noqa: ANN401 - as above
 ) -> None:
-    """Play a scene in a world in which berth-web serves, on request with TLS."""
+    """Play a scene in a world in which berth-web serves, on request with TLS. `seconds`: its deadline."""
 
     async def whole() -> None:
-        async with asyncio.timeout(TEST_DEADLINE_S), web_world(**settings) as world:
+        async with asyncio.timeout(seconds), web_world(**settings) as world:
             if tls:
                 world.use_tls()
             async with world.serving():

@@ -69,9 +69,9 @@ def match(
     """Match jobs to sessions.
 
     A session's job has its name and owner, and the recorded id. While no id is recorded, the job's comment must have
-    the session's present submission; the oldest such job counts, because a repeated sbatch only adds newer ones. The
-    same rules hold for the successor. `changing`: the sessions without a job, some of which may be new clones;
-    `copied`: the ids of sessions that are copied for requests without a row.
+    the session's present submission; the oldest such job counts, because a repeated sbatch only adds newer ones. What
+    is left of a refused job does not count. The same rules hold for the successor. `changing`: the sessions without a
+    job, some of which may be new clones; `copied`: the ids of sessions that are copied for requests without a row.
     """
     by_id = {session.id: session for session in sessions}
     matched = Matched(copied=copied_by_clones(changing) | {*copied})
@@ -102,7 +102,15 @@ def _is(job: Job, recorded: int | None, submission: int) -> bool:
     if recorded is not None:
         return job.id == recorded
     announcement = read(job)
-    return announcement is not None and announcement.submission == submission
+    return announcement is not None and announcement.submission == submission and not _was_refused(job)
+
+
+def _was_refused(job: Job) -> bool:
+    """Whether this is what slurmctld keeps, for MinJobAge, of a job that sbatch was refused: failed, without a node.
+
+    It can be seen before the answer of sbatch, which has the reason, is recorded.
+    """
+    return job.state is JobState.FAILED and not job.node
 
 
 def _is_successor(session: Session, job: Job) -> bool:

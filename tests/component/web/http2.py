@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from tests.fakes.web_world import Entered, WebWorld
 
-DATA, HEADERS, RESET, SETTINGS, WINDOW_UPDATE = 0, 1, 3, 4, 8  # RFC 9113, section 6
+DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9  # RFC 9113, 6
 END_STREAM, END_HEADERS, ACKNOWLEDGED = 1, 4, 1
+MAX_FRAME_BYTES = 16384
+"""What each side may send without an agreement (RFC 9113, section 4.2)."""
 ENABLE_CONNECT_PROTOCOL = 8  # RFC 8441, section 3
 STATUS_INDEX = {0x88: 200, 0x89: 204, 0x8A: 206, 0x8B: 304, 0x8C: 400, 0x8D: 404, 0x8E: 500}  # RFC 7541, appendix A
 
@@ -33,14 +35,23 @@ class Http2:
         while not self.settings:
             await self._read()
 
-    async def send(self, headers: Sequence[tuple[str, str]], *, ends: bool = True, data: bytes = b"") -> int:
+    async def send(
+        self,
+        headers: Sequence[tuple[str, str]],
+        *,
+        ends: bool = True,
+        data: bytes = b"",
+        trailers: Sequence[tuple[str, str]] = (),
+    ) -> int:
         """Send a request, and return the number of its stream."""
         self.stream += 2
-        block = b"".join(b"\0" + _text(name) + _text(value) for name, value in headers)
-        flags = END_HEADERS | (END_STREAM if ends and not data else 0)
-        await self.wire.send(http2_frame(HEADERS, flags, self.stream, block))
+        frames = _headers(self.stream, header_block(headers), ends=ends and not data and not trailers)
         if data:
-            await self.wire.send(http2_frame(DATA, END_STREAM if ends else 0, self.stream, data))
+            flags = END_STREAM if ends and not trailers else 0
+            frames += http2_frame(DATA, flags, self.stream, data)
+        if trailers:
+            frames += _headers(self.stream, header_block(trailers), ends=True)
+        await self.wire.send(frames)
         return self.stream
 
     async def status(self, stream: int) -> int:
@@ -53,8 +64,21 @@ class Http2:
             if number == stream and kind == RESET:
                 return 0
             if number == stream and kind == HEADERS:
-                content = content[1:] if content[0] & 0xE0 == 0x20 else content  # a change of the table's size
-                return STATUS_INDEX.get(content[0]) or int(content[2:5])
+                return _status_of(content)
+
+    async def outcome(self, stream: int) -> int | None:
+        """The status of the answer; 0 if stream or connection is reset; None if HAProxy goes on without a word."""
+        while True:
+            try:
+                kind, flags, number, content = await self._read()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return 0
+            if kind == GOAWAY or (number == stream and kind == RESET):
+                return 0
+            if number == stream and kind == HEADERS:
+                return _status_of(content)
+            if kind == PING and flags & ACKNOWLEDGED and content == b"are here":
+                return None
 
     async def data(self, stream: int, count: int) -> bytes:
         content = b""
@@ -91,10 +115,35 @@ def http2_frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
     return len(content).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + content
 
 
+def header_block(headers: Sequence[tuple[str, str]]) -> bytes:
+    """Headers as literals that no table keeps (RFC 7541, section 6.2.2), whatever they have."""
+    return b"".join(b"\0" + _text(name) + _text(value) for name, value in headers)
+
+
+def _headers(stream: int, block: bytes, *, ends: bool) -> bytes:
+    """A frame with headers, and its continuations."""
+    parts = [block[first : first + MAX_FRAME_BYTES] for first in range(0, len(block), MAX_FRAME_BYTES)] or [b""]
+    kinds = [HEADERS, *[CONTINUATION] * (len(parts) - 1)]
+    flags = [END_STREAM if ends else 0, *[0] * (len(parts) - 1)]
+    flags[-1] |= END_HEADERS
+    return b"".join(http2_frame(*each) for each in zip(kinds, flags, [stream] * len(parts), parts, strict=True))
+
+
 def _text(text: str) -> bytes:
-    """A string without Huffman's code, of at most 126 bytes (RFC 7541, section 5.2)."""
-    assert len(text) < 127
-    return bytes([len(text)]) + text.encode("latin-1")
+    """A string without Huffman's code (RFC 7541, section 5.2)."""
+    rest = len(text) - 127
+    if rest < 0:
+        return bytes([len(text)]) + text.encode("latin-1")
+    length = bytearray([127])
+    while rest >= 128:
+        length.append(rest % 128 + 128)
+        rest //= 128
+    return bytes([*length, rest]) + text.encode("latin-1")
+
+
+def _status_of(content: bytes) -> int:
+    content = content[1:] if content[0] & 0xE0 == 0x20 else content  # a change of the table's size
+    return STATUS_INDEX.get(content[0]) or int(content[2:5])
 
 
 async def connect_http2(world: WebWorld, browser: Entered) -> Http2:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import ssl
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from playwright.async_api import async_playwright
-
-from tests.chromium import NO_SANDBOX, chromium_program
-from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
-from tests.fakes.web_world import Entered, WebWorld, play_web, web_world
+from tests.component.web.web_chromium import DOMAIN, chromium_of, play_on_one_site
+from tests.deadlines import DEADLINE_S
+from tests.fakes.web_world import WebWorld, play_web
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from playwright._impl._api_structures import SetCookieParam
     from playwright.async_api import BrowserContext
 
-DOMAIN = "apps.test"
-"""Its origins are of one site for a browser, unlike those of `localhost`."""
 HOSTILE = (
     b'Clear-Site-Data: "cookies"\r\n'
     b"Set-Cookie: \xa0__Host-Http-berth-portal=bob; Domain=apps.test; Path=/; Secure\r\n"
@@ -68,21 +58,13 @@ def test_hostile_service_takes_no_cookie_from_chromium_and_gives_its_siblings_no
     async def scene(world: WebWorld) -> None:
         browser = await world.entered()
         world.echo.answer_headers = HOSTILE
-        async with async_playwright() as playwright:
-            rules = f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1"
-            trusted = f"--ignore-certificate-errors-spki-list={_pin(world)}"
-            chromium = await playwright.chromium.launch(
-                executable_path=chromium_program(), args=[NO_SANDBOX, rules, trusted]
-            )
-            context = await chromium.new_context()
-            await context.add_cookies(_cookies(world, browser))
+        async with chromium_of(world, browser) as context:
             page = await context.new_page()
             answer = await page.goto(f"{world.origin(browser.host)}/", timeout=DEADLINE_S * 1000)
             assert answer is not None
             assert answer.status == 200
             await _settle(context)
             kept = {(each["name"], each["domain"]) for each in await context.cookies()}
-            await chromium.close()
         assert kept == {
             ("__Host-Http-berth-portal", f"portal.{DOMAIN}"),
             ("__Host-Http-berth", browser.host),
@@ -90,13 +72,7 @@ def test_hostile_service_takes_no_cookie_from_chromium_and_gives_its_siblings_no
             ("tossed", browser.host),
         }
 
-    async def whole() -> None:
-        async with asyncio.timeout(TEST_DEADLINE_S), web_world() as world:
-            world.use_tls(DOMAIN)
-            async with world.serving():
-                await scene(world)
-
-    asyncio.run(whole())
+    play_on_one_site(scene)
 
 
 async def _settle(context: BrowserContext) -> None:
@@ -104,28 +80,3 @@ async def _settle(context: BrowserContext) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not any(each["name"] == "own" for each in await context.cookies()):  # noqa: ASYNC110 - Chromium sets no Event
             await asyncio.sleep(0.02)
-
-
-def _cookies(world: WebWorld, browser: Entered) -> list[SetCookieParam]:
-    """The cookies of a browser that is logged in, and at the service."""
-    return [
-        {"name": name, "value": value, "domain": host, "path": "/", "secure": True, "httpOnly": True, "sameSite": "Lax"}
-        for name, value, host in (
-            ("__Host-Http-berth-portal", "s" * 43, world.settings.origins.portal_host),
-            ("__Host-Http-berth", browser.cookie, browser.host),
-        )
-    ]
-
-
-def _pin(world: WebWorld) -> str:
-    """The hash of the certificate's key, by which Chromium trusts it."""
-    assert world.settings.certificate is not None
-    pem = ssl.PEM_cert_to_DER_cert(_certificate(world.settings.certificate.read_text()))
-    key = x509.load_der_x509_certificate(pem).public_key()
-    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return base64.b64encode(hashlib.sha256(spki).digest()).decode()
-
-
-def _certificate(text: str) -> str:
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    return begin + text.partition(begin)[2].partition(end)[0] + end

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from broker.errors import RefusedError
+from broker.web import grant_validity
 from tests.deadlines import DEADLINE_S
+from tests.fakes.haproxy_release import RELEASES
 from tests.fakes.raw_http import Wire, request
 from tests.fakes.web_world import DOMAIN, OWN_PAGE, Entered, WebWorld, make_certificate, play_web, web_world
 from tests.processes import process_tree
@@ -47,7 +49,10 @@ async def _is_refused(world: WebWorld, browser: Entered) -> bool:
 
 @pytest.mark.parametrize("by", ["visit", "delegation"])
 @pytest.mark.parametrize("reloads", [0, 2])
-def test_close_is_acknowledged_when_connections_are_closed(by: str, reloads: int) -> None:
+@pytest.mark.parametrize("haproxy", RELEASES, indirect=True)
+def test_close_is_acknowledged_when_connections_are_closed(haproxy: str, by: str, reloads: int) -> None:
+    assert haproxy
+
     async def scene(world: WebWorld) -> None:
         ended, other = await world.entered(), await world.entered()
         sockets = [await _open(world, ended) for _ in range(3)]
@@ -140,6 +145,29 @@ def test_visit_ends_in_time_while_the_controller_is_away() -> None:
     play_web(scene)
 
 
+def test_visit_ends_in_time_while_the_controller_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket accepts requests and answers none: the check of visits hangs, and expiry does not wait for it."""
+
+    async def scene(world: WebWorld) -> None:
+        long = await world.entered()
+        short = await world.entered(seconds=4)
+        ends, stays = await _open(world, short), await _open(world, long)
+        world.controller.runs.clear()
+        async with asyncio.timeout(DEADLINE_S):
+            await world.controller.waiting.wait()
+        assert await ends.rest() == b""
+        assert await _is_refused(world, short)
+        assert await _is_open(stays)
+        assert (await world.get(long)).status == 200
+        await world.close(visit_ids=[long.visit.id])
+        assert await stays.rest() == b""
+        assert await _is_refused(world, long)
+        world.controller.runs.set()
+
+    monkeypatch.setattr(grant_validity, "CHECK_S", 0.1)
+    play_web(scene)
+
+
 def test_close_needs_no_controller() -> None:
     async def scene(world: WebWorld) -> None:
         browser = await world.entered()
@@ -225,7 +253,7 @@ def _processes(world: WebWorld, program: str) -> list[int]:
     found = []
     for pid in process_tree(os.getpid())[1:]:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if words[0].decode() == program and any(str(world.place).encode() in word for word in words):
+        if Path(words[0].decode()).name == program and any(str(world.place).encode() in word for word in words):
             found.append(pid)
     return found
 
@@ -273,7 +301,10 @@ def test_service_that_ends_is_started_by_the_next_page() -> None:
 
 
 @pytest.mark.parametrize("process", ["master", "worker"])
-def test_haproxy_that_is_killed_is_started_with_its_grants(process: str) -> None:
+@pytest.mark.parametrize("haproxy", RELEASES, indirect=True)
+def test_haproxy_that_is_killed_is_started_with_its_grants(haproxy: str, process: str) -> None:
+    assert haproxy
+
     async def scene(world: WebWorld) -> None:
         browser, ended = await world.entered(), await world.entered()
         wire = await _open(world, browser)
