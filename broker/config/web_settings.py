@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from broker.config.oidc_settings import OidcSettings
 from broker.config.section import Section
 from broker.config.setting_types import AbsolutePath, SocketOrPort
 from broker.origins import Origins
@@ -46,3 +47,16 @@ class WebSettings(Section):
     """Validity of berth-web's certificate for one session."""
     idle_tunnel: Annotated[float, Field(ge=1, le=86400)] = 600.0
     """Time after which berth-web closes the connection to a session that no browser uses."""
+    oidc: Annotated[OidcSettings, Field(validate_default=True)] = OidcSettings()
+
+    @field_validator("oidc")
+    @classmethod
+    def _check_oidc(cls, oidc: OidcSettings, info: ValidationInfo) -> OidcSettings:
+        url = info.data.get("url", "")
+        if oidc.issuer is None or url == "":  # a fault of `url` is reported there
+            return oidc
+        if url is None:
+            raise ValueError("is for sites with web access: set web.url")
+        if url.startswith("https:") and not oidc.issuer.startswith("https:"):
+            raise ValueError("web.oidc.issuer must begin with https://, as web.url does")
+        return oidc

@@ -94,7 +94,7 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
         await access.close(ended)
 
     origins = settings.origins
-    portal = make_portal(PortalContext(origins, client, entrances))
+    portal = make_portal(PortalContext(origins, client, entrances, settings.provider))
     app = HostRouter(origins, portal, ServiceFace(origins, access, entrances, PortalServicePages(origins)))
     control = UnixHttpServer(
         settings.control_socket,

@@ -28,8 +28,12 @@ class PortalBrowser:
     def __init__(self) -> None:
         self.controller = FakePortalController()
         self.entrances = Entrances()
-        self.app = make_portal(PortalContext(ORIGINS, self.controller, self.entrances))
+        self.app = make_portal(PortalContext(ORIGINS, self.controller, self.entrances, "Example & Co"))
         self.cookie = f"{NAME}={SECRET}"
+
+    def without_provider(self) -> None:
+        """Have the site no OpenID provider."""
+        self.app = make_portal(PortalContext(ORIGINS, self.controller, self.entrances))
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         return self.request("GET", path, headers=headers or {})

@@ -8,9 +8,17 @@ from fastapi import FastAPI, Path
 
 from broker.config.file import Mode
 from broker.controller.api.dependencies import Delegate, Services, Who
+from broker.controller.web.oidc.logins import ProviderLogins
 from broker.controller.web.web_access import WebAccess
 from broker.errors import RefusedError
 from broker.names import IDENTIFIER
+from broker.schema.oidc import (
+    ProviderAnswer,
+    ProviderLogin,
+    ProviderLoginRequest,
+    ProviderLogout,
+    ProviderLogoutAnswer,
+)
 from broker.schema.web import (
     BrowserList,
     DelegationAnswer,
@@ -69,6 +77,21 @@ def add_berth_web_routes(app: FastAPI, services: Services) -> None:
         del who
         return await _web(services).browsers.log_in(request)
 
+    @app.post("/v1/web/provider/logins", status_code=201)
+    async def begin_provider_login(who: Who, request: ProviderLoginRequest) -> ProviderLogin:
+        del who
+        return await _provider(services).begin(request)
+
+    @app.post("/v1/web/provider/delegations", status_code=201)
+    async def complete_provider_login(who: Who, request: ProviderAnswer) -> DelegationAnswer:
+        del who
+        return await _provider(services).complete(request)
+
+    @app.post("/v1/web/provider/logout")
+    async def end_provider_logins(who: Who, request: ProviderLogout) -> ProviderLogoutAnswer:
+        del who
+        return await _provider(services).log_out(request)
+
     @app.post("/v1/web/door")
     async def open_door(who: Who, request: DoorRequest) -> DoorAnswer:
         del who
@@ -88,3 +111,10 @@ def _web(services: Services) -> WebAccess:
         f"{where} has no web access",
         hint="`berth open NAME SERVICE --local` opens a service in the browser of this machine",
     )
+
+
+def _provider(services: Services) -> ProviderLogins:
+    provider = _web(services).provider
+    if provider is None:
+        raise RefusedError("this site has no logins by OpenID Connect", hint="`berth portal` prints a link that logs in")
+    return provider

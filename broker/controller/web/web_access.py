@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from broker.controller.web.browsers import Browsers
 from broker.controller.web.control_client import ControlClient
 from broker.controller.web.door import SessionDoor
+from broker.controller.web.oidc.logins import ProviderLogins
 from broker.controller.web.service_hosts import ServiceHosts
 from broker.controller.web.sweep import WebSweep
 from broker.controller.web.visits import Visits
@@ -32,6 +33,8 @@ class WebAccess:
     browsers: Browsers
     visits: Visits
     door: SessionDoor
+    provider: ProviderLogins | None
+    """None for a site without logins by OpenID Connect."""
     sweep: WebSweep
 
     @classmethod
@@ -61,4 +64,8 @@ class WebAccess:
             observed=observed,
             lifetime_s=settings.door_lifetime,
         )
-        return cls(settings.account, browsers, visits, door, WebSweep(registry, visits, control, changes))
+        sweep = WebSweep(registry, visits, control, changes)
+        provider = None
+        if settings.oidc.issuer is not None:
+            provider = ProviderLogins(settings.oidc, origins, registry, browsers)
+        return cls(settings.account, browsers, visits, door, provider, sweep)

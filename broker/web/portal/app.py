@@ -25,6 +25,7 @@ from broker.web.portal.login_cookie import clear_login
 from broker.web.portal.login_routes import LOGIN_ROUTES
 from broker.web.portal.portal_context import redirect
 from broker.web.portal.protection import SecurityHeaders, check_form_origin
+from broker.web.portal.provider_routes import LOGOUT_PATH, PROVIDER_ROUTES
 from broker.web.portal.session_routes import SESSION_ROUTES
 from broker.web.portal.start_routes import START_ROUTES
 from broker.web.portal.templates import render
@@ -47,6 +48,7 @@ def make_portal(context: PortalContext) -> ASGIApp:
     app = Starlette(
         routes=[
             *LOGIN_ROUTES,
+            *PROVIDER_ROUTES,
             *SESSION_ROUTES,
             *START_ROUTES,
             *ACCOUNT_ROUTES,
@@ -67,7 +69,10 @@ def make_portal(context: PortalContext) -> ASGIApp:
 
 
 class _FormOrigins:
-    """ASGI middleware that refuses requests that change something, unless a page of the portal has sent them."""
+    """ASGI middleware that refuses requests that change something, unless a page of the portal has sent them.
+
+    The OpenID provider's logouts are no browser's requests: their tokens prove whose they are.
+    """
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
@@ -75,7 +80,7 @@ class _FormOrigins:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._app
-        if scope["type"] == "http" and scope["method"] not in {"GET", "HEAD"}:
+        if scope["type"] == "http" and scope["method"] not in {"GET", "HEAD"} and scope["path"] != LOGOUT_PATH:
             try:
                 check_form_origin(Headers(scope=scope), self._origins)
             except RefusedError as error:

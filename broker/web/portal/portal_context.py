@@ -31,6 +31,8 @@ class PortalContext:
     origins: Origins
     controller: WebControllerClient
     entrances: Entrances
+    provider: str = ""
+    """The name of the OpenID provider; empty for a site without logins by OpenID Connect."""
 
 
 def context_of(request: Request) -> PortalContext:

@@ -27,7 +27,7 @@ class PortalServer:
     def __init__(self, listener: socket.socket) -> None:
         self.controller = FakePortalController()
         self.origins = Origins.parse(f"http://localhost:{listener.getsockname()[1]}")
-        app = make_portal(PortalContext(self.origins, self.controller, Entrances()))
+        app = make_portal(PortalContext(self.origins, self.controller, Entrances(), "Example University"))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._listener = listener

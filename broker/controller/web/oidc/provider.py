@@ -1,0 +1,153 @@
+"""The OpenID provider: its configuration and its keys, which are cached, and the exchange of codes for ID tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+
+from broker.config.oidc_files import read_client_secret, read_keys
+from broker.controller import clock
+from broker.controller.web.oidc.provider_http import HINT, ProviderHttp, parse_object
+from broker.errors import ProviderUnavailableError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from broker.config.oidc_settings import OidcSettings
+
+FRESH_S: Final = 3600.0
+"""Time for which a document is used without asking again. A key that the provider has withdrawn counts as long."""
+KEYS_RETRY_S: Final = 10.0
+"""A token with an unknown key has the keys fetched anew, unless they are as young as this."""
+FAILURE_S: Final = 3.0
+"""Time for which a failure is the answer, so that many logins do not wait for the same provider one by one."""
+
+
+class Provider:
+    """One provider, of which this site is a client."""
+
+    def __init__(self, settings: OidcSettings, redirect_uri: str) -> None:
+        """`settings` has an issuer."""
+        assert settings.issuer is not None
+        self.issuer: str = settings.issuer
+        self._settings = settings
+        self._redirect_uri = redirect_uri
+        self._http = ProviderHttp(settings.issuer, settings.ca_file, settings.timeout)
+        self._configuration = _CachedDocument(self._fetch_configuration)
+        self._key_set = _CachedDocument(self._fetch_keys)
+
+    async def authorization_url(self, state: str, nonce: str, verifier: str) -> str:
+        """Return the address at which a browser logs in. ProviderUnavailableError if the provider does not answer."""
+        configuration = await self._configuration.get()
+        endpoint = self._http.check_url("authorization_endpoint", configuration.get("authorization_endpoint"))
+        async with self._client() as client:
+            url, _ = client.create_authorization_url(endpoint, state=state, nonce=nonce, code_verifier=verifier)
+        return str(url)
+
+    async def names_itself(self) -> bool:
+        """Whether each answer of the provider has the parameter `iss` (RFC 9207)."""
+        return (await self._configuration.get()).get("authorization_response_iss_parameter_supported") is True
+
+    async def exchange(self, code: str, verifier: str) -> str:
+        """Return the ID token, unchecked, for a code. RefusedError for a code that the provider refuses."""
+        configuration = await self._configuration.get()
+        endpoint = self._http.check_url("token_endpoint", configuration.get("token_endpoint"))
+        secret = await self._client_secret()
+        method = _client_authentication(configuration, secret)
+        async with self._http.limits(), self._client(secret, method) as client:
+            try:
+                answer = await client.fetch_token(endpoint, code=code, code_verifier=verifier)
+            except AuthlibBaseError as error:
+                raise RefusedError(
+                    "the provider refuses the login's code", hint="log in again; the controller's log has the reason"
+                ) from error
+            except (ValueError, RecursionError, AttributeError, TypeError) as error:
+                raise ProviderUnavailableError("the provider's answer to a code is not JSON", hint=HINT) from error
+        token = answer.get("id_token") if isinstance(answer, dict) else None
+        if not isinstance(token, str):
+            raise ProviderUnavailableError("the provider has sent no ID token", hint=HINT)
+        return token
+
+    async def keys(self, *, max_age_s: float = FRESH_S) -> dict[str, Any]:
+        """Return the provider's JSON Web Key Set, unchecked and at most so old; from the file, if there is one."""
+        if self._settings.keys_file is not None:
+            return parse_object(await asyncio.to_thread(read_keys, self._settings.keys_file), "web.oidc.keys_file")
+        return await self._key_set.get(max_age_s)
+
+    async def check(self) -> None:
+        """Raise BerthError unless the provider answers, and the files of the client can be used."""
+        await self.authorization_url("state", "nonce", "v" * 43)
+        await self._client_secret()
+        await self.keys()
+
+    async def _fetch_configuration(self) -> dict[str, Any]:
+        found = await self._http.get_json(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
+        if found.get("issuer") != self.issuer:
+            raise ProviderUnavailableError(
+                "the provider's configuration is that of another issuer than web.oidc.issuer", hint=HINT
+            )
+        return found
+
+    async def _fetch_keys(self) -> dict[str, Any]:
+        configuration = await self._configuration.get()
+        return await self._http.get_json(self._http.check_url("jwks_uri", configuration.get("jwks_uri")))
+
+    async def _client_secret(self) -> str | None:
+        path: Path | None = self._settings.client_secret_file
+        return None if path is None else await asyncio.to_thread(read_client_secret, path)
+
+    def _client(self, secret: str | None = None, method: str = "none") -> AsyncOAuth2Client:
+        return AsyncOAuth2Client(
+            client_id=self._settings.client_id,
+            client_secret=secret,
+            token_endpoint_auth_method=method,
+            scope=" ".join(self._settings.scopes),
+            redirect_uri=self._redirect_uri,
+            code_challenge_method="S256",
+            transport=self._http.transport(),
+            timeout=self._settings.timeout,
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+
+class _CachedDocument:
+    """A document of the provider. Callers that come while it is fetched wait, and share the result."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        self._fetch = fetch
+        self._lock = asyncio.Lock()
+        self._content: dict[str, Any] | None = None
+        self._fetched_at = 0.0
+        self._failure: ProviderUnavailableError | None = None
+        self._failed_at = 0.0
+
+    async def get(self, max_age_s: float = FRESH_S) -> dict[str, Any]:
+        """Return the document as the provider had it at most so long ago. ProviderUnavailableError if it does not answer."""
+        async with self._lock:
+            now = clock.monotonic()
+            if self._content is not None and now - self._fetched_at <= max_age_s:
+                return self._content
+            if self._failure is not None and now - self._failed_at <= FAILURE_S:
+                raise ProviderUnavailableError(self._failure.message, hint=self._failure.hint)
+            try:
+                self._content = await self._fetch()
+            except ProviderUnavailableError as error:
+                self._failure, self._failed_at = error, clock.monotonic()
+                raise
+            self._fetched_at, self._failure = now, None
+            return self._content
+
+
+def _client_authentication(configuration: dict[str, Any], secret: str | None) -> str:
+    """Return how the client authenticates: in the header, unless the provider only knows the body (RFC 6749, 2.3.1)."""
+    if secret is None:
+        return "none"
+    known = configuration.get("token_endpoint_auth_methods_supported")
+    if isinstance(known, list) and "client_secret_basic" not in known and "client_secret_post" in known:
+        return "client_secret_post"
+    return "client_secret_basic"
