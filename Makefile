@@ -134,6 +134,6 @@ shellcheck:
 test-programs:
 	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
 		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd tmux xauth chromium haproxy \
-		nginx openssl
+		nginx openssl npm
 vm-programs:
 	@$(PYTHON) -m tests.site.programs qemu-system-x86 qemu-utils mmdebstrap openssh-client xfsprogs git

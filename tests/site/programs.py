@@ -23,6 +23,7 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "openssl": lambda: shutil.which("openssl"),
     "openssh-client": lambda: shutil.which("ssh"),
     "openssh-server": lambda: Path("/usr/sbin/sshd").exists(),
+    "npm": lambda: shutil.which("npm"),
     "nftables": lambda: shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"),
     "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
     "mmdebstrap": lambda: shutil.which("mmdebstrap"),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import FastAPI, Path
 
 from broker.config.file import Mode
 from broker.controller.api.dependencies import Delegate, Services, Who
-from broker.controller.web.oidc.logins import ProviderLogins
 from broker.controller.web.web_access import WebAccess
 from broker.errors import RefusedError
 from broker.names import IDENTIFIER
@@ -34,6 +33,9 @@ from broker.schema.web import (
     VisitCheck,
     VisitRequest,
 )
+
+if TYPE_CHECKING:
+    from broker.controller.web.oidc.logins import ProviderLogins
 
 BrowserId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from broker.controller.web.browsers import Browsers
 from broker.controller.web.control_client import ControlClient
 from broker.controller.web.door import SessionDoor
-from broker.controller.web.oidc.logins import ProviderLogins
 from broker.controller.web.service_hosts import ServiceHosts
 from broker.controller.web.sweep import WebSweep
 from broker.controller.web.visits import Visits
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.installed_credentials import InstalledCredentials
     from broker.controller.site import Site
     from broker.controller.wakeup import ChangeNotifier
+    from broker.controller.web.oidc.logins import ProviderLogins
     from broker.ssh.certificates import CertificateAuthority
 
 
@@ -67,5 +67,7 @@ class WebAccess:
         sweep = WebSweep(registry, visits, control, changes)
         provider = None
         if settings.oidc.issuer is not None:
+            from broker.controller.web.oidc.logins import ProviderLogins  # noqa: PLC0415 - few sites need Authlib
+
             provider = ProviderLogins(settings.oidc, origins, registry, browsers)
         return cls(settings.account, browsers, visits, door, provider, sweep)

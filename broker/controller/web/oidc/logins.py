@@ -64,7 +64,7 @@ class ProviderLogins:
         try:
             return await self._complete(answer)
         except BerthError as error:
-            log.warning("login by the provider refused: %s", error.message, exc_info=error.__cause__)
+            log.warning("login by the provider refused: %s cause=%r", error.message, error.__cause__)
             raise
 
     async def _complete(self, answer: ProviderAnswer) -> DelegationAnswer:
@@ -106,7 +106,7 @@ class ProviderLogins:
             if ended is None:
                 raise RefusedError("this logout token was used already")
         except BerthError as error:
-            log.warning("logout by the provider refused: %s", error.message, exc_info=error.__cause__)
+            log.warning("logout by the provider refused: %s cause=%r", error.message, error.__cause__)
             raise
         closed = await self._browsers.close(ended)
         log.info("browsers logged out by the provider: %d", len(ended))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote_plus
 
-from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oauth2.auth import ClientAuth
+from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from broker.config.oidc_files import read_client_secret, read_keys
 from broker.controller import clock
@@ -26,6 +30,8 @@ KEYS_RETRY_S: Final = 10.0
 FAILURE_S: Final = 3.0
 """Time for which a failure is the answer, so that many logins do not wait for the same provider one by one."""
 
+log = logging.getLogger(__name__)
+
 
 class Provider:
     """One provider, of which this site is a client."""
@@ -44,9 +50,19 @@ class Provider:
         """Return the address at which a browser logs in. ProviderUnavailableError if the provider does not answer."""
         configuration = await self._configuration.get()
         endpoint = self._http.check_url("authorization_endpoint", configuration.get("authorization_endpoint"))
-        async with self._client() as client:
-            url, _ = client.create_authorization_url(endpoint, state=state, nonce=nonce, code_verifier=verifier)
-        return str(url)
+        return str(
+            prepare_grant_uri(
+                endpoint,
+                self._settings.client_id,
+                "code",
+                redirect_uri=self._redirect_uri,
+                scope=" ".join(self._settings.scopes),
+                state=state,
+                nonce=nonce,
+                code_challenge=create_s256_code_challenge(verifier),
+                code_challenge_method="S256",
+            )
+        )
 
     async def names_itself(self) -> bool:
         """Whether each answer of the provider has the parameter `iss` (RFC 9207)."""
@@ -56,18 +72,18 @@ class Provider:
         """Return the ID token, unchecked, for a code. RefusedError for a code that the provider refuses."""
         configuration = await self._configuration.get()
         endpoint = self._http.check_url("token_endpoint", configuration.get("token_endpoint"))
-        secret = await self._client_secret()
-        method = _client_authentication(configuration, secret)
-        async with self._http.limits(), self._client(secret, method) as client:
-            try:
-                answer = await client.fetch_token(endpoint, code=code, code_verifier=verifier)
-            except AuthlibBaseError as error:
-                raise RefusedError(
-                    "the provider refuses the login's code", hint="log in again; the controller's log has the reason"
-                ) from error
-            except (ValueError, RecursionError, AttributeError, TypeError) as error:
-                raise ProviderUnavailableError("the provider's answer to a code is not JSON", hint=HINT) from error
-        token = answer.get("id_token") if isinstance(answer, dict) else None
+        body = prepare_token_request(
+            "authorization_code", redirect_uri=self._redirect_uri, code=code, code_verifier=verifier
+        )
+        client = _client_authentication(self._settings.client_id, await self._client_secret(), configuration)
+        _, headers, body = client.prepare("POST", endpoint, {}, body)
+        status, answer = await self._http.post_form(endpoint, headers, body)
+        if status != HTTPStatus.OK:
+            log.warning("the provider refuses a code status=%d error=%s", status, ascii(answer.get("error"))[:100])
+            raise RefusedError(
+                "the provider refuses the login's code", hint="log in again; the controller's log has the reason"
+            )
+        token = answer.get("id_token")
         if not isinstance(token, str):
             raise ProviderUnavailableError("the provider has sent no ID token", hint=HINT)
         return token
@@ -100,20 +116,6 @@ class Provider:
         path: Path | None = self._settings.client_secret_file
         return None if path is None else await asyncio.to_thread(read_client_secret, path)
 
-    def _client(self, secret: str | None = None, method: str = "none") -> AsyncOAuth2Client:
-        return AsyncOAuth2Client(
-            client_id=self._settings.client_id,
-            client_secret=secret,
-            token_endpoint_auth_method=method,
-            scope=" ".join(self._settings.scopes),
-            redirect_uri=self._redirect_uri,
-            code_challenge_method="S256",
-            transport=self._http.transport(),
-            timeout=self._settings.timeout,
-            trust_env=False,
-            follow_redirects=False,
-        )
-
 
 class _CachedDocument:
     """A document of the provider. Callers that come while it is fetched wait, and share the result."""
@@ -143,11 +145,11 @@ class _CachedDocument:
             return self._content
 
 
-def _client_authentication(configuration: dict[str, Any], secret: str | None) -> str:
+def _client_authentication(client_id: str, secret: str | None, configuration: dict[str, Any]) -> ClientAuth:
     """Return how the client authenticates: in the header, unless the provider only knows the body (RFC 6749, 2.3.1)."""
     if secret is None:
-        return "none"
+        return ClientAuth(client_id, None, "none")
     known = configuration.get("token_endpoint_auth_methods_supported")
     if isinstance(known, list) and "client_secret_basic" not in known and "client_secret_post" in known:
-        return "client_secret_post"
-    return "client_secret_basic"
+        return ClientAuth(client_id, secret, "client_secret_post")
+    return ClientAuth(quote_plus(client_id), quote_plus(secret), "client_secret_basic")  # Authlib does not quote them

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,7 +14,7 @@ from broker.config.oidc_settings import check_provider_url
 from broker.errors import ProviderUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Mapping
     from pathlib import Path
 
 MAX_ANSWER_BYTES = 262_144
@@ -40,35 +40,39 @@ class ProviderHttp:
             raise ProviderUnavailableError(f"the provider's configuration has a faulty {what}: it {error}", hint=HINT) from error
         return url
 
-    @asynccontextmanager
-    async def limits(self) -> AsyncIterator[None]:
-        """Bound the time of what the block does with the provider. ProviderUnavailableError for its failures."""
+    async def get_json(self, url: str) -> dict[str, Any]:
+        """Return the JSON object at an address. ProviderUnavailableError if there is none."""
+        status, content = await self._send("GET", url)
+        if status != HTTPStatus.OK:
+            raise ProviderUnavailableError(f"the provider answers {url} with the status {status}", hint=HINT)
+        return parse_object(content, url)
+
+    async def post_form(self, url: str, headers: Mapping[str, str], body: str) -> tuple[int, dict[str, Any]]:
+        """Send a form, and return the status and the JSON object of the answer."""
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        status, content = await self._send("POST", url, headers=form | dict(headers), content=body)
+        return status, parse_object(content, "the provider's answer to a code")
+
+    async def _send(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: str | None = None
+    ) -> tuple[int, bytes]:
+        """Return the status and the body of the answer. ProviderUnavailableError if it is too long, late or packed."""
+        usual = {"Accept": "application/json", "Accept-Encoding": "identity"}
         try:
-            async with asyncio.timeout(self._timeout_s):
-                yield
+            async with (
+                asyncio.timeout(self._timeout_s),
+                httpx.AsyncClient(
+                    verify=self._tls_context(), trust_env=False, follow_redirects=False, timeout=self._timeout_s
+                ) as client,
+                client.stream(method, url, headers=usual | dict(headers or {}), content=content) as response,
+            ):
+                return response.status_code, await _read(response)
         except TimeoutError as error:
             raise ProviderUnavailableError(
                 f"the provider has not answered within {self._timeout_s:g} s", hint=f"try again; {OPERATORS}"
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise ProviderUnavailableError("the provider does not answer", hint=f"try again; {OPERATORS}") from error
-
-    def transport(self) -> httpx.AsyncBaseTransport:
-        """Return a transport for one exchange. It is bounded: see MAX_ANSWER_BYTES."""
-        return _BoundedTransport(httpx.AsyncHTTPTransport(verify=self._tls_context(), trust_env=False, retries=0))
-
-    async def get_json(self, url: str) -> dict[str, Any]:
-        """Return the JSON object at an address. ProviderUnavailableError if there is none."""
-        async with (
-            self.limits(),
-            httpx.AsyncClient(
-                transport=self.transport(), trust_env=False, follow_redirects=False, timeout=self._timeout_s
-            ) as client,
-        ):
-            response = await client.get(url, headers={"Accept": "application/json"})
-        if response.status_code != 200:
-            raise ProviderUnavailableError(f"the provider answers {url} with the status {response.status_code}", hint=HINT)
-        return parse_object(response.content, url)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -94,34 +98,13 @@ def parse_object(content: bytes | str, what: str) -> dict[str, Any]:
     return value
 
 
-class _BoundedTransport(httpx.AsyncBaseTransport):
-    """Refuses long answers, and compressed ones, which could be long."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        self._transport = transport
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        request.headers["Accept-Encoding"] = "identity"
-        response = await self._transport.handle_async_request(request)
-        content = bytearray()
-        try:
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise httpx.DecodingError("the answer is compressed", request=request)
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            async for chunk in response.stream:
-                content += chunk
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise httpx.DecodingError("the answer is too long", request=request)
-        finally:
-            await response.aclose()
-        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(content))
-
-    async def aclose(self) -> None:
-        await self._transport.aclose()
-
-
-def _plain(headers: httpx.Headers) -> httpx.Headers:
-    """Return the headers without those of the transfer, which is over."""
-    return httpx.Headers(
-        [(name, value) for name, value in headers.multi_items() if name.lower() not in {"transfer-encoding", "content-length"}]
-    )
+async def _read(response: httpx.Response) -> bytes:
+    """Return the body. ProviderUnavailableError if it is long, or compressed, and could be long."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise ProviderUnavailableError("the provider's answer is compressed", hint=HINT)
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise ProviderUnavailableError(f"the provider's answer has more than {MAX_ANSWER_BYTES} bytes", hint=HINT)
+    return bytes(body)

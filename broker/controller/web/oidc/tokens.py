@@ -115,9 +115,9 @@ class TokenVerifier:
 
 
 def _text(claims: dict[str, Any], name: str, most: int) -> str:
-    """Return a claim that is a text in ASCII; empty if there is none. RefusedError for another value."""
+    """Return a claim that is a text in printable ASCII; empty if there is none. RefusedError for another value."""
     value = claims.get(name, "")
-    if not isinstance(value, str) or len(value) > most or not value.isascii():
+    if not isinstance(value, str) or len(value) > most or not (value.isascii() and value.isprintable()):
         raise refuse(f"its claim {name} is faulty")
     return value
 

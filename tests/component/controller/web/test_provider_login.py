@@ -95,19 +95,6 @@ def test_answer_counts_in_the_browser_that_began_the_login_only(provider: Runnin
     play(provider, scene)
 
 
-def test_login_expires(provider: Running) -> None:
-    async def scene(world: ProviderWorld) -> None:
-        async with Person("sub-alice") as person:
-            answer = await world.answer(person)
-        world.logins._pending._lifetime_s = -1
-        for login in world.logins._pending._logins.values():
-            object.__setattr__(login, "expires_at", 0.0)
-        with pytest.raises(RefusedError, match="was used or has expired"):
-            await world.logins.complete(answer)
-
-    play(provider, scene)
-
-
 def test_cancelled_login_says_so(provider: Running) -> None:
     async def scene(world: ProviderWorld) -> None:
         async with Person("sub-alice") as person:
@@ -287,8 +274,8 @@ class TestFaultyProvider:
             (None, "has not answered within 0.3 s"),
             (Response(status_code=500), "with the status 500"),
             (RedirectResponse("/jwks"), "with the status 307"),
-            (Response(b"x" * (MAX_ANSWER_BYTES + 1)), "does not answer"),
-            (Response(b"x", headers={"Content-Encoding": "gzip"}), "does not answer"),
+            (Response(b"x" * (MAX_ANSWER_BYTES + 1)), "has more than"),
+            (Response(b"x", headers={"Content-Encoding": "gzip"}), "is compressed"),
             (Response(b"<html>"), "is not JSON"),
             (Response(b"[" * 100_000), "is not JSON"),
             (Response(b"[]"), "is not a JSON object"),

@@ -51,6 +51,7 @@ CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
     "no subject": ({"sub": ""}, "does not say whose it is"),
     "long subject": ({"sub": "x" * 256}, "claim sub is faulty"),
     "subject in other letters": ({"sub": "sub-аlice"}, "claim sub is faulty"),  # noqa: RUF001 - the point of it
+    "subject with a line break": ({"sub": "sub-alice\n"}, "claim sub is faulty"),
     "subject that is a number": ({"sub": 7}, "claim sub is faulty"),
     "session that is a list": ({"sid": []}, "claim sid is faulty"),
 }
