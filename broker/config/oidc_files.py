@@ -84,7 +84,7 @@ def _add_account(accounts: dict[tuple[str, str], str], line: str) -> str:
         return "must be ACCOUNT ISSUER SUBJECT"
     account, issuer, subject = parts[0], parts[1], parts[2].rstrip()
     if not _USER.fullmatch(account):
-        return f"{ascii(account)} is no name of an account"
+        return f"{account!a} is no name of an account"
     if not re.fullmatch(r"[\x20-\x7e]+", subject) or len(subject) > MAX_SUBJECT_CHARS:
         return f"a subject has at most {MAX_SUBJECT_CHARS} characters of ASCII"
     if accounts.setdefault((issuer, subject), account) != account:

@@ -23,6 +23,7 @@ from broker.schema import (
     connections,
     environments,
     login,
+    oidc,
     profiles,
     services,
     sessions,
@@ -37,7 +38,21 @@ from tests.docs.fields import default, descriptions, kind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMAS = (base, checks, cluster, connections, environments, login, profiles, services, sessions, site, volumes, web)
+SCHEMAS = (
+    base,
+    checks,
+    cluster,
+    connections,
+    environments,
+    login,
+    oidc,
+    profiles,
+    services,
+    sessions,
+    site,
+    volumes,
+    web,
+)
 
 _HEAD = f"""\
 # API

@@ -58,9 +58,7 @@ def provider(site: Site) -> Iterator[OpenIdProvider]:
         "name": "Example University",
         "accounts_file": ACCOUNTS_FILE,
     }
-    made = OpenIdProvider(
-        PORT, f"{PORTAL}/login/oidc/callback", ISSUER, logout=f"{PORTAL}/login/oidc/logout"
-    )
+    made = OpenIdProvider(PORT, f"{PORTAL}/login/oidc/callback", ISSUER, logout=f"{PORTAL}/login/oidc/logout")
     namespace = network.NAMESPACES / site.lab.place.netns(LOGIN)
     _configure(site, yaml.safe_dump(changed))
     with made.running(["nsenter", f"--net={namespace}", "--"]):

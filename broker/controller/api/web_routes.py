@@ -118,5 +118,7 @@ def _web(services: Services) -> WebAccess:
 def _provider(services: Services) -> ProviderLogins:
     provider = _web(services).provider
     if provider is None:
-        raise RefusedError("this site has no logins by OpenID Connect", hint="`berth portal` prints a link that logs in")
+        raise RefusedError(
+            "this site has no logins by OpenID Connect", hint="`berth portal` prints a link that logs in"
+        )
     return provider

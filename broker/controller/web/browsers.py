@@ -81,9 +81,7 @@ class Browsers:
     async def log_in(self, request: DelegationRequest) -> DelegationAnswer:
         """Exchange a link or its code, which is used up, for a delegation. RefusedError as LoginLinks.consume."""
         link = self._links.consume(request.proof, request.address)
-        return await self.add(
-            link.user, link.uid, browser=request.browser, address=request.address, target=link.target
-        )
+        return await self.add(link.user, link.uid, browser=request.browser, address=request.address, target=link.target)
 
     async def add(
         self,

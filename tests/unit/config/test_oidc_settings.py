@@ -21,7 +21,9 @@ BY_CLAIM = {"accounts_file": None, "claim": "preferred_username", "claim_is_uniq
 
 def load(directory: Path, oidc: dict[str, Any], url: str | None = "https://apps.example.org") -> Config:
     file = directory / "config.yaml"
-    file.write_text(yaml.safe_dump({"mode": "site", "storage": {"root": "/s/{user}"}, "web": {"url": url, "oidc": oidc}}))
+    file.write_text(
+        yaml.safe_dump({"mode": "site", "storage": {"root": "/s/{user}"}, "web": {"url": url, "oidc": oidc}})
+    )
     return load_config(file)
 
 
@@ -71,7 +73,9 @@ def test_default_is_no_provider(tmp_path: Path) -> None:
 def test_fault_is_named(tmp_path: Path, changed: dict[str, Any], fault: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
         load(tmp_path, VALID | changed)
-    assert f": {fault}" in refused.value.message or f"  {fault}" in refused.value.message or fault in refused.value.message
+    assert (
+        f": {fault}" in refused.value.message or f"  {fault}" in refused.value.message or fault in refused.value.message
+    )
     assert "faults" not in refused.value.message
 
 
@@ -85,7 +89,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
 
 
 def test_provider_needs_web_access(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="web.oidc: is for sites with web access: set web.url"):
+    with pytest.raises(InvalidInputError, match=r"web\.oidc: is for sites with web access: set web\.url"):
         load(tmp_path, VALID, url=None)
 
 

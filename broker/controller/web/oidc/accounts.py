@@ -44,11 +44,6 @@ class AccountRule:
             raise RefusedError(f"there is no account {name} on this machine", hint=_OPERATORS)
         return name, uid
 
-    async def check(self) -> None:
-        """Raise BerthError if the rule's file is faulty."""
-        if self._settings.accounts_file is not None:
-            await asyncio.to_thread(read_accounts, self._settings.accounts_file)
-
     async def _name(self, identity: Identity) -> str:
         if self._settings.accounts_file is None:
             return self._name_by_claim(identity)
@@ -82,7 +77,7 @@ class AccountRule:
 
 
 def _uid_of(name: str) -> int | None:
-    """Return the uid of an account; None without one. A directory that ignores case gives another name: that is none."""
+    """Return the uid of an account; None without one, and for a name that the directory spells otherwise."""
     try:
         found = pwd.getpwnam(name)
     except KeyError:

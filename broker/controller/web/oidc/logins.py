@@ -8,6 +8,7 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from broker.config.oidc_files import file_faults
 from broker.controller import clock
 from broker.controller.web.browsers import ProviderSession
 from broker.controller.web.oidc.accounts import AccountRule
@@ -40,6 +41,7 @@ class ProviderLogins:
     """Logins at one provider. The controller makes state, nonce and PKCE's verifier, and checks every token."""
 
     def __init__(self, settings: OidcSettings, origins: Origins, registry: AsyncRegistry, browsers: Browsers) -> None:
+        self._settings = settings
         self._provider = Provider(settings, f"{origins.portal_url}{CALLBACK_PATH}")
         self._verifier = TokenVerifier(settings, self._provider)
         self._rule = AccountRule(settings)
@@ -115,8 +117,9 @@ class ProviderLogins:
     async def doctor_check(self) -> DoctorCheck:
         """Report whether logins can work."""
         try:
+            for fault in await asyncio.to_thread(file_faults, self._settings):
+                raise fault
             await self._provider.check()
-            await self._rule.check()
         except BerthError as error:
             return DoctorCheck(name="openid", ok=False, detail=error.message, hint="see docs/howto/openid.md")
         return DoctorCheck(name="openid", ok=True, detail=f"{self._provider.issuer} answers")

@@ -67,7 +67,9 @@ class PendingLogins:
         if login is None:
             raise RefusedError("this login was used or has expired", hint="log in again")
         if not hmac.compare_digest(login.secret_hash, hash_secret(secret)):
-            raise RefusedError("another browser, or another page of this one, has begun this login", hint="log in again")
+            raise RefusedError(
+                "another browser, or another page of this one, has begun this login", hint="log in again"
+            )
         del self._logins[key]
         return login
 

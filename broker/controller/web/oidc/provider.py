@@ -15,7 +15,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from broker.config.oidc_files import read_client_secret, read_keys
 from broker.controller import clock
 from broker.controller.web.oidc.provider_http import HINT, ProviderHttp, parse_object
-from broker.errors import ProviderUnavailableError, RefusedError
+from broker.errors import InvalidInputError, ProviderUnavailableError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -78,6 +78,8 @@ class Provider:
         client = _client_authentication(self._settings.client_id, await self._client_secret(), configuration)
         _, headers, body = client.prepare("POST", endpoint, {}, body)
         status, answer = await self._http.post_form(endpoint, headers, body)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ProviderUnavailableError(f"the provider answers a code with the status {status}", hint=HINT)
         if status != HTTPStatus.OK:
             log.warning("the provider refuses a code status=%d error=%s", status, ascii(answer.get("error"))[:100])
             raise RefusedError(
@@ -91,13 +93,12 @@ class Provider:
     async def keys(self, *, max_age_s: float = FRESH_S) -> dict[str, Any]:
         """Return the provider's JSON Web Key Set, unchecked and at most so old; from the file, if there is one."""
         if self._settings.keys_file is not None:
-            return parse_object(await asyncio.to_thread(read_keys, self._settings.keys_file), "web.oidc.keys_file")
+            return parse_object(await _read_file(read_keys, self._settings.keys_file), "web.oidc.keys_file")
         return await self._key_set.get(max_age_s)
 
     async def check(self) -> None:
-        """Raise BerthError unless the provider answers, and the files of the client can be used."""
+        """Raise ProviderUnavailableError unless the provider answers."""
         await self.authorization_url("state", "nonce", "v" * 43)
-        await self._client_secret()
         await self.keys()
 
     async def _fetch_configuration(self) -> dict[str, Any]:
@@ -114,7 +115,7 @@ class Provider:
 
     async def _client_secret(self) -> str | None:
         path: Path | None = self._settings.client_secret_file
-        return None if path is None else await asyncio.to_thread(read_client_secret, path)
+        return None if path is None else await _read_file(read_client_secret, path)
 
 
 class _CachedDocument:
@@ -145,6 +146,13 @@ class _CachedDocument:
             return self._content
 
 
+async def _read_file(read: Callable[[Path], str], path: Path) -> str:
+    try:
+        return await asyncio.to_thread(read, path)
+    except InvalidInputError as error:
+        raise ProviderUnavailableError("a file of web.oidc cannot be used", hint=HINT) from error
+
+
 def _client_authentication(client_id: str, secret: str | None, configuration: dict[str, Any]) -> ClientAuth:
     """Return how the client authenticates: in the header, unless the provider only knows the body (RFC 6749, 2.3.1)."""
     if secret is None:
@@ -152,4 +160,5 @@ def _client_authentication(client_id: str, secret: str | None, configuration: di
     known = configuration.get("token_endpoint_auth_methods_supported")
     if isinstance(known, list) and "client_secret_basic" not in known and "client_secret_post" in known:
         return ClientAuth(client_id, secret, "client_secret_post")
-    return ClientAuth(quote_plus(client_id), quote_plus(secret), "client_secret_basic")  # Authlib does not quote them
+    # Authlib does not quote them.
+    return ClientAuth(quote_plus(client_id), quote_plus(secret), "client_secret_basic")

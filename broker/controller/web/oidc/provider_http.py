@@ -34,10 +34,12 @@ class ProviderHttp:
         """Return an address of the provider. ProviderUnavailableError unless it has TLS as the issuer has."""
         try:
             if not isinstance(url, str):
-                raise ValueError("is missing")  # noqa: TRY004, TRY301 - the same words as the check's
+                raise ValueError("is missing")
             check_provider_url(url, loopback=self._loopback)
         except ValueError as error:
-            raise ProviderUnavailableError(f"the provider's configuration has a faulty {what}: it {error}", hint=HINT) from error
+            raise ProviderUnavailableError(
+                f"the provider's configuration has a faulty {what}: it {error}", hint=HINT
+            ) from error
         return url
 
     async def get_json(self, url: str) -> dict[str, Any]:
@@ -67,7 +69,7 @@ class ProviderHttp:
                 client.stream(method, url, headers=usual | dict(headers or {}), content=content) as response,
             ):
                 return response.status_code, await _read(response)
-        except TimeoutError as error:
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise ProviderUnavailableError(
                 f"the provider has not answered within {self._timeout_s:g} s", hint=f"try again; {OPERATORS}"
             ) from error

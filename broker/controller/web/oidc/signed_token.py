@@ -94,12 +94,11 @@ def _matching(key_set: dict[str, Any], algorithm: str, kid: str | None) -> list[
     published = key_set.get("keys")
     if not isinstance(published, list):
         return []
-    fitting = [
+    return [
         key
         for each in published[:MAX_KEYS]
         if isinstance(each, dict) and _fits(each, algorithm, kid) and (key := _import(each, algorithm)) is not None
     ]
-    return fitting
 
 
 def _fits(key: dict[str, Any], algorithm: str, kid: str | None) -> bool:

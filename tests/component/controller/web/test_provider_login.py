@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from broker.controller.web.oidc import provider as provider_module
 from broker.controller.web.oidc import signed_token
 from broker.controller.web.oidc.provider_http import MAX_ANSWER_BYTES
-from broker.errors import InvalidInputError, ProviderUnavailableError, RefusedError
+from broker.errors import ProviderUnavailableError, RefusedError
 from broker.schema.oidc import ProviderLoginRequest
 from tests.component.controller.web.provider_world import accounts, play, running_provider, sign
 from tests.openid.openid_provider import ec_key, rsa_key
@@ -232,7 +232,7 @@ class TestKeys:
             with pytest.raises(RefusedError, match="the provider has no such key"):
                 await world.log_in()
             file.unlink()
-            with pytest.raises(InvalidInputError, match="cannot read"):
+            with pytest.raises(ProviderUnavailableError, match=r"a file of web\.oidc cannot be used"):
                 await world.log_in()
             assert "/jwks" not in world.relay.requests
 
@@ -357,7 +357,6 @@ class TestFaultyProvider:
             assert await world.browsers() == []
 
         play(provider, scene, timeout=0.5)
-
 
 
 def _accounts_file(world: ProviderWorld) -> Path:

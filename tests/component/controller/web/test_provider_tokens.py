@@ -81,21 +81,17 @@ def test_claim_that_is_missing_is_refused(provider: Running, claim: str, message
     )
 
 
-def _unsigned(world: ProviderWorld, claims: Claims) -> str:
+def _unsigned(_: ProviderWorld, claims: Claims) -> str:
     return f"{_part({'alg': 'none'})}.{_part(claims)}."
 
 
-def _by_hmac(secret: str) -> Callable[[ProviderWorld, Claims], str]:
+def _by_hmac(shared: str) -> Callable[[ProviderWorld, Claims], str]:
     """Sign with HMAC, whose key is the client's secret, or the provider's public key: everybody has that."""
 
     def forge(world: ProviderWorld, claims: Claims) -> str:
         public = world.provider.keys[0]
-        keys = {
-            "secret": SECRET.encode(),
-            "pem": public.as_pem(private=False),
-            "jwk": json.dumps(public.as_dict(private=False)).encode(),
-        }
-        key = OctKey.import_key(keys[secret].ljust(64, b"\n") if secret == "secret" else keys[secret])
+        known = SECRET if shared == "client" else json.dumps(public.as_dict(private=False))
+        key = OctKey.import_key(public.as_pem(private=False) if shared == "pem" else known.encode())
         return jws.serialize_compact({"alg": "HS256", "kid": public.kid}, json.dumps(claims), key, ["HS256"])
 
     return forge
@@ -118,7 +114,7 @@ TOKENS: dict[str, tuple[Callable[[ProviderWorld, Claims], str], str]] = {
         "not signed with one of RS256",
     ),
     "without an algorithm": (lambda _, claims: f"{_part({})}.{_part(claims)}.AAAA", "no signed token"),
-    "HMAC by the client's secret": (_by_hmac("secret"), "not signed with one of RS256"),
+    "HMAC by the client's secret": (_by_hmac("client"), "not signed with one of RS256"),
     "another key of that id": (lambda world, claims: sign(world, claims, FOREIGN), "signature is not valid"),
     "key of no id": (lambda world, claims: sign(world, claims, FOREIGN, kid="unknown"), "has no such key"),
     "id that is no text": (lambda world, claims: _with_header(world, claims, kid=[]), "refused"),
