@@ -57,7 +57,10 @@ def ec_key(kid: str) -> ECKey:
 
 @dataclass
 class OpenIdProvider:
-    """A provider at `http://127.0.0.1:PORT`, whose users log in by their names alone, as the subject of that name."""
+    """A provider on 127.0.0.1, at `port`, or at any that is free for 0.
+
+    Its users log in by their names alone, as the subject of that name.
+    """
 
     port: int
     redirect: str
@@ -89,8 +92,9 @@ class OpenIdProvider:
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
             try:
                 assert process.stdout is not None
-                while (line := process.stdout.readline()) != "listens\n":
+                while not (line := process.stdout.readline()).startswith("listens "):
                     assert line, "the OpenID provider has not started"
+                self.port = int(line.split()[1])
                 yield
             finally:
                 process.kill()

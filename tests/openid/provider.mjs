@@ -1,5 +1,5 @@
 // An OpenID provider for tests: oidc-provider with a login form that takes any name. Its argument is a JSON object:
-// issuer, port, client, secret, redirect, logout, jwks, claims. It prints a line when it listens.
+// issuer, port (0: any), client, secret, redirect, logout, jwks, claims. It prints a line when it listens.
 import dns from 'node:dns';
 import { Provider } from 'oidc-provider';
 
@@ -23,6 +23,8 @@ const provider = new Provider(settings.issuer, {
   conformIdTokenClaims: false,
   pkce: { required: () => true },
   features: { devInteractions: { enabled: false }, backchannelLogout: { enabled: true } },
+  // Without the provider's own refusal of private addresses: all of the tests' are.
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options),
   interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
   findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id, ...settings.claims }) }),
   async loadExistingGrant(ctx) {
@@ -53,6 +55,6 @@ provider.use(async (ctx, next) => {
 for (const event of ['server_error', 'authorization.error', 'grant.error', 'end_session.error']) {
   provider.on(event, (ctx, error) => console.error(event, error.message, error.error_description ?? ''));
 }
-provider.on('backchannel.error', (ctx, error) => console.error('backchannel.error', error.message));
+provider.on('backchannel.error', (ctx, error) => console.error('backchannel.error', error.message, error.cause ?? ''));
 provider.on('backchannel.success', () => console.error('backchannel.success'));
-provider.listen(settings.port, '127.0.0.1', () => console.log('listens'));
+const server = provider.listen(settings.port, '127.0.0.1', () => console.log(`listens ${server.address().port}`));

@@ -7,6 +7,7 @@ import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import httpx
 import uvicorn
@@ -18,6 +19,7 @@ from starlette.routing import Route
 from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
@@ -31,9 +33,9 @@ Claims = dict[str, Any]
 
 @dataclass
 class Relay:
-    """Relays requests at `port` to the provider at `upstream`, both on loopback."""
+    """Relays requests from `listener` to the provider at the port `upstream`, both on loopback."""
 
-    port: int
+    listener: socket.socket
     upstream: int
     forge: Callable[[Claims], str] | None = None
     """Makes the ID token out of the claims of the provider's own one."""
@@ -47,14 +49,14 @@ class Relay:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         app = Starlette(routes=[Route("/{path:path}", self._answer, methods=METHODS)])
-        config = uvicorn.Config(app, port=self.port, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         server = _Server(config)
-        task = asyncio.create_task(server.serve())
+        task = asyncio.create_task(server.serve([self.listener.dup()]))
         try:
             async with asyncio.timeout(DEADLINE_S):
                 while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
@@ -72,8 +74,8 @@ class Relay:
         if path in self.answers:
             return self.answers[path]
         if path == RECEIVER:
-            async with request.form() as form:
-                self.logout_tokens.append(str(form["logout_token"]))
+            (token,) = parse_qs((await request.body()).decode())["logout_token"]
+            self.logout_tokens.append(token)
             return Response()
         return await self._relay(request)
 

@@ -154,7 +154,7 @@ async def _read_file(read: Callable[[Path], str], path: Path) -> str:
 
 
 def _client_authentication(client_id: str, secret: str | None, configuration: dict[str, Any]) -> ClientAuth:
-    """Return how the client authenticates: in the header, unless the provider only knows the body (RFC 6749, 2.3.1)."""
+    """Return how the client authenticates: in the header, unless the provider only knows the body (RFC 6749)."""
     if secret is None:
         return ClientAuth(client_id, None, "none")
     known = configuration.get("token_endpoint_auth_methods_supported")

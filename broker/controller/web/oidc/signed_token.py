@@ -66,8 +66,7 @@ async def verify_signature(token: str, provider: Provider, algorithms: Sequence[
     if len(keys) > 1:
         raise refuse("the provider has several keys that it could be signed with")
     try:
-        registry = jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False)  # providers add fields
-        payload = jws.deserialize_compact(token, keys[0], registry=registry).payload
+        payload = jws.deserialize_compact(token, keys[0], registry=_registry(algorithm)).payload
         claims = json.loads(payload)
     except (JoseError, ValueError, TypeError, RecursionError) as error:
         raise refuse("its signature is not valid") from error
@@ -79,11 +78,22 @@ async def verify_signature(token: str, provider: Provider, algorithms: Sequence[
     return SignedClaims(claims, kind.lower())
 
 
+class _Registry(jws.JWSRegistry):
+    """What a token may be: as the limits of joserfc, but with a certificate in the header."""
+
+    max_header_length = 16_384
+
+
+def _registry(algorithm: str) -> jws.JWSRegistry:
+    """Return the rules for a token with this algorithm. Unknown fields of the header do not matter: providers have some."""
+    return _Registry(algorithms=[algorithm], strict_check_header=False)
+
+
 def _header(token: str) -> dict[str, Any]:
     if len(token) > MAX_TOKEN_CHARS or token.count(".") != 2 or not token.isascii():
         raise refuse("it is no signed token")
     try:
-        header = jws.extract_compact(token.encode()).headers()
+        header = jws.extract_compact(token.encode(), registry=_registry("")).headers()
     except (JoseError, ValueError, TypeError, RecursionError) as error:
         raise refuse("it is no signed token") from error
     return dict(header)

@@ -10,7 +10,7 @@ from tests.component.controller.web.provider_world import running_provider
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.openid.openid_provider import OpenIdProvider
+    from tests.component.controller.web.provider_world import Running
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,6 @@ def people(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[tuple[int, OpenIdProvider]]:
+def provider() -> Iterator[Running]:
     with running_provider() as running:
         yield running

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.berth_web import FakeBerthWeb
 from tests.fakes.core import Core, site_config
 from tests.fakes.launcher import FakeLauncher
-from tests.fakes.openssh import free_port
 from tests.fakes.scheduler import FakeScheduler
 from tests.openid.openid_provider import CLIENT, SECRET, OpenIdProvider
 from tests.openid.person import Person
@@ -84,21 +84,33 @@ class ProviderWorld:
         return answer.ended
 
 
+@dataclass
+class Running:
+    """A provider that runs, and the listener of its issuer, for a relay."""
+
+    listener: socket.socket
+    provider: OpenIdProvider
+
+    @property
+    def issuer(self) -> str:
+        return self.provider.issuer
+
+
 @contextlib.contextmanager
-def running_provider(**settings: Any) -> Iterator[tuple[int, OpenIdProvider]]:  # noqa: ANN401 - those of OpenIdProvider
-    """Run a provider; the port of its issuer, where a relay has to be, and the provider."""
-    port, upstream = free_port(), free_port()
-    issuer = f"http://127.0.0.1:{port}"
-    usual: dict[str, Any] = {"port": upstream, "issuer": issuer, "redirect": REDIRECT, "logout": f"{issuer}{RECEIVER}"}
-    provider = OpenIdProvider(**(usual | settings))
-    with provider.running():
-        yield port, provider
+def running_provider(**settings: Any) -> Iterator[Running]:  # noqa: ANN401 - those of OpenIdProvider
+    """Run a provider, whose issuer is a relay's address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        issuer = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        usual: dict[str, Any] = {"port": 0, "issuer": issuer, "redirect": REDIRECT, "logout": f"{issuer}{RECEIVER}"}
+        provider = OpenIdProvider(**(usual | settings))
+        with provider.running():
+            yield Running(listener, provider)
 
 
 @contextlib.asynccontextmanager
-async def provider_world(port: int, provider: OpenIdProvider, **oidc: object) -> AsyncIterator[ProviderWorld]:
+async def provider_world(running: Running, **oidc: object) -> AsyncIterator[ProviderWorld]:
     """Serve a controller that is the provider's client. `oidc`: settings in place of the usual ones."""
-    relay, berth_web = Relay(port, provider.port), FakeBerthWeb()
+    relay, berth_web = Relay(running.listener, running.provider.port), FakeBerthWeb()
     with tempfile.TemporaryDirectory(prefix="berth-") as name:
         place = Path(name)
         (place / "secret").write_text(f"{SECRET}\n")
@@ -112,7 +124,7 @@ async def provider_world(port: int, provider: OpenIdProvider, **oidc: object) ->
         web = {"url": URL, "runtime_dir": place / "web", "oidc": usual | oidc}
         core = Core.make(site_config(place, web=web), FakeLauncher(FakeScheduler()))
         async with relay.serving(), berth_web.listening(core.config.web_control_socket):
-            yield ProviderWorld(core, relay, provider, berth_web)
+            yield ProviderWorld(core, relay, running.provider, berth_web)
         core.registry.close()
 
 
@@ -122,12 +134,12 @@ def accounts(issuer: str, **subjects: str) -> str:
 
 
 def play(
-    running: tuple[int, OpenIdProvider],
+    running: Running,
     scene: Callable[[ProviderWorld], Awaitable[None]],
     **oidc: object,
 ) -> None:
     async def whole() -> None:
-        async with asyncio.timeout(TEST_DEADLINE_S), provider_world(*running, **oidc) as world:
+        async with asyncio.timeout(TEST_DEADLINE_S), provider_world(running, **oidc) as world:
             await scene(world)
 
     asyncio.run(whole())
@@ -137,4 +149,8 @@ def sign(world: ProviderWorld, claims: Claims, key: RSAKey | ECKey | None = None
     """Sign a token with the provider's key, or another one. `header`: fields in place of the usual ones."""
     signing = key or world.provider.keys[0]
     fields = {"alg": signing.get("alg"), "kid": signing.kid} | header
-    return jws.serialize_compact(fields, json.dumps(claims), signing, algorithms=[str(fields["alg"])])
+    any_use = type(signing).import_key(  # for every algorithm, not only the one that the key says
+        {name: value for name, value in signing.as_dict(private=True).items() if name not in {"alg", "use"}}
+    )
+    registry = jws.JWSRegistry(algorithms=[str(fields["alg"])], strict_check_header=False)
+    return jws.serialize_compact(fields, json.dumps(claims), any_use, registry=registry)

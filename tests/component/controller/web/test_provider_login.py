@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 
     from joserfc.jwk import ECKey, RSAKey
 
-    from tests.component.controller.web.provider_world import ProviderWorld
-    from tests.openid.openid_provider import OpenIdProvider
-
-    Running = tuple[int, OpenIdProvider]
+    from tests.component.controller.web.provider_world import ProviderWorld, Running
 
 DISCOVERY = "/.well-known/openid-configuration"
 
@@ -199,18 +197,18 @@ class TestKeys:
 
         async def scene(world: ProviderWorld) -> None:
             await world.log_in()
-            old = world.provider.keys[0]
-            world.provider.keys = [rsa_key("second")]
-            await asyncio.to_thread(context.__exit__, None, None, None)
-            with world.provider.running():
+            old, new = world.provider.keys[0], rsa_key("second")
+            rotated = dataclasses.replace(world.provider, port=0, keys=[new])
+            with rotated.running():
+                world.relay.upstream = rotated.port
                 assert (await world.log_in()).user == "alice"
                 assert world.relay.requests.count("/jwks") == 2
                 world.relay.forge = lambda sent: sign(world, sent, key=old)
                 with pytest.raises(RefusedError, match="the provider has no such key"):
                     await world.log_in()
 
-        context = running_provider()
-        play(context.__enter__(), scene)
+        with running_provider() as running:
+            play(running, scene)
 
     def test_unknown_key_does_not_have_keys_fetched_again_and_again(self, provider: Running) -> None:
         async def scene(world: ProviderWorld) -> None:
@@ -224,7 +222,7 @@ class TestKeys:
 
     def test_keys_of_a_file_count_alone(self, provider: Running, tmp_path: Path) -> None:
         file = tmp_path / "keys.json"
-        file.write_text(_published(provider[1].keys[0]))
+        file.write_text(_published(provider.provider.keys[0]))
 
         async def scene(world: ProviderWorld) -> None:
             assert (await world.log_in()).user == "alice"

@@ -19,11 +19,8 @@ from tests.openid.openid_provider import CLIENT, rsa_key
 from tests.openid.person import Person
 
 if TYPE_CHECKING:
-    from tests.component.controller.web.provider_world import ProviderWorld
-    from tests.openid.openid_provider import OpenIdProvider
+    from tests.component.controller.web.provider_world import ProviderWorld, Running
     from tests.openid.relay import Claims
-
-    Running = tuple[int, OpenIdProvider]
 
 
 def _claims(world: ProviderWorld, **changed: object) -> Claims:

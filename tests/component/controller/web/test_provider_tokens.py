@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from joserfc import jws
-from joserfc.jwk import OctKey
 
 from broker.errors import RefusedError
 from tests.component.controller.web.provider_world import play, sign
@@ -18,11 +17,8 @@ from tests.openid.openid_provider import CLIENT, SECRET, ec_key, rsa_key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.component.controller.web.provider_world import ProviderWorld
-    from tests.openid.openid_provider import OpenIdProvider
+    from tests.component.controller.web.provider_world import ProviderWorld, Running
     from tests.openid.relay import Claims
-
-    Running = tuple[int, OpenIdProvider]
 
 NOW = time.time()
 FOREIGN = rsa_key("first")
@@ -90,9 +86,14 @@ def _by_hmac(shared: str) -> Callable[[ProviderWorld, Claims], str]:
 
     def forge(world: ProviderWorld, claims: Claims) -> str:
         public = world.provider.keys[0]
-        known = SECRET if shared == "client" else json.dumps(public.as_dict(private=False))
-        key = OctKey.import_key(public.as_pem(private=False) if shared == "pem" else known.encode())
-        return jws.serialize_compact({"alg": "HS256", "kid": public.kid}, json.dumps(claims), key, ["HS256"])
+        keys = {
+            "client": SECRET.encode(),
+            "pem": public.as_pem(private=False),
+            "jwk": json.dumps(public.as_dict(private=False)).encode(),
+        }
+        content = f"{_part({'alg': 'HS256', 'kid': public.kid})}.{_part(claims)}"
+        signature = hmac.digest(keys[shared], content.encode(), "sha256")
+        return f"{content}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
 
     return forge
 
