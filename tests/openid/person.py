@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 import httpx
 
 from tests.deadlines import DEADLINE_S
+from tests.openid.relay import TLS_NEVER_USED
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,7 +20,8 @@ class Person:
 
     def __init__(self, user: str) -> None:
         self.user = user
-        self._client = httpx.AsyncClient(trust_env=False, timeout=DEADLINE_S)
+        transport = httpx.AsyncHTTPTransport(verify=TLS_NEVER_USED)
+        self._client = httpx.AsyncClient(transport=transport, trust_env=False, timeout=DEADLINE_S)
 
     async def __aenter__(self) -> Self:
         return self

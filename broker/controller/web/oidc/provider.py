@@ -130,7 +130,7 @@ class _CachedDocument:
         self._failed_at = 0.0
 
     async def get(self, max_age_s: float = FRESH_S) -> dict[str, Any]:
-        """Return the document as the provider had it at most so long ago. ProviderUnavailableError if it does not answer."""
+        """Return the document, at most so old. ProviderUnavailableError if the provider does not answer."""
         async with self._lock:
             now = clock.monotonic()
             if self._content is not None and now - self._fetched_at <= max_age_s:

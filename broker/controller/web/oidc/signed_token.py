@@ -85,7 +85,7 @@ class _Registry(jws.JWSRegistry):
 
 
 def _registry(algorithm: str) -> jws.JWSRegistry:
-    """Return the rules for a token with this algorithm. Unknown fields of the header do not matter: providers have some."""
+    """Return the rules for a token with this algorithm. Other fields of the header do not matter."""
     return _Registry(algorithms=[algorithm], strict_check_header=False)
 
 

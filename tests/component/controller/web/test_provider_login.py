@@ -286,19 +286,23 @@ class TestFaultyProvider:
         monkeypatch.setattr(provider_module, "FAILURE_S", 0.0)
 
         async def scene(world: ProviderWorld) -> None:
+            http = world.logins._provider._http
+            usual = http._timeout_s
             if answer is None:
                 world.relay.silent.add(DISCOVERY)
+                http._timeout_s = 0.3
             else:
                 world.relay.answers[DISCOVERY] = answer
             with pytest.raises(ProviderUnavailableError, match=message):
                 await world.logins.begin(ProviderLoginRequest())
             assert not (await world.logins.doctor_check()).ok
+            http._timeout_s = usual
             world.relay.silent.clear()
             world.relay.answers.clear()
             assert (await world.log_in()).user == "alice"
             assert (await world.logins.doctor_check()).ok
 
-        play(provider, scene, timeout=0.3)
+        play(provider, scene)
 
     @pytest.mark.parametrize(
         ("endpoint", "message"),
@@ -350,11 +354,16 @@ class TestFaultyProvider:
                 world.relay.silent.add("/token")
             else:
                 world.relay.answers["/token"] = answer
+            async with Person("sub-alice") as person:
+                brought = await world.answer(person)
+            if answer is None:
+                world.logins._provider._http._timeout_s = 0.3
             with pytest.raises((ProviderUnavailableError, RefusedError)):
-                await world.log_in()
+                await world.logins.complete(brought)
+            assert "/token" in world.relay.requests
             assert await world.browsers() == []
 
-        play(provider, scene, timeout=0.5)
+        play(provider, scene)
 
 
 def _accounts_file(world: ProviderWorld) -> Path:
