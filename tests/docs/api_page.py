@@ -189,6 +189,15 @@ _MEANINGS = {
     "send it.",
     "POST /v1/web/delegations": "Exchange a link or its code, once, for the login of a browser. Only berth-web's "
     "account may send it.",
+    "POST /v1/web/provider/logins": "Begin the login of a browser at the OpenID provider. Only berth-web's account "
+    "may send it.",
+    "POST /v1/web/provider/delegations": (
+        "Exchange the provider's answer, once, for the login of a browser. Only berth-web's account may send it."
+    ),
+    "POST /v1/web/provider/logout": (
+        "End the logins that a logout token of the provider names, and close their connections. Only berth-web's "
+        "account may send it."
+    ),
     "POST /v1/web/door": "The endpoint of a visited session, and a certificate of some minutes. Only berth-web's "
     "account may send it.",
     "POST /v1/web/visits/check": "Those of these visits that are valid. Only berth-web's account may send it.",

@@ -77,7 +77,7 @@ class WebRows(Transactions):
         """Remove the delegations that a logout token names, with their visits. Return them; None for a used token.
 
         The token counts as used until `forget_at`. Without `session` it names all logins of the subject; with both,
-        also those of the subject whose session the provider has not told.
+        also those of the subject without a known session.
         """
         query = select(Delegation).where(column(Delegation.issuer) == issuer)
         if subject:

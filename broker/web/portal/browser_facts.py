@@ -1,4 +1,4 @@
-"""What the portal notes of a browser that logs in: its name and its address."""
+"""Name and address of a browser that logs in, for the list of logged-in browsers."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from broker.errors import RefusedError
 MAX_LOGINS: Final = 10_000
 """Logins at once, at some 700 bytes; another one replaces the oldest."""
 MAX_ADDRESS_LOGINS: Final = 100
-"""The same of one address: nobody pushes out the logins of others from a single one."""
+"""The same of one address: so a single one cannot push out the logins of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class NewLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingLogin:
+class BegunLogin:
     """A login whose answer has not come."""
 
     secret_hash: str
@@ -43,7 +43,7 @@ class PendingLogins:
 
     def __init__(self, lifetime_s: float) -> None:
         self._lifetime_s = lifetime_s
-        self._logins: dict[str, PendingLogin] = {}
+        self._logins: dict[str, BegunLogin] = {}
         """By the hash of the state, the oldest first."""
 
     def begin(self, address: str) -> NewLogin:
@@ -54,12 +54,12 @@ class PendingLogins:
         elif len(self._logins) >= MAX_LOGINS:
             del self._logins[next(iter(self._logins))]
         new = NewLogin(new_secret(), new_secret(), new_secret(), new_secret(), clock.now() + self._lifetime_s)
-        self._logins[hash_secret(new.state)] = PendingLogin(
+        self._logins[hash_secret(new.state)] = BegunLogin(
             hash_secret(new.secret), new.nonce, new.verifier, address, new.expires_at
         )
         return new
 
-    def take(self, state: str, secret: str) -> PendingLogin:
+    def take(self, state: str, secret: str) -> BegunLogin:
         """Return the login of a state, which is used up. RefusedError unless this browser has begun it."""
         self._drop_expired()
         key = hash_secret(state)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FRESH_S: Final = 3600.0
 """Time for which a document is used without asking again. A key that the provider has withdrawn counts as long."""
 KEYS_RETRY_S: Final = 10.0
-"""A token with an unknown key has the keys fetched anew, unless they are as young as this."""
+"""A token with an unknown key has the keys fetched again, unless they are as young as this."""
 FAILURE_S: Final = 3.0
 """Time for which a failure is the answer, so that many logins do not wait for the same provider one by one."""
 

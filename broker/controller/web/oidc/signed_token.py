@@ -79,7 +79,7 @@ async def verify_signature(token: str, provider: Provider, algorithms: Sequence[
 
 
 class _Registry(jws.JWSRegistry):
-    """What a token may be: as the limits of joserfc, but with a certificate in the header."""
+    """The limits of joserfc for tokens, except that a header can have a certificate."""
 
     max_header_length = 16_384
 
