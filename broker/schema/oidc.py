@@ -19,7 +19,7 @@ ProviderText = Annotated[str, StringConstraints(max_length=2048, pattern=r"^[\x2
 class ProviderLoginRequest(Strict):
     """A browser's request to log in at the provider."""
 
-    address: ClientAddress = ""
+    address: ClientAddress
 
 
 class ProviderLogin(Strict):

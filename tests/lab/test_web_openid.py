@@ -124,7 +124,7 @@ def test_person_without_an_account_is_refused_also_without_scripts(
         page.goto(f"{PORTAL}/login")
         log_in(page, subject)
         expect(page.get_by_text(message)).to_be_visible()
-        cookies = {each["name"] for each in context.cookies(PORTAL)}  # type: ignore[typeddict-item]
+        cookies = {each["name"] for each in context.cookies(PORTAL)}
         assert "__Host-Http-berth-portal" not in cookies
     assert message in site.log("broker")
 

@@ -63,7 +63,7 @@ class WebRows(Transactions):
             return self._remove(db, query)
 
     @staticmethod
-    def _remove(db: DBSession, query: Select[tuple[Delegation]]) -> list[Delegation]:
+    def _remove(db: DBSession, query: Select[Any]) -> list[Delegation]:
         """Remove delegations and their visits. Return the delegations."""
         ended = list(db.execute(query.order_by(column(Delegation.id)).with_for_update()).scalars())
         ids = [each.id for each in ended]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
 """Shorter keys can be factored (NIST SP 800-131A)."""
-_KEY_TYPES = {"RS": RSAKey, "PS": RSAKey, "ES": ECKey, "Ed": OKPKey}
+_KEY_TYPES: dict[str, type[RSAKey | ECKey | OKPKey]] = {"RS": RSAKey, "PS": RSAKey, "ES": ECKey, "Ed": OKPKey}
 """The type of key for each family of algorithms. A public key of one is never used with another."""
 _TYPES = {"jwt", "logout+jwt"}
 
@@ -122,7 +122,7 @@ def _fits(key: dict[str, Any], algorithm: str, kid: str | None) -> bool:
 
 def _import(key: dict[str, Any], algorithm: str) -> RSAKey | ECKey | OKPKey | None:
     """Return the public key; None for one that is faulty, too short or on another curve."""
-    public = {name: key[name] for name in ("kty", "n", "e", "crv", "x", "y") if name in key}
+    public: dict[str, Any] = {name: key[name] for name in ("kty", "n", "e", "crv", "x", "y") if name in key}
     try:
         found = _KEY_TYPES[algorithm[:2]].import_key(public)
         jws.JWSRegistry.algorithms[algorithm].check_key(found)

@@ -83,7 +83,7 @@ def test_answer_counts_in_the_browser_that_began_the_login_only(provider: Runnin
     async def scene(world: ProviderWorld) -> None:
         async with Person("sub-bob") as attacker:
             answer = await world.answer(attacker)
-        victim = await world.logins.begin(ProviderLoginRequest())
+        victim = await world.logins.begin(ProviderLoginRequest(address=""))
         with pytest.raises(RefusedError, match="another browser"):
             await world.logins.complete(answer.model_copy(update={"secret": victim.secret}))
         with pytest.raises(RefusedError, match="was used or has expired"):
@@ -294,7 +294,7 @@ class TestFaultyProvider:
             else:
                 world.relay.answers[DISCOVERY] = answer
             with pytest.raises(ProviderUnavailableError, match=message):
-                await world.logins.begin(ProviderLoginRequest())
+                await world.logins.begin(ProviderLoginRequest(address=""))
             assert not (await world.logins.doctor_check()).ok
             http._timeout_s = usual
             world.relay.silent.clear()
@@ -319,14 +319,14 @@ class TestFaultyProvider:
             document = {"issuer": world.relay.url, "authorization_endpoint": endpoint}
             world.relay.answers[DISCOVERY] = Response(json.dumps(document))
             with pytest.raises(ProviderUnavailableError, match=message):
-                await world.logins.begin(ProviderLoginRequest())
+                await world.logins.begin(ProviderLoginRequest(address=""))
 
         play(provider, scene)
 
     def test_provider_that_is_away_is_not_asked_by_each_login(self, provider: Running) -> None:
         async def scene(world: ProviderWorld) -> None:
             world.relay.silent.add(DISCOVERY)
-            logins = [world.logins.begin(ProviderLoginRequest()) for _ in range(20)]
+            logins = [world.logins.begin(ProviderLoginRequest(address="")) for _ in range(20)]
             ends = await asyncio.gather(*logins, return_exceptions=True)
             assert {type(end) for end in ends} == {ProviderUnavailableError}
             assert world.relay.requests == [DISCOVERY]
