@@ -119,7 +119,7 @@ class Provider:
 
 
 class _CachedDocument:
-    """A document of the provider. Callers that come while it is fetched wait, and share the result."""
+    """A document of the provider. Callers for whom it is too old wait while it is fetched, and share the result."""
 
     def __init__(self, fetch: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         self._fetch = fetch
@@ -131,10 +131,12 @@ class _CachedDocument:
 
     async def get(self, max_age_s: float = FRESH_S) -> dict[str, Any]:
         """Return the document, at most so old. ProviderUnavailableError if the provider does not answer."""
+        if (content := self._content_of(max_age_s)) is not None:
+            return content
         async with self._lock:
+            if (content := self._content_of(max_age_s)) is not None:
+                return content
             now = clock.monotonic()
-            if self._content is not None and now - self._fetched_at <= max_age_s:
-                return self._content
             if self._failure is not None and now - self._failed_at <= FAILURE_S:
                 raise ProviderUnavailableError(self._failure.message, hint=self._failure.hint)
             try:
@@ -144,6 +146,11 @@ class _CachedDocument:
                 raise
             self._fetched_at, self._failure = now, None
             return self._content
+
+    def _content_of(self, max_age_s: float) -> dict[str, Any] | None:
+        """Return the document if it is at most so old."""
+        is_fresh = clock.monotonic() - self._fetched_at <= max_age_s
+        return self._content if is_fresh else None
 
 
 async def _read_file(read: Callable[[Path], str], path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.web.oidc import signed_token
 from broker.controller.web.oidc.tokens import LOGOUT_EVENT
 from broker.errors import LoggedOutError, RefusedError
 from broker.names import new_id
@@ -108,6 +109,24 @@ def test_logout_token_counts_once_also_after_a_restart(provider: Running) -> Non
         with pytest.raises(RefusedError, match="was used already"):
             await world.log_out(token)
         assert await world.browsers() == [again.id]
+
+    play(provider, scene)
+
+
+def test_token_with_an_unknown_key_keeps_no_login_waiting(provider: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signed_token, "KEYS_RETRY_S", 0.0)
+
+    async def scene(world: ProviderWorld) -> None:
+        await world.log_in()
+        world.logins._provider._http._timeout_s = DEADLINE_S
+        world.relay.silent.add("/jwks")
+        stuck = asyncio.create_task(world.log_out(sign(world, _claims(world), rsa_key("foreign"))))
+        async with asyncio.timeout(DEADLINE_S):
+            while world.relay.requests.count("/jwks") < 2:  # noqa: ASYNC110 - the relay sets no Event
+                await asyncio.sleep(0.01)
+        await world.log_in()
+        assert not stuck.done()
+        stuck.cancel()
 
     play(provider, scene)
 
