@@ -103,6 +103,12 @@ class ControllerUnavailableError(BerthError):
     status = 502
 
 
+class ProviderUnavailableError(ControllerUnavailableError):
+    """The controller cannot log the browser in: the OpenID provider did not give a usable answer."""
+
+    reason = "provider-unavailable"
+
+
 class TimedOutError(BerthError):
     """A wait reached its time limit. The operation that the user waited for continues."""
 
@@ -148,6 +154,7 @@ _BY_REASON: dict[str, type[BerthError]] = {
         ConflictError,
         SlurmUnavailableError,
         ControllerUnavailableError,
+        ProviderUnavailableError,
         WaitingError,
         TimedOutError,
         NoSpaceError,

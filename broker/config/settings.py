@@ -377,8 +377,8 @@ def _hint(kind: str, where: str) -> str:
 def known_settings(section: str) -> list[str]:
     """Return the names of a section's settings; those of the top level for an empty name."""
     model: type[BaseModel] = Config
-    if section:
-        field = Config.model_fields.get(section)
+    for part in section.split(".") if section else ():
+        field = model.model_fields.get(part)
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
             return []
         model = field.annotation

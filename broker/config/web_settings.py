@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from broker.config.oidc_settings import OidcSettings
 from broker.config.section import Section
 from broker.config.setting_types import AbsolutePath, Listen, SocketOrPort
 from broker.origins import Origins
@@ -48,3 +49,17 @@ class WebSettings(Section):
     """Time after which berth-web closes the connection to a session that no browser uses."""
     metrics_listen: Listen | None = None
     """Address of berth-web's metrics for Prometheus, such as `127.0.0.1:9419`; default: none."""
+
+    oidc: Annotated[OidcSettings, Field(validate_default=True)] = OidcSettings()
+
+    @field_validator("oidc")
+    @classmethod
+    def _check_oidc(cls, oidc: OidcSettings, info: ValidationInfo) -> OidcSettings:
+        url = info.data.get("url", "")
+        if oidc.issuer is None or url == "":  # a fault of `url` is reported there
+            return oidc
+        if url is None:
+            raise ValueError("is for sites with web access: set web.url")
+        if url.startswith("https:") and not oidc.issuer.startswith("https:"):
+            raise ValueError("web.oidc.issuer must begin with https://, as web.url does")
+        return oidc

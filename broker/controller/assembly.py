@@ -357,6 +357,8 @@ class Controller(CredentialParts):
         """Return the parts that the API calls. Each request enters `in_use`."""
         outside = (self.config, self.registry, self.scheduler, self.launcher)
         checked = (self.config, self.scheduler, self.launcher, self.stores, self.reconciler)
+        provider = None if self.web is None else self.web.provider
+        further = None if provider is None else provider.doctor_check
         return Services(
             config=self.config,
             sessions=self.sessions,
@@ -377,7 +379,7 @@ class Controller(CredentialParts):
             cluster=self.cluster,
             site=self.site,
             web=self.web,
-            checks=functools.partial(controller_checks, *checked),
+            checks=functools.partial(controller_checks, *checked, further=further),
             rebuild=functools.partial(rebuild, *outside),
             in_use=in_use,
             own_uid=os.getuid(),

@@ -13,6 +13,8 @@ from broker.schema.site import DoctorCheck
 from slurm.scheduler import NoAnswer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from broker.config.settings import Config
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
@@ -21,14 +23,22 @@ if TYPE_CHECKING:
 
 
 async def controller_checks(  # noqa: PLR0917 - every part that is checked, and the user
-    config: Config, scheduler: Scheduler, launcher: LauncherClient, stores: Stores, reconciler: Reconciler, user: str
+    config: Config,
+    scheduler: Scheduler,
+    launcher: LauncherClient,
+    stores: Stores,
+    reconciler: Reconciler,
+    user: str,
+    *,
+    further: Callable[[], Awaitable[DoctorCheck]] | None = None,
 ) -> list[DoctorCheck]:
-    """Run all checks, also after a failed one. Checks that depend on the user run for `user`."""
+    """Run all checks, and a further one, also after a failed one. Checks that depend on the user run for `user`."""
     return [
         await _slurm(scheduler, reconciler),
         *([_sbatch()] if config.mode is Mode.PERSONAL else [_launcher(launcher)]),
         await asyncio.to_thread(_profiles, config, stores),
         await _storage(launcher, user),
+        *([await further()] if further is not None else []),
     ]
 
 

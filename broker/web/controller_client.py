@@ -15,6 +15,13 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from broker.schema.failures import no_answer, read_failure
+from broker.schema.oidc import (
+    ProviderAnswer,
+    ProviderLogin,
+    ProviderLoginRequest,
+    ProviderLogout,
+    ProviderLogoutAnswer,
+)
 from broker.schema.watch import EVENT_STREAM
 from broker.schema.web import (
     DELEGATION_HEADER,
@@ -50,6 +57,10 @@ MAX_CALLS_PER_LOGIN = 8
 """Those of them with one delegation, and those of browsers that log in."""
 MAX_DOOR_CALLS = 16
 """Concurrent calls for doors, which no other calls keep waiting."""
+MAX_PROVIDER_CALLS = 16
+"""Concurrent calls for logins at the OpenID provider, which may be slow. They keep no other calls waiting."""
+MAX_LOGOUT_CALLS = 8
+"""The same for the provider's logouts."""
 MAX_RESPONSE_BYTES = 16 * 2**20
 """Above every response of the API."""
 CALL_TIMEOUT_S = 60.0
@@ -72,6 +83,8 @@ class WebControllerClient:
         self._api_socket = api_socket
         self._user_slots = asyncio.Semaphore(MAX_USER_CALLS)
         self._door_slots = asyncio.Semaphore(MAX_DOOR_CALLS)
+        self._provider_slots = asyncio.Semaphore(MAX_PROVIDER_CALLS)
+        self._logout_slots = asyncio.Semaphore(MAX_LOGOUT_CALLS)
         self._login_slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         """By the delegation's secret, while there are calls with it."""
 
@@ -82,6 +95,21 @@ class WebControllerClient:
     async def delegate(self, request: DelegationRequest) -> DelegationAnswer:
         """Exchange the proof of a login for a delegation. The proof is used up."""
         return await self.call("POST", "/v1/web/delegations", DelegationAnswer, request)
+
+    async def begin_provider_login(self, request: ProviderLoginRequest) -> ProviderLogin:
+        """Return the address at the OpenID provider at which the browser logs in."""
+        async with self._provider_slots:
+            return await self._call("POST", "/v1/web/provider/logins", ProviderLogin, request)
+
+    async def complete_provider_login(self, answer: ProviderAnswer) -> DelegationAnswer:
+        """Exchange the provider's answer for a delegation. The answer is used up."""
+        async with self._provider_slots:
+            return await self._call("POST", "/v1/web/provider/delegations", DelegationAnswer, answer)
+
+    async def end_provider_logins(self, request: ProviderLogout) -> ProviderLogoutAnswer:
+        """Carry a logout token of the provider to the controller, and return what it has ended."""
+        async with self._logout_slots:
+            return await self._call("POST", "/v1/web/provider/logout", ProviderLogoutAnswer, request)
 
     async def log_out(self, delegation: str) -> LogoutAnswer:
         """End the delegation with this secret, and its visits."""

@@ -99,7 +99,7 @@ async def serve_web(settings: WebProcessSettings) -> AsyncIterator[WebGateway]:
         await access.close(ended)
 
     origins = settings.origins
-    portal = make_portal(PortalContext(origins, client, entrances, live))
+    portal = make_portal(PortalContext(origins, client, entrances, live, settings.provider))
     app = HostRouter(origins, portal, ServiceFace(origins, access, entrances, PortalServicePages(origins)))
     control = UnixHttpServer(
         settings.control_socket,

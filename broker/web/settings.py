@@ -23,6 +23,8 @@ class WebProcessSettings:
     api_socket: Path
     idle_tunnel: float
     address_connections: int
+    provider: str
+    """The name of the OpenID provider, for the login page; empty without one."""
     directory: Path
     """Belongs to berth-web's account. The controller finds the control socket in it."""
     metrics_listen: tuple[str, int] | None = None

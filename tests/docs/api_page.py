@@ -23,6 +23,7 @@ from broker.schema import (
     connections,
     environments,
     login,
+    oidc,
     profiles,
     services,
     sessions,
@@ -37,7 +38,21 @@ from tests.docs.fields import default, descriptions, kind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMAS = (base, checks, cluster, connections, environments, login, profiles, services, sessions, site, volumes, web)
+SCHEMAS = (
+    base,
+    checks,
+    cluster,
+    connections,
+    environments,
+    login,
+    oidc,
+    profiles,
+    services,
+    sessions,
+    site,
+    volumes,
+    web,
+)
 
 _HEAD = f"""\
 # API
@@ -180,6 +195,15 @@ _MEANINGS = {
     "send it.",
     "POST /v1/web/delegations": "Exchange a link or its code, once, for the login of a browser. Only berth-web's "
     "account may send it.",
+    "POST /v1/web/provider/logins": "Begin the login of a browser at the OpenID provider. Only berth-web's account "
+    "may send it.",
+    "POST /v1/web/provider/delegations": (
+        "Exchange the provider's answer, once, for the login of a browser. Only berth-web's account may send it."
+    ),
+    "POST /v1/web/provider/logout": (
+        "End the logins that a logout token of the provider names, and close their connections. Only berth-web's "
+        "account may send it."
+    ),
     "POST /v1/web/door": "The endpoint of a visited session, and a certificate of some minutes. Only berth-web's "
     "account may send it.",
     "POST /v1/web/visits/check": "Those of these visits that are valid. Only berth-web's account may send it.",

@@ -132,21 +132,25 @@ def _command_sections() -> Iterator[str]:
 
 def settings() -> Iterator[tuple[str, type[BaseModel], str]]:
     """Every setting: its whole name, the section's class, the name in it. Sections come after the plain settings."""
-    sections: list[tuple[str, type[BaseModel]]] = [("", config.Config)]
-    for name, field in config.Config.model_fields.items():
+    yield from _settings_below("", config.Config)
+
+
+def _settings_below(prefix: str, section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel], str]]:
+    within: list[tuple[str, type[BaseModel]]] = []
+    for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            sections.append((f"{name}.", field.annotation))
-    for prefix, section in sections:
-        for name, field in section.model_fields.items():
-            if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-                yield prefix + name, section, name
+            within.append((f"{prefix}{name}.", field.annotation))
+        else:
+            yield prefix + name, section, name
+    for inner, model in within:
+        yield from _settings_below(inner, model)
 
 
 def _setting_sections() -> Iterator[str]:
     last: type[BaseModel] = config.Config
     for whole, section, name in settings():
         if section is not last:
-            yield f"## {whole.partition('.')[0]}\n\n{inspect.getdoc(section)}\n"
+            yield f"## {whole.rpartition('.')[0]}\n\n{inspect.getdoc(section)}\n"
             last = section
         schema = section.model_json_schema()["properties"][name]
         value = section.model_fields[name].get_default(call_default_factory=True)

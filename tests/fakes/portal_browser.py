@@ -30,8 +30,12 @@ class PortalBrowser:
         self.controller = FakePortalController()
         self.entrances = Entrances()
         self.live = LiveSessions(self.controller)
-        self.app = make_portal(PortalContext(ORIGINS, self.controller, self.entrances, self.live))
+        self.app = make_portal(PortalContext(ORIGINS, self.controller, self.entrances, self.live, "Example & Co"))
         self.cookie = f"{NAME}={SECRET}"
+
+    def without_provider(self) -> None:
+        """Have the site no OpenID provider."""
+        self.app = make_portal(PortalContext(ORIGINS, self.controller, self.entrances, self.live))
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         return self.request("GET", path, headers=headers or {})

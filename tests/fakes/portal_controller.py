@@ -27,6 +27,7 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 SECRET = "s" * 43
 BROWSER_ID = "0" * 26
+PROVIDER_URL, PROVIDER_SECRET = "https://login.example.org/auth?state=x", "p" * 43
 SESSION_ID = "01" + "a" * 24
 
 
@@ -69,13 +70,18 @@ class FakePortalController(WebControllerClient):
     ) -> _Answer:
         sent = {} if body is None else body.model_dump(mode="json", exclude_defaults=True)
         (self.watch_calls if path.startswith(WATCHES_PATH) else self.calls).append((method, path, sent))
-        is_own = path in {"/v1/web/delegations", "/v1/web/links/check"} or path.startswith(f"{WATCHES_PATH}/")
+        is_own = path in _WITHOUT_LOGIN or path.startswith(f"{WATCHES_PATH}/")
         if not is_own and delegation not in self.delegations:
             raise LoggedOutError("this browser is not logged in", hint="`berth portal` prints a link that logs it in")
         if failure := self.failures.get((method, path)):
             raise failure
         record = self.answers.get((method, path)) or self._answer(method, path, sent, delegation)
         return answer.model_validate_json(json.dumps(record))
+
+    async def _call(
+        self, method: str, path: str, answer: type[_Answer], body: BaseModel | None, delegation: str = ""
+    ) -> _Answer:
+        return await self.call(method, path, answer, body, delegation=delegation)
 
     def sent(self, method: str) -> list[tuple[str, dict[str, Any]]]:
         """Return paths and bodies of the calls with this method."""
@@ -104,6 +110,9 @@ class FakePortalController(WebControllerClient):
             "/v1/web/browsers": {"browsers": [_BROWSER]},
             "/v1/web/links/check": {"user": "alice", "target": self.target},
             "/v1/web/delegations": login,
+            "/v1/web/provider/logins": {"url": PROVIDER_URL, "secret": PROVIDER_SECRET, "expires_at": 4e9},
+            "/v1/web/provider/delegations": login,
+            "/v1/web/provider/logout": {"ended": 1, "closed": self.closed},
             "/v1/web/visits": _VISIT | {"host": body.get("host")},
         }
         return answers[path]
@@ -157,6 +166,13 @@ class FakePortalController(WebControllerClient):
         raise ControllerUnavailableError("the stream has ended")
 
 
+_WITHOUT_LOGIN = {
+    "/v1/web/delegations",
+    "/v1/web/links/check",
+    "/v1/web/provider/logins",
+    "/v1/web/provider/delegations",
+    "/v1/web/provider/logout",
+}
 _SITE = {
     "user": "alice",
     "domain": "berth",

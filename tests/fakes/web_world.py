@@ -277,6 +277,7 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
                 api_socket=place / "api.sock",
                 idle_tunnel=600,
                 address_connections=200,
+                provider="",
                 directory=place / "run",
             )
             chosen = dataclasses.replace(usual, **settings)

@@ -39,6 +39,7 @@ ELSEWHERE = {
     r"berth (controller|gateway( --worker)?|web)$": _DAEMON,
     r"apt-get install haproxy$": _WEB_NODE,
     r"install -d -m 750 -g berth-web ": _WEB_NODE,
+    r"install -m 600 -o berth /dev/stdin /etc/berth/oidc_secret": _WEB_NODE,
     r"cat privkey\.pem ": _WEB_NODE,
     r"cat /etc/ssh/sshd_config\.d/": _GATEWAY_NODE,
     r"install -d -m 700 -o berth-gateway ": _GATEWAY_NODE,

@@ -41,11 +41,18 @@ def show(invocation: Invocation) -> None:
 def check(invocation: Invocation, file: Path | None) -> None:
     """Check FILE, or the current configuration.
 
-    Exit code 2 if it is invalid.
+    Exit code 2 if it is invalid. The files of `web.oidc` are read too: check as root.
     """
+    from broker.config.oidc_files import file_faults
     from broker.config.settings import load_config
+    from broker.errors import InvalidInputError
 
     checked = load_config(file)
+    faults = file_faults(checked.web.oidc)
+    if faults:
+        text = "\n  ".join([f"{len(faults)} faults of files:", *(each.message for each in faults)])
+        hints = dict.fromkeys(each.hint for each in faults)
+        raise InvalidInputError(faults[0].message if len(faults) == 1 else text, hint="; ".join(hints))
     if invocation.json:
         output.print_json({"ok": True, "mode": checked.mode})
     else:

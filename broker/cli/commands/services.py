@@ -118,6 +118,7 @@ def _web_settings(config: Config) -> WebProcessSettings:
         api_socket=config.api_socket,
         idle_tunnel=config.web.idle_tunnel,
         address_connections=config.web.address_connections,
+        provider=config.web.oidc.name if config.web.oidc.issuer is not None else "",
         directory=config.web.runtime_dir,
         metrics_listen=None if config.web.metrics_listen is None else parse_host_and_port(config.web.metrics_listen),
     )

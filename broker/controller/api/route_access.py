@@ -50,6 +50,9 @@ BERTH_WEB = frozenset(
     {
         ("POST", "/v1/web/links/check"),
         ("POST", "/v1/web/delegations"),
+        ("POST", "/v1/web/provider/logins"),
+        ("POST", "/v1/web/provider/delegations"),
+        ("POST", "/v1/web/provider/logout"),
         ("POST", "/v1/web/door"),
         ("POST", "/v1/web/visits/check"),
         ("POST", "/v1/web/streams"),

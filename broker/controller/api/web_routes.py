@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import FastAPI, Path, Request
 from fastapi.responses import StreamingResponse
@@ -13,6 +13,13 @@ from broker.controller.api.watch_routes import STREAM_ANSWER, StreamResponse
 from broker.controller.web.web_access import WebAccess
 from broker.errors import RefusedError
 from broker.names import IDENTIFIER
+from broker.schema.oidc import (
+    ProviderAnswer,
+    ProviderLogin,
+    ProviderLoginRequest,
+    ProviderLogout,
+    ProviderLogoutAnswer,
+)
 from broker.schema.web import (
     WATCH_STREAMS_PATH,
     WATCHES_PATH,
@@ -34,6 +41,9 @@ from broker.schema.web import (
     WatchEnded,
     WatchStreamRequest,
 )
+
+if TYPE_CHECKING:
+    from broker.controller.web.oidc.logins import ProviderLogins
 
 BrowserId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
 WatchId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
@@ -82,6 +92,21 @@ def add_berth_web_routes(app: FastAPI, services: Services) -> None:
         del who
         return await _web(services).browsers.log_in(request)
 
+    @app.post("/v1/web/provider/logins", status_code=201)
+    async def begin_provider_login(who: Who, request: ProviderLoginRequest) -> ProviderLogin:
+        del who
+        return await _provider(services).begin(request)
+
+    @app.post("/v1/web/provider/delegations", status_code=201)
+    async def complete_provider_login(who: Who, request: ProviderAnswer) -> DelegationAnswer:
+        del who
+        return await _provider(services).complete(request)
+
+    @app.post("/v1/web/provider/logout")
+    async def end_provider_logins(who: Who, request: ProviderLogout) -> ProviderLogoutAnswer:
+        del who
+        return await _provider(services).log_out(request)
+
     @app.post("/v1/web/door")
     async def open_door(who: Who, request: DoorRequest) -> DoorAnswer:
         del who
@@ -113,3 +138,12 @@ def _web(services: Services) -> WebAccess:
         f"{where} has no web access",
         hint="`berth open NAME SERVICE --local` opens a service in the browser of this machine",
     )
+
+
+def _provider(services: Services) -> ProviderLogins:
+    provider = _web(services).provider
+    if provider is None:
+        raise RefusedError(
+            "this site has no logins by OpenID Connect", hint="`berth portal` prints a link that logs in"
+        )
+    return provider

@@ -80,6 +80,7 @@ class AsyncRegistry:
     note_delegation_use = _in_thread(Registry.note_delegation_use)
     delegations_of = _in_thread(Registry.delegations_of)
     end_delegations = _in_thread(Registry.end_delegations)
+    end_provider_logins = _in_thread(Registry.end_provider_logins)
     forget_delegations = _in_thread(Registry.forget_delegations)
     add_visit = _in_thread(Registry.add_visit)
     find_visit = _in_thread(Registry.find_visit)

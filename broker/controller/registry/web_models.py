@@ -23,6 +23,12 @@ class Delegation(SQLModel, table=True):
     created_at: float
     used_at: float
     expires_at: float = Field(index=True)
+    issuer: str = Field(default="", max_length=2048)
+    """The OpenID provider that has proved the login; empty for a link. Then the next two are empty too."""
+    subject: str = Field(default="", max_length=255, index=True)
+    """The claim `sub`: the person, as the provider knows them."""
+    provider_session: str = Field(default="", max_length=255)
+    """The claim `sid`: the session at the provider; empty if it sends none."""
 
     def view(self) -> BrowserView:
         """Return the login as the API shows it to its user."""
@@ -41,3 +47,12 @@ class Visit(SQLModel, table=True):
     service: str = Field(max_length=39)
     created_at: float
     expires_at: float
+
+
+class UsedLogoutToken(SQLModel, table=True):
+    """A logout token of the OpenID provider that was used, so that it is not used again."""
+
+    token_hash: str = Field(primary_key=True, max_length=64)
+    """SHA-256 of issuer and token id, in hexadecimal digits."""
+    forget_at: float = Field(index=True)
+    """From then on, the token is too old anyway."""

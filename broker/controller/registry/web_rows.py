@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 
 from broker.controller.registry.models import Session
 from broker.controller.registry.transactions import Transactions, column
-from broker.controller.registry.web_models import Delegation, Visit
+from broker.controller.registry.web_models import Delegation, UsedLogoutToken, Visit
 from broker.errors import TooManyError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from sqlalchemy import Select
+    from sqlmodel import Session as DBSession
 
     from broker.schema.states import SessionState
 
@@ -57,16 +60,46 @@ class WebRows(Transactions):
         if delegation_id is not None:
             query = query.where(column(Delegation.id) == delegation_id)
         with self.transaction() as db:
-            ended = list(db.execute(query.order_by(column(Delegation.id)).with_for_update()).scalars())
-            ids = [each.id for each in ended]
-            db.connection().execute(delete(Visit).where(column(Visit.delegation_id).in_(ids)))
-            db.connection().execute(delete(Delegation).where(column(Delegation.id).in_(ids)))
-            return ended
+            return self._remove(db, query)
+
+    @staticmethod
+    def _remove(db: DBSession, query: Select[Any]) -> list[Delegation]:
+        """Remove delegations and their visits. Return the delegations."""
+        ended = list(db.execute(query.order_by(column(Delegation.id)).with_for_update()).scalars())
+        ids = [each.id for each in ended]
+        db.connection().execute(delete(Visit).where(column(Visit.delegation_id).in_(ids)))
+        db.connection().execute(delete(Delegation).where(column(Delegation.id).in_(ids)))
+        return ended
+
+    def end_provider_logins(
+        self, issuer: str, subject: str, session: str, *, token_hash: str, forget_at: float
+    ) -> list[Delegation] | None:
+        """Remove the delegations that a logout token names, with their visits. Return them; None for a used token.
+
+        The token counts as used until `forget_at`. Without `session` it names all logins of the subject; with both,
+        also those of the subject without a known session.
+        """
+        query = select(Delegation).where(column(Delegation.issuer) == issuer)
+        if subject:
+            query = query.where(column(Delegation.subject) == subject)
+        if session:
+            known = column(Delegation.provider_session)
+            query = query.where(or_(known == session, known == "") if subject else known == session)
+        with self.transaction() as db:
+            if db.get(UsedLogoutToken, token_hash) is not None:
+                return None
+            db.add(UsedLogoutToken(token_hash=token_hash, forget_at=forget_at))
+            return self._remove(db, query)
 
     def forget_delegations(self, before: float) -> int:
-        """Remove the delegations that expired before that time, with their visits. Return the number of delegations."""
+        """Remove the delegations that expired before that time, with their visits. Return the number of delegations.
+
+        Logout tokens that are too old are forgotten too.
+        """
+        tokens = delete(UsedLogoutToken).where(column(UsedLogoutToken.forget_at) <= before)
         old = select(column(Delegation.id)).where(column(Delegation.expires_at) <= before)
         with self.transaction() as db:
+            db.connection().execute(tokens)
             db.connection().execute(delete(Visit).where(column(Visit.delegation_id).in_(old)))
             return db.connection().execute(delete(Delegation).where(column(Delegation.expires_at) <= before)).rowcount
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
@@ -18,14 +19,29 @@ from broker.schema.permissions import Permission
 from broker.schema.web import BrowserView, DelegationAnswer, LinkAnswer, LoginPreview, LogoutAnswer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker.config.web_settings import WebSettings
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.web.control_client import ControlClient
     from broker.origins import Origins
-    from broker.schema.web import DelegationRequest, LinkRequest
+    from broker.schema.web import DelegationRequest, LinkRequest, Target
 
 USE_INTERVAL_S = 60.0
 """Seconds between two records of the time at which a delegation was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSession:
+    """A person's session at the OpenID provider that has proved a login. Its end there ends the login here."""
+
+    issuer: str = ""
+    """Empty for a login by a link."""
+    subject: str = ""
+    session: str = ""
+
+
+LINK = ProviderSession()
 
 
 class Browsers:
@@ -65,25 +81,38 @@ class Browsers:
     async def log_in(self, request: DelegationRequest) -> DelegationAnswer:
         """Exchange a link or its code, which is used up, for a delegation. RefusedError as LoginLinks.consume."""
         link = self._links.consume(request.proof, request.address)
+        return await self.add(link.user, link.uid, browser=request.browser, address=request.address, target=link.target)
+
+    async def add(
+        self,
+        user: str,
+        uid: int,
+        *,
+        browser: str,
+        address: str,
+        target: Target | None = None,
+        provider: ProviderSession = LINK,
+    ) -> DelegationAnswer:
+        """Log a browser in whose user has proved to be `user`. RefusedError for a system account."""
+        self._check_uid(user, uid)
         secret, now = new_secret(), clock.now()
         delegation = Delegation(
             id=new_id(),
             secret_hash=hash_secret(secret),
-            user=link.user,
-            uid=link.uid,
-            browser=request.browser,
-            address=request.address,
+            user=user,
+            uid=uid,
+            browser=browser,
+            address=address,
             created_at=now,
             used_at=now,
             expires_at=now + self._lifetime_s,
+            issuer=provider.issuer,
+            subject=provider.subject,
+            provider_session=provider.session,
         )
         await self._registry.add_delegation(delegation, MAX_ITEMS)
         return DelegationAnswer(
-            id=delegation.id,
-            secret=secret,
-            user=link.user,
-            expires_at=delegation.expires_at,
-            target=link.target,
+            id=delegation.id, secret=secret, user=user, expires_at=delegation.expires_at, target=target
         )
 
     async def authenticate(self, secret: str) -> Delegation:
@@ -131,12 +160,16 @@ class Browsers:
             )
 
     async def _end(self, user: str, delegation_id: str | None) -> LogoutAnswer:
-        """Remove the delegations, and return when their connections are closed.
+        """Remove the delegations, and return when their connections are closed."""
+        ended = await self._registry.end_delegations(user, delegation_id)
+        closed = await self.close(ended)
+        return LogoutAnswer(ended=[each.view() for each in ended], closed=closed)
+
+    async def close(self, ended: Sequence[Delegation]) -> bool:
+        """Close the connections of delegations that the registry no longer has. Return whether they are closed.
 
         The removal is committed first: berth-web asks again for what it has, if it does not hear of it now.
         """
-        ended = await self._registry.end_delegations(user, delegation_id)
         for event in [event for each in ended for event in self._followed.get(each.id, ())]:
             event.set()
-        closed = await self._control.close(delegations=[each.id for each in ended])
-        return LogoutAnswer(ended=[each.view() for each in ended], closed=closed)
+        return await self._control.close(delegations=[each.id for each in ended])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
     from broker.controller.wakeup import ChangeNotifier
+    from broker.controller.web.oidc.logins import ProviderLogins
     from broker.ssh.certificates import CertificateAuthority
 
 
@@ -35,6 +36,8 @@ class WebAccess:
     visits: Visits
     door: SessionDoor
     watches: BrowserWatches
+    provider: ProviderLogins | None
+    """None for a site without logins by OpenID Connect."""
     sweep: WebSweep
 
     @classmethod
@@ -66,4 +69,9 @@ class WebAccess:
             lifetime_s=settings.door_lifetime,
         )
         sweep = WebSweep(registry, visits, control, changes)
-        return cls(settings.account, browsers, visits, door, BrowserWatches(watches, browsers), sweep)
+        provider = None
+        if settings.oidc.issuer is not None:
+            from broker.controller.web.oidc.logins import ProviderLogins  # noqa: PLC0415 - few sites need Authlib
+
+            provider = ProviderLogins(settings.oidc, origins, registry, browsers)
+        return cls(settings.account, browsers, visits, door, BrowserWatches(watches, browsers), provider, sweep)

@@ -26,6 +26,7 @@ from broker.web.portal.login_cookie import clear_login
 from broker.web.portal.login_routes import LOGIN_ROUTES
 from broker.web.portal.portal_context import redirect
 from broker.web.portal.protection import SecurityHeaders, check_form_origin
+from broker.web.portal.provider_routes import LOGOUT_PATH, PROVIDER_ROUTES
 from broker.web.portal.session_routes import SESSION_ROUTES
 from broker.web.portal.start_routes import START_ROUTES
 from broker.web.portal.templates import render
@@ -48,6 +49,7 @@ def make_portal(context: PortalContext) -> ASGIApp:
     app = Starlette(
         routes=[
             *LOGIN_ROUTES,
+            *PROVIDER_ROUTES,
             *SESSION_ROUTES,
             *START_ROUTES,
             *ACCOUNT_ROUTES,
@@ -68,7 +70,10 @@ def make_portal(context: PortalContext) -> ASGIApp:
 
 
 class _FormOrigins:
-    """ASGI middleware that refuses requests that change something, unless a page of the portal has sent them."""
+    """ASGI middleware that refuses requests that change something, unless a page of the portal has sent them.
+
+    The OpenID provider's logouts are no browser's requests: their tokens prove whose they are.
+    """
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
@@ -76,7 +81,7 @@ class _FormOrigins:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._app
-        if scope["type"] == "http" and scope["method"] not in {"GET", "HEAD"}:
+        if scope["type"] == "http" and scope["method"] not in {"GET", "HEAD"} and scope["path"] != LOGOUT_PATH:
             try:
                 check_form_origin(Headers(scope=scope), self._origins)
             except RefusedError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -14,10 +13,11 @@ from starlette.routing import Route
 
 from broker.errors import BerthError, InvalidInputError, LoggedOutError, RefusedError
 from broker.schema.web import DelegationRequest
-from broker.web import metrics
 from broker.web.local_paths import is_local_path, local_path
 from broker.web.portal.addresses import check_service_host
+from broker.web.portal.browser_facts import read_address, read_browser
 from broker.web.portal.login_cookie import clear_login, read_login, set_login
+from broker.web.portal.login_page import login_page
 from broker.web.portal.portal_context import context_of, redirect, user_calls
 from broker.web.portal.protection import read_form
 from broker.web.portal.templates import render
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
     from broker.schema.web import DelegationAnswer, Target
 
-ADDRESS_HEADER = "X-Berth-Address"
-"""The browser's address, from HAProxy."""
-MAX_BROWSER_CHARS = 200
-_NOT_SHOWN = re.compile(r"[^\x20-\x7e]+")
 _ENTRY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LOGGED_OUT = {
     "yes": "This browser is logged out.",
@@ -43,7 +39,7 @@ _LOGGED_OUT = {
 async def show_login(request: Request) -> Response:
     """Show the form for a code. A script sends the secret of a link, which is in the fragment, with the same form."""
     next_path = local_path(request.query_params.get("next", "/"))
-    return _login_page(next_path, notice=_LOGGED_OUT.get(request.query_params.get("out", ""), ""))
+    return login_page(request, next_path, notice=_LOGGED_OUT.get(request.query_params.get("out", ""), ""))
 
 
 async def confirm_login(request: Request) -> Response:
@@ -54,7 +50,7 @@ async def confirm_login(request: Request) -> Response:
         delegation = _delegation_request(request, form.get("proof", ""))
         preview = await context_of(request).controller.preview_login(delegation)
     except BerthError as error:
-        return _login_page(next_path, error=error, status=error.status)
+        return login_page(request, next_path, error=error)
     replaces = bool(read_login(request))
     return HTMLResponse(
         render("confirm_login.html", next=next_path, proof=delegation.proof, login=preview, replaces=replaces)
@@ -68,20 +64,17 @@ async def log_in(request: Request) -> Response:
     try:
         delegation = await context_of(request).controller.delegate(_delegation_request(request, form.get("proof", "")))
     except BerthError as error:
-        return _login_page(next_path, error=error, status=error.status)
+        return login_page(request, next_path, error=error)
     response = redirect(await _address_after_login(request, delegation, next_path))
     set_login(response, delegation)
     return response
 
 
 def _delegation_request(request: Request, proof: str) -> DelegationRequest:
-    browser = _NOT_SHOWN.sub("?", request.headers.get("user-agent", ""))[:MAX_BROWSER_CHARS]
     try:
-        address = str(ipaddress.ip_address(request.headers.get(ADDRESS_HEADER, "").partition("%")[0]))
-    except ValueError:
-        address = ""
-    try:
-        return DelegationRequest(proof="".join(proof.split()), browser=browser, address=address)
+        return DelegationRequest(
+            proof="".join(proof.split()), browser=read_browser(request), address=read_address(request)
+        )
     except ValidationError as error:
         raise InvalidInputError(
             "this is not a code", hint="a code has ten letters and digits; `berth portal` prints one"
@@ -103,15 +96,6 @@ async def _service_url(request: Request, calls: UserCalls, target: Target) -> st
     view = await calls.session(target.session)
     origins = context_of(request).origins
     return origins.url(origins.service_host(target.service, view.name, view.id, view.owner)) + "/"
-
-
-def _login_page(
-    next_path: str, *, notice: str = "", error: BerthError | None = None, status: int = 200
-) -> HTMLResponse:
-    if error is not None:
-        metrics.REFUSALS.labels(error.reason).inc()
-    page = render("login.html", next=next_path, notice=notice, error=error)
-    return HTMLResponse(page, status_code=status)
 
 
 async def log_out(request: Request) -> Response:

@@ -33,6 +33,8 @@ class PortalContext:
     controller: WebControllerClient
     entrances: Entrances
     live: LiveSessions
+    provider: str = ""
+    """The name of the OpenID provider; empty for a site without logins by OpenID Connect."""
 
 
 def context_of(request: Request) -> PortalContext:

@@ -29,7 +29,7 @@ class PortalServer:
         self.controller = FakePortalController()
         self.origins = Origins.parse(f"http://localhost:{listener.getsockname()[1]}")
         self._live = LiveSessions(self.controller)
-        app = make_portal(PortalContext(self.origins, self.controller, Entrances(), self._live))
+        app = make_portal(PortalContext(self.origins, self.controller, Entrances(), self._live, "Example University"))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._listener = listener

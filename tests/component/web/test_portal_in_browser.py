@@ -36,6 +36,7 @@ PAGES = [
     "/keys",
     "/browsers",
     "/login",
+    "/login/oidc/callback",
     "/nothing",
 ]
 LOOKS = {"light": ("light", 1100), "dark": ("dark", 1100), "narrow": ("light", 320)}

@@ -62,7 +62,8 @@ def test_cookie_that_somebody_could_take_for_ours_is_refused() -> None:
         browser = await world.entered()
         ours = f"__Host-Http-berth={browser.cookie}"
         portal = world.authority("portal.apps.localhost")
-        for name in ("__Host-Http-berth", "__Host-Http-berth-entry", "__Host-Http-berth-portal"):
+        for end in ("", "-entry", "-portal", "-oidc"):
+            name = f"__Host-Http-berth{end}"
             for cookie in (
                 f"{name}=a; {name}=b",
                 f"\xa0{name}=a",

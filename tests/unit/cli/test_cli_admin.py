@@ -329,6 +329,22 @@ def test_config_show_is_a_configuration(controller: ScriptedController, tmp_path
     assert controller.asked == []
 
 
+def test_config_check_reads_the_files_of_the_openid_client(controller: ScriptedController, tmp_path: Path) -> None:
+    file, accounts, secret = (tmp_path / name for name in ("checked.yaml", "accounts", "secret"))
+    oidc = {"issuer": "https://login.example.org", "client_id": "berth", "accounts_file": str(accounts)}
+    web = {"url": "https://apps.example.org", "oidc": oidc | {"client_secret_file": str(secret)}}
+    file.write_text(yaml.safe_dump({"mode": "site", "storage": {"root": "/s/{user}"}, "web": web}))
+    accounts.write_text("alice\n")
+    result = run("config", "check", str(file))
+    assert result.exit_code == 2
+    assert f"{accounts}: line 1: must be ACCOUNT ISSUER SUBJECT" in result.stderr
+    assert f"cannot read {secret}: No such file or directory" in result.stderr
+    accounts.write_text("alice https://login.example.org 7\n")
+    secret.write_text("secret\n")
+    assert run("config", "check", str(file)).exit_code == 0
+    assert controller.asked == []
+
+
 def test_registry_rebuild(controller: ScriptedController) -> None:
     controller.rebuilt = RebuildReport(restored=["alice/dev"], skipped=["/s/bob/x: damaged\x1b[2J"])
     result = run("registry", "rebuild")
