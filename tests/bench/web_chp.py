@@ -97,6 +97,7 @@ def _haproxy(place: Path, port: int, socket: Path) -> Iterator[None]:
         api_socket=place / "api.sock",
         idle_tunnel=600,
         address_connections=200,
+        provider="",
         directory=place,
     )
     key = f"{hashlib.sha256(COOKIE.encode()).hexdigest()}@{HOST}"
