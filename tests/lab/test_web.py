@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.lab.browser import PORTAL, host_of, log_in, login_link, open_service, reopen, type_in_terminal, wait_for_terminal
+from tests.lab.browser import (
+    PORTAL,
+    host_of,
+    log_in,
+    login_link,
+    open_service,
+    reopen,
+    type_in_terminal,
+    wait_for_terminal,
+)
 from tests.lab_cluster import wait_for
 from tests.processes import process_children
 

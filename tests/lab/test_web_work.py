@@ -30,7 +30,8 @@ class Echo(socketserver.StreamRequestHandler):
             return
         accept = hashlib.sha1(self.key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
         self.wfile.write(b"HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n")
-        self.wfile.write(b"Sec-WebSocket-Protocol: echo\\r\\nSec-WebSocket-Accept: %s\\r\\n\\r\\n" % base64.b64encode(accept))
+        self.wfile.write(b"Sec-WebSocket-Protocol: echo\\r\\nSec-WebSocket-Accept: ")
+        self.wfile.write(base64.b64encode(accept) + b"\\r\\n\\r\\n")
         while len(begin := self.rfile.read(2)) == 2:
             size = begin[1] & 127
             size = int.from_bytes(self.rfile.read(2), "big") if size == 126 else size
@@ -76,8 +77,9 @@ def tmux(user: User, session: str, *command: str) -> str:
     return user.berth("ssh", session, shlex.join(["tmux", *command])).stdout.decode()
 
 
-def screen(user: User, session: str) -> str:
-    return tmux(user, session, "capture-pane", "-p", "-t", "web")
+def wait_for_text(user: User, session: str, text: str) -> None:
+    """Wait until the terminal shows a text."""
+    wait_for(lambda: text in tmux(user, session, "capture-pane", "-p", "-t", "web"), what=f"{text} in the terminal")
 
 
 def pane(user: User, session: str) -> list[str]:
@@ -94,20 +96,20 @@ def test_vim_is_found_again_after_lost_connections(alice: User, dev: str, page: 
     wait_for(lambda: pane(alice, dev)[1] == "vim.tiny", what="vim")
     shell, _, columns = pane(alice, dev)
     page.keyboard.type("iOnce upon a time")
-    wait_for(lambda: "Once upon a time" in screen(alice, dev), what="the typed text in vim")
+    wait_for_text(alice, dev, "Once upon a time")
 
     page.set_viewport_size({"width": NARROW_WIDTH, "height": HEIGHT})
     wait_for(lambda: int(pane(alice, dev)[2]) < int(columns) * NARROW_WIDTH / WIDTH + 2, what="a narrower terminal")
     narrow = pane(alice, dev)[2]
     page.keyboard.press("Escape")
     page.keyboard.type(":set columns?\n")
-    wait_for(lambda: f"columns={narrow}" in screen(alice, dev), what="vim to know its new width")
+    wait_for_text(alice, dev, f"columns={narrow}")
 
     for program, text in (("ssh", " there was a tunnel"), ("haproxy", " and a proxy")):
         crashing.lab.sh(f"pkill -KILL -u berth-web {program}")
         reopen(page, host_of("terminal", dev, "alice"))
         page.keyboard.type(f"A{text}")
-        wait_for(lambda text=text: text in screen(alice, dev), what=f"the text after the end of {program}")
+        wait_for_text(alice, dev, text)
         page.keyboard.press("Escape")
         assert pane(alice, dev)[:2] == [shell, "vim.tiny"]
     page.keyboard.type(":wq\n")

@@ -77,7 +77,6 @@ class ServiceHosts:
             return []
         return [service.name for service in image.profile.services]
 
-
     async def _added_names(self, session: Session) -> list[str]:
         return [each.service.name for each in await self._added.of(session)]
 

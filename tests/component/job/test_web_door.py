@@ -127,7 +127,9 @@ class TestServices:
             assert session.ask(key, f"{SOCKETS}/own.sock").startswith("HTTP/1.1 200 ")
         assert session.ask(key, f"{SOCKETS}/page.sock").startswith("HTTP/1.1 200 ")
 
-    def test_service_that_the_controller_knows_is_open_without_berth(self, session: SessionContainer, key: Path) -> None:
+    def test_service_that_the_controller_knows_is_open_without_berth(
+        self, session: SessionContainer, key: Path
+    ) -> None:
         """The controller has read the user's own file, so no command line has to send the definition."""
         known = session.files / "own_services"
         yours = Service(name="yours", command=SERVE, socket="yours.sock")
