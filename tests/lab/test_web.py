@@ -7,11 +7,13 @@ import os
 import shlex
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
+from tests.fakes import web_service
 from tests.lab.browser import (
     PORTAL,
     host_of,
@@ -117,6 +119,25 @@ def test_published_port_is_opened_until_another_user_has_it(alice: User, bob: Us
             for each in process_children(theirs.pid):  # nsenter's child
                 os.kill(each, signal.SIGKILL)
     alice.ok("forward", dev, str(PORT), "--remove")
+
+
+def test_own_service_is_opened_from_the_portal_without_berth(alice: User, dev: str, page: Page) -> None:
+    """No command line has to send the definition: the session's job reports the user's file."""
+    alice.ok("ssh", dev, "cat >page.py", stdin=Path(str(web_service.__file__)).read_bytes())
+    text = "services: [{name: mine, title: My board, command: exec python3 page.py}]"
+    folder = "~/.config/berth/services.d"
+    alice.ok("ssh", dev, f"mkdir -p {folder}; echo {shlex.quote(text)} >{folder}/mine.yaml")
+    log_in(page, alice, "portal")
+    page.wait_for_url(f"{PORTAL}/")
+    button = page.get_by_role("link", name="My board")
+
+    def is_listed() -> bool:
+        page.goto(f"{PORTAL}/sessions/{dev}")
+        return button.count() == 1
+
+    wait_for(is_listed, what="the session's report of the service")
+    button.click()
+    expect(page.get_by_text(f"mine--{dev}--alice.berth.localhost")).to_be_visible()
 
 
 def test_session_is_started_and_stopped_from_the_portal(alice: User, dev: str, page: Page) -> None:
