@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.lab import images
-from tests.lab.browser import host_of, log_in, open_service
+from tests.lab.browser import host_of, open_service
+from tests.lab.test_web_services import open_ports
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
@@ -75,30 +76,13 @@ def test_notebook_prints_the_gpu_mask_and_is_found_after_a_stop(alice: User, dev
     expect(page.locator(".jp-OutputArea-output").first).to_have_text(f"mask: {mask}")
 
 
-def test_vs_code_opens_a_folder_edits_and_has_a_terminal(alice: User, dev: str, page: Page) -> None:
+def test_vs_code_shows_a_folder_listens_on_its_socket_and_keeps_its_files_in_the_home(
+    alice: User, dev: str, page: Page
+) -> None:
     in_session(alice, dev, "mkdir -p project; echo 'answer = 41' >project/answer.py")
     open_service(page, alice, dev, "code")
     page.goto(f"{host_of('code', dev, 'alice')}?folder=/home/alice/project")
-    page.get_by_role("button", name="Yes, I trust the authors").click()
-    page.get_by_role("treeitem", name="answer.py").dblclick()
-    page.locator(".monaco-editor .view-line").first.click()
-    page.keyboard.press("End")
-    page.keyboard.press("Backspace")
-    page.keyboard.type("2")
-    page.keyboard.press("Control+s")
-    wait_for(lambda: in_session(alice, dev, "cat project/answer.py") == "answer = 42\n", what="the file to be saved")
-
-    page.keyboard.press("Control+Backquote")
-    page.locator(".terminal .xterm-helper-textarea").wait_for(state="attached")
-    page.keyboard.type('python3 answer.py; echo "$PWD $SLURM_JOB_ID $ZE_AFFINITY_MASK" >~/of-the-terminal\n')
-    same = in_session(alice, dev, 'echo "$HOME/project $SLURM_JOB_ID $ZE_AFFINITY_MASK"')
-    assert len(same.split()) == 3
-    wait_for(lambda: in_session(alice, dev, "cat of-the-terminal") == same, what="the command in the terminal")
-
-
-def test_vs_code_listens_on_its_socket_and_keeps_settings_in_the_home(alice: User, dev: str, page: Page) -> None:
-    log_in(page, alice, "open", dev, "code")
-    page.locator(".monaco-workbench").wait_for()
-    listening = in_session(alice, dev, "ss -Htlnp").splitlines()
-    assert all('"sshd' in line for line in listening if "users:" in line), listening
-    assert "code-server" in in_session(alice, dev, "ls ~/.local/share")
+    expect(page.get_by_role("treeitem", name="answer.py")).to_be_visible()
+    view = alice.show(dev)
+    assert open_ports(alice, view["endpoint"]["node"]) == {view["endpoint"]["port"]}
+    assert "User" in in_session(alice, dev, "ls ~/.local/share/code-server")

@@ -66,6 +66,7 @@ def test_life_of_a_session_by_forms(alice: User, other: str, new_name: Callable[
     fill(page, "Name", name)
     fill(page, "Profile", "base")
     fill(page, "Memory", "400M")
+    fill(page, "Time", "2h")
     page.locator("form .primary").click()
     accepted(page, name, "start")
     view = alice.wait(name, "ready")

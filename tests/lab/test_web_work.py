@@ -82,6 +82,16 @@ def wait_for_text(user: User, session: str, text: str) -> None:
     wait_for(lambda: text in tmux(user, session, "capture-pane", "-p", "-t", "web"), what=f"{text} in the terminal")
 
 
+def clients(user: User, session: str) -> set[str]:
+    """Return the processes of tmux's clients: one for each connected page."""
+    return set(tmux(user, session, "list-clients", "-t", "web", "-F", "#{client_pid}").split())
+
+
+def wait_for_new_client(user: User, session: str, before: set[str]) -> None:
+    """Wait until a page has connected anew: what is typed earlier is lost."""
+    wait_for(lambda: bool(clients(user, session) - before), what="the new page in tmux")
+
+
 def pane(user: User, session: str) -> list[str]:
     """Return the process of the shell, the program in front, and the width in columns."""
     return tmux(
@@ -99,15 +109,17 @@ def test_vim_is_found_again_after_lost_connections(alice: User, dev: str, page: 
     wait_for_text(alice, dev, "Once upon a time")
 
     page.set_viewport_size({"width": NARROW_WIDTH, "height": HEIGHT})
-    wait_for(lambda: int(pane(alice, dev)[2]) < int(columns) * NARROW_WIDTH / WIDTH + 2, what="a narrower terminal")
+    wait_for(lambda: int(pane(alice, dev)[2]) < int(columns), what="a narrower terminal")
     narrow = pane(alice, dev)[2]
     page.keyboard.press("Escape")
     page.keyboard.type(":set columns?\n")
     wait_for_text(alice, dev, f"columns={narrow}")
 
     for program, text in (("ssh", " there was a tunnel"), ("haproxy", " and a proxy")):
+        before = clients(alice, dev)
         crashing.lab.sh(f"pkill -KILL -u berth-web {program}")
         reopen(page, host_of("terminal", dev, "alice"))
+        wait_for_new_client(alice, dev, before)
         page.keyboard.type(f"A{text}")
         wait_for_text(alice, dev, text)
         page.keyboard.press("Escape")

@@ -127,34 +127,6 @@ class TestServices:
             assert session.ask(key, f"{SOCKETS}/own.sock").startswith("HTTP/1.1 200 ")
         assert session.ask(key, f"{SOCKETS}/page.sock").startswith("HTTP/1.1 200 ")
 
-    def test_service_that_the_controller_knows_is_open_without_berth(
-        self, session: SessionContainer, key: Path
-    ) -> None:
-        """The controller has read the user's own file, so no command line has to send the definition."""
-        known = session.files / "own_services"
-        yours = Service(name="yours", command=SERVE, socket="yours.sock")
-        known.write_text(format_services([yours, PAGE]))
-        try:
-            with opened(session, key, "start", "yours") as report:
-                assert report == ["socket yours.sock", "reconnect", "state starting", "state ready"]
-            assert session.ask(key, f"{SOCKETS}/yours.sock").startswith("HTTP/1.1 200 ")
-        finally:
-            known.unlink()
-            shutil.rmtree(session.node / "services/page", ignore_errors=True)
-
-    def test_list_of_the_users_services_is_left_for_the_job(self, session: SessionContainer) -> None:
-        folder = session.base / "home/.config/berth/services.d"
-        folder.mkdir(parents=True)
-        (folder / "mine.yaml").write_text("services: []\n")
-        try:
-            (session.node / "look").touch()
-            session.run(session.base / "owner", "kill -USR1 1", login=OWNER)
-            listed = session.node / "listed"
-            wait_for(listed.exists, what="the list")
-            assert listed.read_text() == "berth-services 1\nfile 13 mine.yaml\nservices: []\n"
-        finally:
-            shutil.rmtree(session.base / "home/.config")
-
     def test_report_is_bounded(self, session: SessionContainer, key: Path) -> None:
         with subprocess.Popen(
             [*session.ssh(key), "start", "loud"],
