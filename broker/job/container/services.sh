@@ -27,7 +27,7 @@ list_services_once() { # leaves its processor time too, which is no use of the s
   if timeout -s KILL "$LISTING_LIMIT_S" /bin/bash "$place/service" own >"$place/listed.new"; then
     mv -fT "$place/listed.new" "$place/listed"
   fi
-  read -r line <"/proc/$BASHPID/stat"
+  read -r line </proc/self/stat
   read -ra fields <<<"${line##*) }" # as in measure_cpu_time
   echo "$((fields[11] + fields[12] + fields[13] + fields[14]))" >"$place/listed.ticks"
 }

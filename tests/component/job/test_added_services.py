@@ -32,9 +32,7 @@ def key(session: SessionContainer) -> Path:
     return session.certificate(f"web:{session.id}", options=["source-address=127.0.0.1/32"])
 
 
-def test_service_that_the_controller_knows_is_open_without_berth(
-    self, session: SessionContainer, key: Path
-) -> None:
+def test_service_that_the_controller_knows_is_open_without_berth(self, session: SessionContainer, key: Path) -> None:
     """The controller has read the user's own file, so no command line has to send the definition."""
     known = session.files / "own_services"
     yours = Service(name="yours", command=SERVE, socket="yours.sock")
@@ -48,7 +46,7 @@ def test_service_that_the_controller_knows_is_open_without_berth(
         shutil.rmtree(session.node / "services/page", ignore_errors=True)
 
 
-def test_list_of_the_users_services_is_left_for_the_job(self, session: SessionContainer) -> None:
+def test_list_of_the_users_services_is_left_for_the_job(session: SessionContainer) -> None:
     folder = session.base / "home/.config/berth/services.d"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("services: []\n")
