@@ -32,7 +32,7 @@ def key(session: SessionContainer) -> Path:
     return session.certificate(f"web:{session.id}", options=["source-address=127.0.0.1/32"])
 
 
-def test_service_that_the_controller_knows_is_open_without_berth(self, session: SessionContainer, key: Path) -> None:
+def test_service_that_the_controller_knows_is_open_without_berth(session: SessionContainer, key: Path) -> None:
     """The controller has read the user's own file, so no command line has to send the definition."""
     known = session.files / "own_services"
     yours = Service(name="yours", command=SERVE, socket="yours.sock")
