@@ -107,6 +107,10 @@ docs: $(VENV)/ready ## write the generated pages, and wrap all pages
 picture: $(VENV)/ready ## make the pictures of README, tutorial and `berth tui` from sessions on the demo's lab (root)
 	@PORT=$(PORT) $(BIN)/python -m tests.site.picture
 
+.PHONY: web-pictures
+web-pictures: $(VENV)/ready test-programs ## make the pictures of the portal, JupyterLab, VS Code and the terminal, in Chromium on the demo's lab (root)
+	@$(BIN)/python -m tests.site.web_pictures
+
 .PHONY: lock
 lock: $(VENV)/ready ## lock the dependencies anew, with hashes and without addresses
 	$(BIN)/pip install --quiet uv

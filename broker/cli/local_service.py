@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from broker.cli.context import Invocation
     from broker.client.local_listener import LocalListener
-    from broker.client.service_catalogue import ListedService
+    from broker.service_catalogue import ListedService
 
 MAX_SOCKET_CHARS = 90
 """A Unix socket's path has at most 107 bytes (unix(7)), and ssh adds 17 while it makes one."""
@@ -41,7 +41,7 @@ def open_local(invocation: Invocation, name: str, service: str, opened: Callable
     """
     from broker.cli.connection_end import explain_end
     from broker.cli.ssh_process import ssh_command
-    from broker.client.service_catalogue import remote_command
+    from broker.service_catalogue import remote_command
 
     listed = find_service(name, service, ask_for_services(invocation, name).services)
     with _private_directory() as directory:

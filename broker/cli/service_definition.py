@@ -14,7 +14,7 @@ from broker.schema.service_report import ServiceReport
 
 if TYPE_CHECKING:
     from broker.cli.context import Invocation
-    from broker.client.service_catalogue import ListedService
+    from broker.service_catalogue import ListedService
 
 MAX_REPORT_BYTES = 64 << 10
 """Limit for the report until its first state."""
@@ -26,7 +26,7 @@ def define_service(invocation: Invocation, name: str, listed: ListedService) -> 
     From then on, berth-web can start it, which can read neither the user's files nor what the user publishes.
     """
     from broker.cli.ssh_process import ssh_command
-    from broker.client.service_catalogue import remote_command
+    from broker.service_catalogue import remote_command
 
     command = remote_command("publish" if listed.published else "attach", listed.service.name)
     argv, _ = ssh_command(invocation, name, before=["-T", "-o", "LogLevel=ERROR"], after=["--", command])

@@ -15,7 +15,7 @@ from broker.schema.states import SessionState
 
 if TYPE_CHECKING:
     from broker.cli.context import Invocation
-    from broker.client.service_catalogue import ListedService, ServiceCatalogue
+    from broker.service_catalogue import ListedService, ServiceCatalogue
 
 LIST_LIMIT_S = 60
 """Seconds for the session's answer, with the connection."""
@@ -30,7 +30,7 @@ def ask_for_services(invocation: Invocation, name: str) -> ServiceCatalogue:
 
     RefusedError if the session's job was submitted by a release without services; BerthError without an answer.
     """
-    from broker.client.service_catalogue import parse_catalogue
+    from broker.service_catalogue import parse_catalogue
 
     answer = run_service_program(invocation, name, "list")
     try:
@@ -58,7 +58,7 @@ def require_ready(invocation: Invocation, name: str) -> None:
 def run_service_program(invocation: Invocation, name: str, *words: str) -> bytes:
     """Run the program inside the session to its end, and return its output. Errors as `check_end` raises them."""
     from broker.cli.ssh_process import find_ssh, ssh_command
-    from broker.client.service_catalogue import MAX_ANSWER_BYTES, remote_command
+    from broker.service_catalogue import MAX_ANSWER_BYTES, remote_command
 
     find_ssh()
     argv, _ = ssh_command(invocation, name, before=["-T"], after=["--", remote_command(*words)])
@@ -104,7 +104,7 @@ def start_refused(name: str, service: str, why: str) -> BerthError:
 
 def check_end(name: str, code: int) -> None:
     """Return if the program inside the session ended well. Raises what its exit code, or ssh's, means."""
-    from broker.client.service_catalogue import NO_PROGRAM_CODE
+    from broker.service_catalogue import NO_PROGRAM_CODE
 
     if code == NO_PROGRAM_CODE:
         raise RefusedError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.client import service_catalogue
-from broker.client.service_catalogue import ListedService
+from broker import service_catalogue
+from broker.service_catalogue import ListedService
 from profiles.recipe.service import Service
 
 MAX_TITLE_CHARS = 60

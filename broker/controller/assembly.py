@@ -32,6 +32,7 @@ from broker.controller.reconcile.session_files import FileRestorer, SessionFiles
 from broker.controller.reconcile.shown_names import NamePolicy
 from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.reconcile.submission import Submitter
+from broker.controller.sessions.added_services import AddedServices
 from broker.controller.sessions.connect import ConnectService
 from broker.controller.sessions.connections import Connections
 from broker.controller.sessions.deleted import DeletedSessions
@@ -334,7 +335,11 @@ class Controller(CredentialParts):
 
     @cached_property
     def offers(self) -> Offers:
-        return Offers(registry=self.async_registry, images=self.images)
+        return Offers(registry=self.async_registry, images=self.images, added=self.added_services)
+
+    @cached_property
+    def added_services(self) -> AddedServices:
+        return AddedServices(self.launcher)
 
     @cached_property
     def web(self) -> WebAccess | None:
@@ -347,6 +352,7 @@ class Controller(CredentialParts):
             registry=self.async_registry,
             images=self.images,
             credentials=self.installed_credentials,
+            added=self.added_services,
             site=self.site,
             observed=self.observed,
             changes=self.changes,

@@ -167,6 +167,13 @@ class TerminalsArguments(SessionArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ListedServicesArguments(SessionArguments):
+    """Read the list of a session's services, as its job reported it last."""
+
+    VERB = "listed_services"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ManifestsArguments(Arguments):
     """Read the manifests of all the user's sessions."""
 
@@ -374,7 +381,8 @@ ARGUMENTS: dict[str, type[Arguments]] = {
     for kind in (
         *(PrepareArguments, RenewArguments, InstallArguments, SubmitArguments, EstimateArguments),
         *(HoldArguments, BeginArguments),
-        *(KeysArguments, LogArguments, TerminalsArguments, ManifestsArguments, OwnImageArguments),
+        *(KeysArguments, LogArguments, TerminalsArguments, ListedServicesArguments),
+        *(ManifestsArguments, OwnImageArguments),
         *(SnapshotArguments, CopyArguments, CommitRootArguments, HandOverArguments, RollbackArguments),
         *(SwitchArguments, CloneArguments, EnvironmentArguments, EnvironmentsArguments, PromoteArguments),
         *(FlattenArguments, SnapshotsArguments, ForgetArguments, DiffArguments, SizeArguments, UsageArguments),

@@ -17,12 +17,19 @@ from profiles.userfile import UnfitFileError, read_tail, read_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from broker.launcher.arguments import LogArguments, ManifestsArguments, TerminalsArguments
+    from broker.launcher.arguments import (
+        ListedServicesArguments,
+        LogArguments,
+        ManifestsArguments,
+        TerminalsArguments,
+    )
     from broker.launcher.request import RequestContext
 
 LOG_BYTES = 2**20
 """Limit for the end of a job's log."""
 TERMINALS_BYTES = 64
+LISTED_BYTES = 64 * 1024 + 64
+"""The list of services as broker/job/node/messages.sh cuts it, after a line with the run."""
 MANIFEST_LIMIT = 256 * 1024
 """Bytes; the options alone may take slurm.sbatch's MAX_OPTIONS times MAX_VALUE."""
 MANIFESTS_LIMIT = 8 * 2**20
@@ -51,6 +58,11 @@ def log(context: RequestContext, arguments: LogArguments) -> dict[str, Any]:
 def terminals(context: RequestContext, arguments: TerminalsArguments) -> dict[str, Any]:
     """Return run/terminals: the run id of the job that wrote it, and the number; empty if there is none."""
     return {"text": text_if_readable(context.session(arguments.session) / "run/terminals", TERMINALS_BYTES)}
+
+
+def listed_services(context: RequestContext, arguments: ListedServicesArguments) -> dict[str, Any]:
+    """Return run/listed: a line with the run of the job that wrote it, and its list; empty if there is none."""
+    return {"text": text_if_readable(context.session(arguments.session) / "run/listed", LISTED_BYTES)}
 
 
 def manifests(context: RequestContext, _: ManifestsArguments) -> dict[str, Any]:

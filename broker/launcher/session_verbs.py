@@ -21,6 +21,7 @@ from broker.launcher.arguments import (
     HoldArguments,
     InstallArguments,
     KeysArguments,
+    ListedServicesArguments,
     LogArguments,
     ManifestsArguments,
     OwnImageArguments,
@@ -33,7 +34,7 @@ from broker.launcher.arguments import (
     UntrashArguments,
 )
 from broker.launcher.image_verbs import own_image
-from broker.launcher.read_verbs import log, manifests, terminals
+from broker.launcher.read_verbs import listed_services, log, manifests, terminals
 from broker.launcher.request import RequestContext, VerbError, check_own, own_directory
 from broker.launcher.sbatch_call import estimate_start, job_command, submit_job
 from broker.launcher.session_host_key import check_certificate, ensure_host_key, renew_host_key
@@ -63,6 +64,7 @@ FILES = {
     "ending": "run/ending",
     "remark": "run/remark",
     "services": "run/services",
+    "own_services": "run/own_services",
     "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
 }
 """Files that the controller may write into a session's directory: the name in a request, and the path."""
@@ -241,6 +243,7 @@ _HANDLERS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]
     KeysArguments: keys,
     LogArguments: log,
     TerminalsArguments: terminals,
+    ListedServicesArguments: listed_services,
     ManifestsArguments: manifests,
     OwnImageArguments: own_image,
 }

@@ -13,7 +13,7 @@ ServiceName = Annotated[str, StringConstraints(max_length=39, pattern=SERVICE_PA
 
 
 class SessionServiceView(Strict):
-    """A service that a session's profile declares, or that its owner has added and opened: then only its name."""
+    """A service that a session's profile declares, or that its owner has added."""
 
     name: ServiceName
     title: str = ""

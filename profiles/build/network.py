@@ -1,7 +1,7 @@
 """Network settings of the machine for a build, so that the build reaches package sources as the machine does.
 
-A build uses the machine's proxies, certificate bundle, pip configuration and `Acquire` options of apt. The image keeps
-only the Debian mirror in its sources.list. docs/howto/profiles.md has the description for users.
+A build uses the machine's proxies, certificate bundle, configuration of pip and npm, and `Acquire` options of apt. The
+image keeps only the Debian mirror in its sources.list. docs/howto/profiles.md has the description for users.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 MIRROR = "BERTH_DEBIAN_MIRROR"
 """A mirror's URL, or a sources.list line, for mmdebstrap(1); without it mmdebstrap's own default."""
 
+_NPM_PLACES = frozenset({"cache", "cafile", "globalconfig", "prefix", "tmp", "userconfig"})
 APT_OPTIONS = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Retries", "Acquire::ForceIPv")
 
 
@@ -42,15 +43,20 @@ def inside_environment(kit: Path) -> dict[str, str]:
         "APT_CONFIG": f"{KIT}/apt.conf",
         "XDG_CONFIG_DIRS": f"{KIT}/pip-site:{KIT}/pip-user",
         **{name: value for name, value in os.environ.items() if name.startswith("PIP_") and name != "PIP_CONFIG_FILE"},
+        "NPM_CONFIG_USERCONFIG": f"{KIT}/npmrc",
+        **{name: os.environ[name] for name in os.environ if _is_npm_setting(name)},
         **_proxies(),
     }
     seen = None
     if bundle := certificates():
         seen = Path(KIT) / "certificates.crt"
         shutil.copyfile(bundle, kit / seen.name)
-        environment |= dict.fromkeys((*BUNDLES, "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS"), str(seen))
+        environment |= dict.fromkeys(
+            (*BUNDLES, "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "NPM_CONFIG_CAFILE"), str(seen)
+        )
     (kit / "apt.conf").write_text(apt_settings(seen))
     _copy_pip_configuration(kit)
+    _copy_npm_configuration(kit)
     return environment
 
 
@@ -103,3 +109,18 @@ def _copy_pip_configuration(kit: Path) -> None:
             if is_file(candidate):
                 shutil.copy(candidate, target / "pip.conf")
                 break
+
+
+def _is_npm_setting(name: str) -> bool:
+    """Whether a variable is a setting of npm's for packages, and not a place on the machine."""
+    prefix, _, setting = name.lower().partition("npm_config_")
+    return not prefix and bool(setting) and setting not in _NPM_PLACES
+
+
+def _copy_npm_configuration(kit: Path) -> None:
+    """Put the user's file where $NPM_CONFIG_USERCONFIG leads npm."""
+    home = Path(os.environ.get("HOME", "/nonexistent"))
+    named = next((value for name, value in os.environ.items() if name.lower() == "npm_config_userconfig"), None)
+    file = Path(named) if named else home / ".npmrc"
+    if is_file(file):
+        shutil.copy(file, kit / "npmrc")

@@ -186,6 +186,12 @@ class FakeLauncher(LauncherClient):
         self._answer("terminals")
         return self._directory(user, session_id).files.get("terminals", "")
 
+    async def listed_services(self, user: str, session_id: str) -> str:
+        self._note("listed_services", user)
+        await self._hang("listed_services", "before")
+        self._answer("listed_services")
+        return self._directory(user, session_id).files.get("listed", "")
+
     async def manifests(self, user: str) -> dict[str, str]:
         self._note("manifests", user)
         return _manifests(self.directories, user)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.fakes.session_services import SessionDirectories
 
 _PROGRAM = (
-    "import sys; from broker.client import service_catalogue as c; c.SOCKETS, c.PROGRAM = sys.argv[1:3]; "
+    "import sys; from broker import service_catalogue as c; c.SOCKETS, c.PROGRAM = sys.argv[1:3]; "
     "del sys.argv[:3]; sys.argv.insert(0, 'berth'); from broker.cli import main; main()"
 )
 """`berth`, for which a session's directories are elsewhere."""

@@ -18,6 +18,7 @@ import pytest
 from slurm.lab.progress import ProgressLog
 from tests.deadlines import DEADLINE_S
 from tests.lab import ways
+from tests.lab.browser import chromium_on_login, new_browser
 from tests.lab.images import ROOM, STORE, published
 from tests.lab.services import restart
 from tests.lab_cluster import wait_for
@@ -28,6 +29,8 @@ from tests.site.laptop import Laptop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from playwright.sync_api import Browser, BrowserContext, Page
 
     from tests.lab.ways import Way
     from tests.lab_cluster import Lab
@@ -281,6 +284,26 @@ def standing(people: dict[str, User]) -> Iterator[str]:
     alice.ok("start", name, "--profile", "base")
     yield name
     alice.remove(name)
+
+
+@pytest.fixture(scope="module")
+def chromium(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium in the login node's network. It ends with the module: other modules run event loops of their own."""
+    with chromium_on_login(site.lab, tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    """A browser without cookies."""
+    with new_browser(chromium) as made:
+        yield made
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    """A page of that browser."""
+    return context.new_page()
 
 
 def _free_port() -> int:

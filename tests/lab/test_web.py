@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
-from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import expect
 
-from tests.chromium import DEADLINE_MS
-from tests.lab.browser import chromium_on_login
+from tests.fakes import web_service
+from tests.lab.browser import (
+    PORTAL,
+    host_of,
+    log_in,
+    login_link,
+    open_service,
+    reopen,
+    type_in_terminal,
+    wait_for_terminal,
+)
 from tests.lab_cluster import wait_for
 from tests.processes import process_children
-from tests.site import deploy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
     from tests.lab.conftest import User
     from tests.site.deploy import Site
@@ -43,13 +50,6 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
                 print("got 0 bytes", flush=True)
 """
 """A server on a port that says when a client has gone without a byte."""
-PORTAL = f"http://{deploy.WEB_HOST}:{deploy.WEB_PORT}"
-
-
-@pytest.fixture(scope="module")
-def chromium(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium_on_login(site.lab, tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -61,57 +61,8 @@ def dev(people: dict[str, User]) -> Iterator[str]:
     alice.remove("dev")
 
 
-@pytest.fixture
-def context(chromium: Browser) -> Iterator[BrowserContext]:
-    with chromium.new_context() as made:
-        made.set_default_timeout(DEADLINE_MS)
-        yield made
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
-
-
-def log_in(page: Page, user: User, *command: str) -> None:
-    """Follow the link that a command of the user prints, and confirm whose login it is."""
-    page.goto(link(user, *command))
-    page.get_by_role("button", name="Log in as").click()
-
-
-def link(user: User, *command: str) -> str:
-    output = user.ok(*command, "--print")
-    found = re.search(rf"{re.escape(PORTAL)}/login#\S+", output)
-    assert found, output
-    return found[0]
-
-
-def type_in_terminal(page: Page, line: str) -> None:
-    page.locator(".xterm-helper-textarea").wait_for(state="attached")
-    page.keyboard.type(line + "\n")
-
-
-def reopen(page: Page, address: str) -> None:
-    """Load a page until berth-web answers again, and wait for the terminal."""
-
-    def answers() -> bool:
-        try:
-            page.goto(address)
-        except PlaywrightError:
-            return False
-        return True
-
-    wait_for(answers, what=f"an answer at {address}")
-    page.locator(".xterm-helper-textarea").wait_for(state="attached")
-
-
-def host_of(service: str, session: str, user: str) -> str:
-    return f"http://{service}--{session}--{user}.berth.localhost:{deploy.WEB_PORT}/"
-
-
 def test_link_opens_a_terminal_and_the_next_page_finds_the_same_shell(alice: User, dev: str, page: Page) -> None:
-    log_in(page, alice, "open", dev, "terminal")
-    page.wait_for_url(host_of("terminal", dev, "alice"))
+    open_service(page, alice, dev, "terminal")
     type_in_terminal(page, "mark=$((6*7)); echo $mark >~/typed-in-browser")
     read = ["ssh", dev, "cat typed-in-browser"]
     wait_for(lambda: alice.berth(*read).stdout == b"42\n", what="the typed command")
@@ -121,9 +72,8 @@ def test_link_opens_a_terminal_and_the_next_page_finds_the_same_shell(alice: Use
 
 
 def test_logout_closes_the_open_terminal(alice: User, dev: str, page: Page) -> None:
-    log_in(page, alice, "open", dev, "terminal")
-    page.wait_for_url(host_of("terminal", dev, "alice"))
-    page.locator(".xterm-helper-textarea").wait_for(state="attached")
+    open_service(page, alice, dev, "terminal")
+    wait_for_terminal(page)
     browsers = json.loads(alice.ok("browsers", "--json"))["browsers"]
     assert browsers
     with page.expect_websocket() as reconnected:  # ttyd connects anew when its WebSocket has ended
@@ -171,6 +121,25 @@ def test_published_port_is_opened_until_another_user_has_it(alice: User, bob: Us
     alice.ok("forward", dev, str(PORT), "--remove")
 
 
+def test_own_service_is_opened_from_the_portal_without_berth(alice: User, dev: str, page: Page) -> None:
+    """No command line has to send the definition: the session's job reports the user's file."""
+    alice.ok("ssh", dev, "cat >page.py", stdin=Path(str(web_service.__file__)).read_bytes())
+    text = "services: [{name: mine, title: My board, command: exec python3 page.py}]"
+    folder = "~/.config/berth/services.d"
+    alice.ok("ssh", dev, f"mkdir -p {folder}; echo {shlex.quote(text)} >{folder}/mine.yaml")
+    log_in(page, alice, "portal")
+    page.wait_for_url(f"{PORTAL}/")
+    button = page.get_by_role("link", name="My board")
+
+    def is_listed() -> bool:
+        page.goto(f"{PORTAL}/sessions/{dev}")
+        return button.count() == 1
+
+    wait_for(is_listed, what="the session's report of the service")
+    button.click()
+    expect(page.get_by_text(f"mine--{dev}--alice.berth.localhost")).to_be_visible()
+
+
 def test_session_is_started_and_stopped_from_the_portal(alice: User, dev: str, page: Page) -> None:
     log_in(page, alice, "portal")
     page.wait_for_url(f"{PORTAL}/")
@@ -186,7 +155,7 @@ def test_session_is_started_and_stopped_from_the_portal(alice: User, dev: str, p
 
 
 def test_link_works_once(alice: User, page: Page, chromium: Browser) -> None:
-    address = link(alice, "portal")
+    address = login_link(alice, "portal")
     page.goto(address)
     page.get_by_role("button", name="Log in as alice").click()
     page.wait_for_url(f"{PORTAL}/")
@@ -198,8 +167,7 @@ def test_link_works_once(alice: User, page: Page, chromium: Browser) -> None:
 
 def test_open_terminal_survives_killed_processes(alice: User, dev: str, page: Page, crashing: Site) -> None:
     """berth-web keeps its grants, and starts HAProxy and the tunnel again; the page reconnects by itself."""
-    log_in(page, alice, "open", dev, "terminal")
-    page.wait_for_url(host_of("terminal", dev, "alice"))
+    open_service(page, alice, dev, "terminal")
     type_in_terminal(page, "mark=kept")
     for program in ("haproxy", "ssh"):
         crashing.lab.sh(f"pkill -KILL -u berth-web {program}")

@@ -14,7 +14,7 @@ from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
-    from broker.client.service_catalogue import ListedService
+    from broker.service_catalogue import ListedService
 
 
 @click.command()

@@ -24,6 +24,7 @@ from broker.launcher.arguments import (
     HoldArguments,
     InstallArguments,
     KeysArguments,
+    ListedServicesArguments,
     LogArguments,
     ManifestsArguments,
     PrepareArguments,
@@ -222,6 +223,11 @@ class LauncherClient(VolumeClient):
         """Return the text of run/terminals; empty if there is none."""
         answer = await self._call(user, TerminalsArguments(session=session_id))
         return answers.parse(answers.TEXT, answer.get("text"), "run/terminals")
+
+    async def listed_services(self, user: str, session_id: str) -> str:
+        """Return the text of run/listed; empty if there is none."""
+        answer = await self._call(user, ListedServicesArguments(session=session_id))
+        return answers.parse(answers.TEXT, answer.get("text"), "run/listed")
 
     async def manifests(self, user: str) -> dict[str, str]:
         answer = await self._call(user, ManifestsArguments())

@@ -14,14 +14,17 @@ from broker.schema.services import SessionServices, SessionServiceView
 if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
     from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.sessions.added_services import AddedServices
+    from profiles.recipe.service import Service
 
 
 class Offers:
     """Lists for the portal. The command line reads profiles and services itself, as the user."""
 
-    def __init__(self, *, registry: AsyncRegistry, images: ImageFinder) -> None:
+    def __init__(self, *, registry: AsyncRegistry, images: ImageFinder, added: AddedServices) -> None:
         self._registry = registry
         self._images = images
+        self._added = added
 
     async def profiles(self, user: str) -> ProfileList:
         """Return the profiles that the user can start: all versions of the site's, and the newest of the user's own."""
@@ -41,8 +44,9 @@ class Offers:
         )
 
     async def services(self, user: str, name: str) -> SessionServices:
-        """Return the services that the profile of the session's image declares, and then those that the user has added
-        to the session and opened in a browser: the session tells the controller of no others.
+        """Return the services that the profile of the session's image declares, and then those that the user has added.
+
+        One that was opened in a browser, and that the session has not reported, has only its name.
 
         NotFoundError without the session; RefusedError without its image.
         """
@@ -53,14 +57,17 @@ class Offers:
             raise BerthError(
                 f"Berth could not read the profile of {name}: {error.message}", hint="try again in a moment"
             ) from error
-        declared = [
-            SessionServiceView(name=each.name, title=each.title, description=each.description, icon=each.icon)
-            for each in image.profile.services
-        ]
-        known = {each.name for each in declared}
+        found = {each.name: _view(each) for each in image.profile.services}
+        found |= {each.service.name: _view(each.service) for each in await self._added.of(session)}
         visited = sorted(
             service
             for session_id, service in await self._registry.visited_services(user)
-            if session_id == session.id and service not in known
+            if session_id == session.id and service not in found
         )
-        return SessionServices(services=[*declared, *(SessionServiceView(name=service) for service in visited)])
+        return SessionServices(services=[*found.values(), *(SessionServiceView(name=service) for service in visited)])
+
+
+def _view(service: Service) -> SessionServiceView:
+    return SessionServiceView(
+        name=service.name, title=service.title, description=service.description, icon=service.icon
+    )

@@ -13,6 +13,7 @@ from broker.ssh.host_names import SessionHost
 
 if TYPE_CHECKING:
     from broker.controller.reconcile.observed_slurm import ObservedSlurm
+    from broker.controller.sessions.added_services import AddedServices
     from broker.controller.sessions.installed_credentials import InstalledCredentials
     from broker.controller.site import Site
     from broker.controller.web.visits import Visits
@@ -29,6 +30,7 @@ class SessionDoor:
         *,
         visits: Visits,
         credentials: InstalledCredentials,
+        added: AddedServices,
         site: Site,
         authority: CertificateAuthority,
         observed: ObservedSlurm,
@@ -37,6 +39,7 @@ class SessionDoor:
         """`authority`: the one for berth-web. `lifetime_s`: seconds for which a certificate is valid."""
         self._visits = visits
         self._credentials = credentials
+        self._added = added
         self._site = site
         self._authority = authority
         self._observed = observed
@@ -54,6 +57,7 @@ class SessionDoor:
                 status_line(self._observed, session), hint="the service opens when its session is ready"
             )
         await self._credentials.refresh(session)
+        await self._added.install(session)
         now = clock.now()
         seconds = max(1, int(min(self._lifetime_s, visit.expires_at - now)))
         site = await self._site.view(session.owner)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
+    from broker.controller.sessions.added_services import AddedServices
     from broker.origins import Origins
 
 _PATTERNS = tuple(re.compile(pattern) for pattern in (SERVICE_PATTERN, NAME_PATTERN, USER_PATTERN))
@@ -23,9 +24,10 @@ _PATTERNS = tuple(re.compile(pattern) for pattern in (SERVICE_PATTERN, NAME_PATT
 class ServiceHosts:
     """Host names of services, as a user may open them."""
 
-    def __init__(self, registry: AsyncRegistry, images: ImageFinder, origins: Origins) -> None:
+    def __init__(self, registry: AsyncRegistry, images: ImageFinder, added: AddedServices, origins: Origins) -> None:
         self._registry = registry
         self._images = images
+        self._added = added
         self._origins = origins
 
     def host(self, session: Session, service: str) -> str:
@@ -56,14 +58,14 @@ class ServiceHosts:
 
     async def _find_hashed(self, user: str, label: str) -> tuple[Session, str] | None:
         """Find the service whose triple has this hash, among those that the controller knows of the user's sessions:
-        the ones that their profiles declare, and those with visits.
+        the ones that their profiles declare, those that the user has added, and those with visits.
         """
         sessions = {session.id: session for session in await self._registry.sessions_of(user)}
         for session_id, service in await self._registry.visited_services(user):
             if session_id in sessions and _has_label(sessions[session_id], service, label):
                 return sessions[session_id], service
         for session in sessions.values():
-            for service in await self._declared(session):
+            for service in (*await self._declared(session), *await self._added_names(session)):
                 if _has_label(session, service, label):
                     return session, service
         return None
@@ -74,6 +76,9 @@ class ServiceHosts:
         except BerthError:
             return []
         return [service.name for service in image.profile.services]
+
+    async def _added_names(self, session: Session) -> list[str]:
+        return [each.service.name for each in await self._added.of(session)]
 
 
 def _has_label(session: Session, service: str, label: str) -> bool:

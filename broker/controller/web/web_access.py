@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
     from broker.controller.reconcile.observed_slurm import ObservedSlurm
     from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.sessions.added_services import AddedServices
     from broker.controller.sessions.installed_credentials import InstalledCredentials
     from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
@@ -49,6 +50,7 @@ class WebAccess:
         registry: AsyncRegistry,
         images: ImageFinder,
         credentials: InstalledCredentials,
+        added: AddedServices,
         site: Site,
         observed: ObservedSlurm,
         changes: ChangeNotifier,
@@ -58,11 +60,12 @@ class WebAccess:
         settings = config.web
         assert settings.url is not None
         origins, control = Origins.parse(settings.url), ControlClient(config.web_control_socket)
-        visits = Visits(registry, control, ServiceHosts(registry, images, origins), observed)
+        visits = Visits(registry, control, ServiceHosts(registry, images, added, origins), observed)
         browsers = Browsers(registry=registry, control=control, origins=origins, settings=settings)
         door = SessionDoor(
             visits=visits,
             credentials=credentials,
+            added=added,
             site=site,
             authority=authority,
             observed=observed,

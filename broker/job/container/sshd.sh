@@ -54,10 +54,10 @@ write_sshd_config() {
   echo "$SETENV"
 }
 
-serve_requests() { # by serve_own: does what the job asks for
+serve_requests() { # by serve_own: does what the job asks for. LISTS: whether a list of the services is due
   local TERMINALS
   [[ ! -f /run/berth/node/notice ]] || write_to_terminals 2
-  if [[ -f /run/berth/node/look ]]; then rm -f /run/berth/node/look && measure_usage; fi
+  if [[ -f /run/berth/node/look ]]; then rm -f /run/berth/node/look && deduct_listing && measure_usage && LISTS=yes; fi
   if [[ -f /run/berth/node/stand ]]; then rm -f /run/berth/node/stand && freeze_processes; fi
 }
 
@@ -70,7 +70,9 @@ run_sshd() { # PORT: runs sshd until it ends, and returns its code; meanwhile se
     [[ -n $SIGNALLED ]] || { code=0 && wait "$sshd"; } || code=$?
     if [[ -n $SIGNALLED ]]; then
       SIGNALLED=''
+      LISTS=''
       serve_own serve_requests
+      [[ -z $LISTS ]] || report_services
     fi
     # A signal for us has ended wait, and not sshd.
     if ((code <= 128)) || ! kill -0 "$sshd" 2>/dev/null; then return "$code"; fi

@@ -37,6 +37,7 @@ report_idle() { # at USAGE_CHECK_AT: writes to the job's comment since when the 
   if ((${LOOKS_SOON:-0} > 0)); then LOOKS_SOON=$((LOOKS_SOON - 1)) USAGE_CHECK_AT=$((EPOCHSECONDS + LOGIN_CHECK_S)); fi
   read_usage
   report_terminals "$terminals"
+  publish_services
   if [[ $stop_at =~ ^[0-9]{1,12}$ && $stop_at != "$ANNOUNCED_STOP" ]]; then
     ANNOUNCED_STOP=$stop_at
     announce_idle_stop "$stop_at"

@@ -4,6 +4,7 @@
 # is the node's, opens nothing in there: it moves files in that it has written, and moves files out before it reads them.
 
 readonly MESSAGE_BYTES=60 # bytes that are read of what the session has written for the job
+readonly LISTED_BYTES=65536 # bytes that are read of its list of services: LISTED_BYTES in broker/launcher/read_verbs.py
 readonly ENDING_BYTES=1000 # bytes that are read of run/ending
 readonly ENDING_READ_S=1 # seconds for that: a file system that hangs must not delay the end
 
@@ -16,6 +17,16 @@ read_usage() { # `used`, `gpu`, `looked` and `terminals` of the caller: the last
   mv -fT "$NODE_DIR/run/use" "$NODE_DIR/use" 2>/dev/null || :
   [[ -f $NODE_DIR/use && ! -L $NODE_DIR/use ]] || return 0
   read -r used gpu looked terminals < <(head -c "$MESSAGE_BYTES" "$NODE_DIR/use" | tr -d '\0') || :
+}
+
+publish_services() { # copies the list of the user's services that process 1 of the container has made to run/listed, if it has changed
+  local file=$DIRECTORY/run/listed listed
+  mv -fT "$NODE_DIR/run/listed" "$NODE_DIR/listed" 2>/dev/null || return 0
+  [[ -f $NODE_DIR/listed && ! -L $NODE_DIR/listed ]] || return 0
+  listed=$(head -c "$LISTED_BYTES" -- "$NODE_DIR/listed" | tr -d '\0' && echo .)
+  [[ $listed != "${PUBLISHED_SERVICES:-}" ]] || return 0
+  PUBLISHED_SERVICES=$listed
+  { printf '%s\n%s' "$BERTH_SUBMISSION.${SLURM_RESTART_COUNT:-0}" "${listed%.}" >"$file.new" && mv -fT "$file.new" "$file"; } 2>/dev/null || :
 }
 
 read_ending() { # WHY, RETURN: why the controller ends this job and how the user returns, as run/ending says; empty without it

@@ -33,14 +33,28 @@ set_owner_variables() { # the variables that sshd sets from passwd: a service ha
   export USER=$name LOGNAME=$name MAIL=/var/mail/$name SHELL=$shell
 }
 
+take_definition() { # NAME: keeps what the controller has read of the user's own files, as `attach` keeps what berth has sent before
+  local key text='' own=$STATES/$1/own
+  local -A SERVICE=()
+  [[ $OWN_SERVICES -nt $own && ! $1 =~ ^$PORT_NAME$ ]] || return 0 # a published port is defined in the session alone
+  read_block "$1" "$OWN_SERVICES" || return 0
+  for key in "${!SERVICE[@]}"; do text+=$key=${SERVICE[$key]}$'\n'; done
+  make_place
+  printf '%s' "$text" >"$own"
+}
+
 serve_door() { # SOCKET…, which this connection may open: starts a service of the session, and reports as for `attach`
   local SOCKET
   local -A SERVICE=()
   parse_door_command
   set_owner_variables
+  take_definition "$NAME"
   read_service "$NAME" || refuse "there is no service $NAME in this session"
   printf 'socket %s\n' "${SERVICE[socket]}"
-  [[ " $* " == *" ${SERVICE[socket]} "* ]] || echo reconnect # the service was defined after the login
+  if [[ " $* " != *" ${SERVICE[socket]} "* ]]; then # the service was defined after the login
+    admit_sockets
+    echo reconnect
+  fi
   make_place
   follow_service
 }

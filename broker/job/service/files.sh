@@ -8,6 +8,7 @@ shopt -s nullglob
 
 readonly BASE=${0%/node/*}
 readonly SOCKETS=$BASE/web STATES=$BASE/node/services DECLARED=$BASE/session/services
+readonly OWN_SERVICES=$BASE/session/own_services # those that the user has added, as the controller has read them of run/listed
 readonly LIST_BYTES=262144 # bytes read of a list of services
 readonly SOCKET_NAME='[A-Za-z0-9][A-Za-z0-9._-]*\.sock'
 

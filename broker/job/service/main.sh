@@ -1,6 +1,7 @@
 # The program inside the session with which services are listed and opened, and by which no other way leads to them.
 #
 #   service list          what `berth services` shows
+#   service own           what the user has added, for the controller
 #   service attach NAME   starts the service; it is open until standard input ends
 #   service admit         lets berth-web reach the sockets of the services
 #   service door SOCKET…  the command of berth-web: `start NAME` in SSH_ORIGINAL_COMMAND
@@ -13,6 +14,7 @@ service_main() {
   [[ ${1:-} == door || ${2:-} =~ ^([a-z][a-z0-9-]*)?$ ]] || refuse "${2:0:60} is not the name of a service"
   case ${1:-}:${2:-} in
     list:) list_services ;;
+    own:) list_own_services ;;
     attach:?*) attach_service "$2" ;;
     admit:) admit_sockets ;;
     door:*) serve_door "${@:2}" ;;

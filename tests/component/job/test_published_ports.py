@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.client.published_port import published_service
-from broker.client.service_catalogue import SOCKETS, parse_catalogue, remote_command
+from broker.service_catalogue import SOCKETS, parse_catalogue, remote_command
 from profiles.recipe.service import Service
 from tests.fakes.openssh import free_port
 from tests.fakes.port_server import LAST_WORDS, OTHER_UID, port_server
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from broker.client.service_catalogue import ListedService
+    from broker.service_catalogue import ListedService
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 

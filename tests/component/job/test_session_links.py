@@ -284,6 +284,28 @@ class TestJobsFolder:
         assert not room.joinpath("node/run", name).is_symlink()
 
     @pytest.mark.parametrize(
+        ("put", "published"),
+        [
+            ("printf 'berth-services 1\\n' >listed", "7.2\nberth-services 1\n"),
+            ("printf 'a\\0b\\n\\n' >listed", "7.2\nab\n\n"),
+            ('ln -s "$room/real/secret" listed', ""),
+            ("ln -s /dev/zero listed", ""),
+            ("mkfifo listed", ""),
+            ("mkdir listed", ""),
+            ("head -c 1M /dev/zero | tr '\\0' x >listed", "7.2\n" + "x" * 65536),
+            (":", ""),
+        ],
+    )
+    def test_list_of_services_is_passed_on_whole_once(self, room: Path, put: str, published: str) -> None:
+        begin = 'mkdir "$room/run"; DIRECTORY=$room BERTH_SUBMISSION=7 SLURM_RESTART_COUNT=2; cd "$NODE_DIR/run"'
+        done = job(room, f'{begin}; {put}; publish_services; cat "$room/run/listed" 2>/dev/null || :')
+        assert (done.stdout, done.returncode) == (published, 0), done.stderr
+        again = f'{put}; publish_services; rm -f "$room/run/listed"; {put}; publish_services; ls "$room/run"'
+        room.joinpath("run/listed").unlink(missing_ok=True)
+        room.joinpath("run").rmdir()
+        assert job(room, f"{begin}; {again}").stdout == ""  # the same again is not written
+
+    @pytest.mark.parametrize(
         "put",
         [
             'ln -s "$room/real/secret" use',

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.client.service_catalogue import parse_catalogue
 from broker.names import new_id
+from broker.service_catalogue import parse_catalogue
 from profiles.recipe.service import Service, format_services
 from tests.deadlines import DEADLINE_S
 from tests.fakes import web_service

@@ -223,6 +223,7 @@ class World:
             "manifest": (session / "manifest.json", lambda: launcher.manifests(USER), "done"),
             "log": (log, lambda: launcher.log(USER, ID, 100), "done" if kind is huge_sparse_file else "files"),
             "terminals": (session / "run/terminals", lambda: launcher.terminals(USER, ID), "done"),
+            "listed": (session / "run/listed", lambda: launcher.listed_services(USER, ID), "done"),
             "checksums": (layers / layer / "sums", lambda: launcher.verify(USER, ID), "files"),
             "inodes": (layers / layer / "inodes", lambda: launcher.size(USER, ID), "done"),
             "owners": (

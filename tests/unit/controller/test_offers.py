@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from broker.client.published_port import published_service
 from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import BerthError, NotFoundError, RefusedError
 from broker.schema.sessions import StartRequest
 from profiles.image.own_store import OwnStore
+from profiles.recipe.service import format_services
 from tests.fakes.core import publish
 from tests.fakes.sif import squashfs_sif
 
@@ -73,6 +75,37 @@ def test_services_are_those_of_the_session_image(core: Core) -> None:
         ]
         with pytest.raises(NotFoundError):
             await core.offers.services("bob", "dev")
+
+    asyncio.run(scenario())
+
+
+def report(*pieces: tuple[str, str, str], run: str = "1.0") -> str:
+    """Return run/listed, as the session's job writes it."""
+    text = f"{run}\nberth-services 1\n"
+    return text + "".join(f"{kind} {len(content.encode())} {name}\n{content}" for kind, name, content in pieces)
+
+
+MINE = ("file", "mine.yaml", "services: [{name: mine, title: Mine, command: exec mine}]")
+PORT = ("published", "-", format_services([published_service(8000, "My page").service]))
+
+
+def test_services_that_the_user_has_added_are_listed_before_they_are_opened(core: Core) -> None:
+    async def scenario() -> None:
+        session = await core.ready()
+        files = core.launcher.directories["alice", session.id].files
+
+        async def names(text: str) -> list[str]:
+            files["listed"] = text
+            return [f"{each.name}: {each.title}" for each in (await core.offers.services("alice", "dev")).services]
+
+        assert await names(report(MINE, PORT, run=session.generation)) == ["mine: Mine", "port-8000: My page"]
+        assert await names(report(MINE, PORT, run="9.9")) == ["mine: Mine"]  # ports end with the run
+        assert await names(report(("file", "bad.yaml", "services: 7"), MINE)) == ["mine: Mine"]
+        for wrong in ("", "1.0\n", "no list\n", report(MINE)[:-1], report(("file", "x", "services: ["))):
+            assert await names(wrong) == []
+        files["listed"] = report(MINE)
+        core.launcher.failures["listed_services"] = LauncherError("files", "no such disk")
+        assert (await core.offers.services("alice", "dev")).services == []
 
     asyncio.run(scenario())
 

@@ -36,13 +36,17 @@ def left_in(store: Path) -> set[str]:
 
 def test_the_shipped_profiles_are_right() -> None:
     profiles = {name: load_profile(file) for name, file in shipped_profiles().items()}
-    assert set(profiles) == {"base", "triton-xpu"}
+    assert set(profiles) == {"base", "triton-xpu", "triton-xpu-code"}
     assert all(profile.name == name for name, profile in profiles.items())
     assert {"htop", "jq", "python3-pip", "ocl-icd-opencl-dev"} <= set(
         profiles["triton-xpu"].apt
     )  # the documentation uses them
     assert profiles["triton-xpu"].resources_as_options() == ["--gres=gpu:intel:1"]
     assert profiles["base"].resources_as_options() == []
+    newest = profiles["triton-xpu"]
+    assert str(profiles["triton-xpu-code"].base) == f"profile:triton-xpu@{newest.version}"
+    assert profiles["triton-xpu-code"].services[:-1] == newest.services
+    assert profiles["triton-xpu-code"].resources == newest.resources
 
 
 def test_a_wrong_recipe_touches_nothing(tmp_path: Path) -> None:

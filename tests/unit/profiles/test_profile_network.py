@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
     """A machine whose environment says nothing about networks."""
     for name in (*network.BUNDLES, *(each for proxy in network.PROXIES for each in (proxy, proxy.upper()))):
         monkeypatch.delenv(name, raising=False)
+    for name in [each for each in os.environ if each.lower().startswith("npm_config_")]:
+        monkeypatch.delenv(name)
     monkeypatch.delenv("PIP_CONFIG_FILE", raising=False)
     monkeypatch.delenv(network.MIRROR, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -71,6 +74,41 @@ def test_pips_own_files_are_found_where_the_environment_points(kit: Path, tmp_pa
     folders = network.inside_environment(kit)["XDG_CONFIG_DIRS"].split(":")
     last = kit / folders[-1].removeprefix(f"{network.KIT}/") / "pip/pip.conf"
     assert "https://mirror/simple" in last.read_text()
+
+
+def test_npm_has_the_machines_settings_and_no_place_on_it(
+    machine: pytest.MonkeyPatch, kit: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "home/.npmrc"
+    own.parent.mkdir(parents=True)
+    own.write_text("registry=https://mirror/npm\n")
+    bundle = tmp_path / "site.crt"
+    bundle.write_text("certificates")
+    for name, value in {
+        "SSL_CERT_FILE": str(bundle),
+        "npm_config_registry": "https://other/npm",
+        "npm_config_cache": "/root/cache",
+        "NPM_CONFIG_CAFILE": "/root/ca",
+    }.items():
+        machine.setenv(name, value)
+    inside = network.inside_environment(kit)
+    found = {name: value for name, value in inside.items() if name.lower().startswith("npm_config_")}
+    assert found == {
+        "NPM_CONFIG_USERCONFIG": "/run/berth-build/npmrc",
+        "NPM_CONFIG_CAFILE": "/run/berth-build/certificates.crt",
+        "npm_config_registry": "https://other/npm",
+    }
+    assert (kit / "npmrc").read_text() == "registry=https://mirror/npm\n"
+
+
+def test_npms_own_file_is_the_one_that_the_environment_names(
+    machine: pytest.MonkeyPatch, kit: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/.npmrc").write_text("registry=https://mirror/npm\n")
+    machine.setenv("npm_config_userconfig", str(tmp_path / "none"))
+    network.inside_environment(kit)
+    assert not (kit / "npmrc").exists()
 
 
 def test_the_mirror_is_the_machines_to_name(machine: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ GOOD: dict[str, tuple[Call, dict[str, Any]]] = {
     "keys": (lambda it: it.keys("alice"), {"text": "a key\n"}),
     "log": (lambda it: it.log("alice", ID, 100), {"text": "said\n"}),
     "terminals": (lambda it: it.terminals("alice", ID), {"text": "1.0 2\n"}),
+    "listed_services": (lambda it: it.listed_services("alice", ID), {"text": "1.0\nberth-services 1\n"}),
     "manifests": (lambda it: it.manifests("alice"), {"manifests": {ID: "{}"}, "trash": {}}),
     "trashed": (lambda it: it.trashed_manifests("alice"), {"manifests": {}, "trash": {ID: "{}"}}),
     "probe": (lambda it: it.probe("alice"), {"driver": "overlay", "why": "it works"}),
@@ -143,7 +144,7 @@ BAD: list[tuple[str, Place, Any]] = [
       for verb, of in (("snapshot", ("snapshot",)), ("switch", ("before",)), ("snapshots", ("snapshots", 0)))
       for place, each in BAD_SNAPSHOTS),
     *(("submit", ("job_id",), each) for each in BAD_JOBS),
-    *((verb, ("text",), each) for verb in ("keys", "log", "terminals") for each in BAD_TEXTS),
+    *((verb, ("text",), each) for verb in ("keys", "log", "terminals", "listed_services") for each in BAD_TEXTS),
     *(("manifests", ("manifests",), each) for each in BAD_MANIFESTS),
     ("trashed", ("trash",), {ID: LONG}),
     *(("probe", ("driver",), value) for value in ("other", LONG, None)),

@@ -130,3 +130,25 @@ def test_site_without_web_access_has_no_authority(core: Core) -> None:
         assert not list(core.config.state_dir.glob("web_ca*"))
 
     asyncio.run(scenario())
+
+
+def test_session_gets_what_its_user_has_added_once(web_core: Core) -> None:
+    async def scenario() -> None:
+        session, opened = await web_core.ready(), await visit(web_core)
+        files = web_core.launcher.directories["alice", session.id].files
+        asked = DoorRequest(visit=opened.secret, public_key=public_key())
+
+        async def installed(listed: str) -> str | None:
+            files.pop("own_services", None)
+            files["listed"] = listed
+            await web_of(web_core).door.open(asked)
+            return files.get("own_services")
+
+        text = "services: [{name: mine, command: exec mine}]"
+        listed = f"1.0\nberth-services 1\nfile {len(text)} mine.yaml\n{text}"
+        assert await installed("") is None
+        assert (await installed(listed) or "").startswith("name=mine\ncommand=exec mine\nsocket=mine.sock\n")
+        assert await installed(listed) is None  # it has it
+        assert await installed("1.0\nberth-services 1\n") == ""
+
+    asyncio.run(scenario())

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.client import service_catalogue
+from broker import service_catalogue
 from broker.client.published_port import published_service
-from broker.client.service_catalogue import NO_PROGRAM_CODE, parse_catalogue, remote_command
+from broker.service_catalogue import NO_PROGRAM_CODE, parse_catalogue, remote_command
 from profiles.recipe.service import Service, format_services
 
 if TYPE_CHECKING:
