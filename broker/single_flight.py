@@ -48,6 +48,10 @@ class SingleFlight(Generic[_Key, _Result]):
         """The running tasks."""
         return [task for task in self._tasks.values() if not task.done()]
 
+    def cancel(self, key: _Key) -> bool:
+        """Cancel the running task of that key; return whether there was one."""
+        return key in self and self._tasks[key].cancel()
+
     async def close(self) -> None:
         """Cancel the running tasks, and return when they have ended."""
         tasks = self.tasks

@@ -224,12 +224,19 @@ def images(cache: Path, suffix: str = "") -> Path:
     The demonstration has one of its own, without the images of the tests.
     """
     state = hashlib.sha256()
-    for file in sorted((CHECKOUT / "profiles").rglob("*")):
+    for file in (*sorted((CHECKOUT / "profiles").rglob("*")), *_recipe_files()):
         if file.suffix in {".py", ".yaml", ".sh"}:
             state.update(file.read_bytes())
     directory = cache / f"images-{state.hexdigest()[:16]}{suffix}"
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+def _recipe_files() -> list[Path]:
+    """Return the recipes beside this file, and what they copy into images."""
+    recipes = sorted(HERE.glob("*.yaml"))
+    sources = [HERE / source for recipe in recipes for source in re.findall(r"source: *([^,}\s]+)", recipe.read_text())]
+    return [*recipes, *sources]
 
 
 def published(site: Site, port: int) -> bool:

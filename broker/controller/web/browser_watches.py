@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from broker.errors import ConflictError, NotFoundError, TooManyError
 from broker.schema.web import WATCH_ENDED_EVENT, BrowserWatchAnswer
+from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,8 +37,10 @@ class BrowserStream:
         self._events: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
         """The next event. Watches wait while there is one, and merge their changes meanwhile."""
         self._stopping = asyncio.Event()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        """By the ids of watches."""
+        self._watches: SingleFlight[str, None] = SingleFlight(self._note_end)
+        """By their ids."""
+        self._open: dict[str, SessionStream] = {}
+        """What the watches follow, also of one that has just ended."""
         self._own_tasks: list[asyncio.Task[None]] = []
 
     async def events(self, stopping: asyncio.Event) -> AsyncIterator[bytes]:
@@ -49,28 +52,28 @@ class BrowserStream:
 
     async def add(self, delegation: Delegation, watch_id: str) -> None:
         """Begin a watch. TooManyError if the stream or the user has too many; ConflictError for an id twice."""
-        if watch_id in self._tasks:
+        if watch_id in self._open:
             raise ConflictError("there is a watch with this id")
-        if len(self._tasks) >= MAX_WATCHES:
+        if len(self._open) >= MAX_WATCHES:
             raise TooManyError(f"{MAX_WATCHES} browsers are followed, as many as are allowed")
         stream = await self._sessions.open(delegation.user, watch_id=watch_id)
-        task = asyncio.create_task(self._follow(stream, delegation, watch_id))
-        self._tasks[watch_id] = task
-
-        def note_end(_: asyncio.Task[None]) -> None:  # of a task that was cancelled before it began, too
-            del self._tasks[watch_id]
+        if watch_id in self._open:
             stream.close()
-
-        task.add_done_callback(note_end)
+            raise ConflictError("there is a watch with this id")
+        self._open[watch_id] = stream
+        self._watches.join(watch_id, lambda: self._follow(stream, delegation, watch_id))
 
     def remove(self, watch_id: str) -> bool:
         """End a watch; return whether there was one."""
-        task = self._tasks.get(watch_id)
-        return task is not None and task.cancel()
+        return self._watches.cancel(watch_id)
 
     def close(self) -> None:
-        for task in (*self._tasks.values(), *self._own_tasks):
+        for task in (*self._watches.tasks, *self._own_tasks):
             task.cancel()
+
+    def _note_end(self, watch_id: str, _: asyncio.Task[None]) -> None:
+        """Close what a watch has followed, also one that was cancelled before it began."""
+        self._open.pop(watch_id).close()
 
     async def _follow(self, stream: SessionStream, delegation: Delegation, watch_id: str) -> None:
         """Pass the events of a watch on until its login ends, or until the registry cannot be read."""
