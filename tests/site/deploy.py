@@ -7,6 +7,7 @@ restart, kill) is done here by name and process id, so that tests can do it at t
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 import subprocess
 import sys
