@@ -127,10 +127,7 @@ class Controller(CredentialParts):
     @cached_property
     def maintenance(self) -> Maintenance:
         return Maintenance(
-            settings=self.config.storage,
-            registry=self.async_registry,
-            images=self.images,
-            launcher=self.launcher,
+            settings=self.config.storage, registry=self.async_registry, images=self.images, launcher=self.launcher
         )
 
     @cached_property
@@ -361,10 +358,8 @@ class Controller(CredentialParts):
 
     def services(self, in_use: Callable[[], AbstractContextManager[None]]) -> Services:
         """Return the parts that the API calls. Each request enters `in_use`."""
-        outside = (self.config, self.registry, self.scheduler, self.launcher)
         checked = (self.config, self.scheduler, self.launcher, self.stores, self.reconciler)
-        provider = None if self.web is None else self.web.provider
-        further = None if provider is None else provider.doctor_check
+        further = None if self.web is None or self.web.provider is None else self.web.provider.doctor_check
         return Services(
             config=self.config,
             sessions=self.sessions,
@@ -386,7 +381,7 @@ class Controller(CredentialParts):
             site=self.site,
             web=self.web,
             checks=functools.partial(controller_checks, *checked, further=further),
-            rebuild=functools.partial(rebuild, *outside),
+            rebuild=functools.partial(rebuild, self.config, self.registry, self.scheduler, self.launcher),
             in_use=in_use,
             own_uid=os.getuid(),
         )
