@@ -134,7 +134,7 @@ def test_browsers_log_out_one_another_and_all(alice: User, page: Page, chromium:
         another.goto(f"{PORTAL}/browsers")
         cards = another.locator("li.card")
         expect(cards).to_have_count(2)
-        cards.last.get_by_role("button", name="Log out").click()  # the older one: the other browser
+        cards.first.get_by_role("button", name="Log out").click()  # the older one: the other browser
         another.wait_for_url(f"{PORTAL}/browsers?out=yes")
         expect(cards).to_have_count(1)
         page.goto(f"{PORTAL}/browsers")
