@@ -40,7 +40,7 @@ class NoSessions:
         return []
 
     def __getattr__(self, name: str) -> object:
-        """Every other question goes to Slurm as it is."""
+        """Return the method of the real scheduler, for every other question."""
         return getattr(self._scheduler, name)
 
 

@@ -40,7 +40,7 @@ class BrowserStream:
         self._watches: SingleFlight[str, None] = SingleFlight(self._note_end)
         """By their ids."""
         self._open: dict[str, SessionStream] = {}
-        """What the watches follow, also of one that has just ended."""
+        """The streams that the watches follow, also that of a watch that has just ended."""
         self._own_tasks: list[asyncio.Task[None]] = []
 
     async def events(self, stopping: asyncio.Event) -> AsyncIterator[bytes]:
