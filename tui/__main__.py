@@ -9,8 +9,9 @@ import errno
 import gc
 import os
 import sys
+import threading
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from broker.config.environment import inherited_environment
 from broker.errors import ExitCode
@@ -104,5 +105,15 @@ def _run_screens() -> str:
     return app.failure
 
 
+def end_process(code: int) -> NoReturn:
+    """End the process with this exit code, also if a thread does not end, for which Python would wait.
+
+    Textual's thread for input stays if the terminal is closed while the interface returns from a command.
+    """
+    if any(each is not threading.main_thread() and not each.daemon for each in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from broker.config.environment import inherited_environment
 from broker.errors import ExitCode
+from tests.deadlines import DEADLINE_S
 from tui import __main__ as program
 from tui import failure_log
 
@@ -78,3 +81,19 @@ def test_inherited_environment_is_that_of_the_start(monkeypatch: pytest.MonkeyPa
     environment = inherited_environment()
     assert "BERTH_SET_LATER" not in environment
     assert environment["PATH"]
+
+
+@pytest.mark.parametrize("daemon", [False, True], ids=["thread that Python waits for", "daemon thread"])
+def test_process_ends_although_a_thread_does_not(daemon: bool) -> None:
+    code = f"""
+import threading
+from tui.__main__ import end_process
+
+threading.Thread(target=threading.Event().wait, daemon={daemon}).start()
+print("shown", flush=True)
+end_process(3)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "shown\n", "")
