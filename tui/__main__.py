@@ -105,7 +105,7 @@ def _run_screens() -> str:
     return app.failure
 
 
-def end_process(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End the process with this exit code, also if a thread does not end, for which Python would wait.
 
     Textual's thread for input stays if the terminal is closed while the interface returns from a command.
@@ -116,4 +116,4 @@ def end_process(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    end_process(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))

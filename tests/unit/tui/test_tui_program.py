@@ -87,11 +87,11 @@ def test_inherited_environment_is_that_of_the_start(monkeypatch: pytest.MonkeyPa
 def test_process_ends_although_a_thread_does_not(daemon: bool) -> None:
     code = f"""
 import threading
-from tui.__main__ import end_process
+from tui.__main__ import exit_process
 
 threading.Thread(target=threading.Event().wait, daemon={daemon}).start()
 print("shown", flush=True)
-end_process(3)
+exit_process(3)
 """
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S, check=False
