@@ -157,12 +157,15 @@ def kill_daemon(place: LabPaths, node: str, daemon: Daemon) -> None:
 
 
 def daemon_pid(place: LabPaths, node: str, daemon: Daemon) -> int | None:
-    """Return the process id on the machine of the process that the node's init adopted. None if it does not run."""
+    """Return the process id on the machine of the process that the node's init adopted. None if it does not run.
+
+    After `scontrol reconfigure`, slurmctld and slurmd have the names of their files, which Debian calls `…-wlm`.
+    """
     pid = init_pid(place, node)
     if pid is None:
         return None
     for candidate, name in node_processes(pid).items():
-        if name == daemon.name and _parent(candidate) == pid:
+        if name in {daemon.name, f"{daemon.name}-wlm"} and _parent(candidate) == pid:
             return candidate
     return None
 

@@ -72,6 +72,24 @@ def options(lab: Cluster) -> list[str]:
     return ["--operator", "service", "--bind", f"{bind['source']}:/bound:ro"]
 
 
+def test_daemons_that_were_reconfigured_are_known(lab: Cluster) -> None:
+    """They execute their files again, under the names of these files."""
+    before = slurm_daemons(lab)
+    lab.text("scontrol", "reconfigure", user="root")
+    wait_for(lambda: all(serves for _, serves in slurm_daemons(lab).values()), "the daemons serve")
+    assert slurm_daemons(lab) == before
+
+
+def slurm_daemons(lab: Cluster) -> dict[tuple[str, str], tuple[int | None, bool]]:
+    """Return process id and state of slurmctld and of each slurmd, by node and name."""
+    return {
+        (node, name): (daemon["pid"], daemon["serves"])
+        for node, found in lab.status()["nodes"].items()
+        for name, daemon in found["daemons"].items()
+        if name in {"slurmctld", "slurmd"}
+    }
+
+
 def test_up_with_other_settings_is_refused_with_the_remedy(lab: Cluster) -> None:
     refused = cli("up", "--name", NAME, "--users", "dave", seconds=20)
     assert refused.returncode == 1
