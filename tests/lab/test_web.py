@@ -102,7 +102,7 @@ def test_published_port_is_opened_until_another_user_has_it(alice: User, bob: Us
     log_in(page, alice, "open", dev, f"port-{PORT}")
     expect(page.get_by_text("this is mine")).to_be_visible()
     page.goto(f"{PORTAL}/sessions/{dev}")
-    expect(page.get_by_role("link", name=f"port-{PORT}")).to_be_visible()
+    expect(page.locator(f"#service-port-{PORT}")).to_be_visible()  # named by its title, once the job has reported it
 
     alice.ok("ssh", dev, "kill $(cat server.pid)")
     page.goto(host_of(f"port-{PORT}", dev, "alice"))
