@@ -34,7 +34,7 @@ class ServiceHosts:
         return self._origins.service_host(service, session.name, session.id, session.owner)
 
     async def find(self, user: str, host: str) -> tuple[Session, str]:
-        """Return the session and the service of a host name.
+        """Return the session and the service of a host name. The session has the definitions of the user's services.
 
         NotFoundError if it has none that `user` may visit; the message says no more.
         """
@@ -45,6 +45,7 @@ class ServiceHosts:
         found = await (self._find_hashed(user, label) if parts is None else self._find_readable(user, parts))
         if found is None or self.host(*found) != host:
             raise _no_service(host)
+        await self._added.install(found[0])  # berth-web may have a connection that is older than the definition
         return found
 
     async def _find_readable(self, user: str, parts: tuple[str, str, str]) -> tuple[Session, str] | None:
