@@ -71,7 +71,7 @@ def test_interface_shows_no_session_of_others(bob: User, session: str) -> None:
         terminal.type("\x1b")
         terminal.wait_for_text("q quit")
         terminal.type("U")
-        terminal.wait_for_text("there is none that can be restored")
+        terminal.wait_for(lambda text: "there is none that can be restored" in text or "Session: one of" in text)
         terminal.type("\x1b")
         terminal.wait_for_text("q quit")
         quit_tui(terminal)

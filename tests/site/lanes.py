@@ -5,7 +5,8 @@
 3. Tests on labs, on as many as there are until the end: first the files that are marked `waits`, which leave the
    processors to the component tests, then the others; the longest files of each kind first.
 
-A lane that runs beside another writes to build/lanes/, and its output is printed when it ends. Standard library only.
+A lane that runs beside another writes to build/lanes/, and its output is printed when it ends. A few failed tests are
+tried once more when no lane runs any longer (`second_try`). Standard library only.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from slurm.lab.preflight import check_root
 from slurm.lab.progress import ProgressLog
 from slurm.lab.releases import TRIXIE
 from slurm.lab.rootfs import node_root
-from tests.site import deploy
+from tests.site import deploy, second_try
 from tests.site.run import NAME, OURS, PROFILES, alone, build_group, take_labs_down
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 SHORT = "not soak and not vm"
 """The tests of `make test`."""
 BUILD = deploy.CHECKOUT / "build"
+UNSTABLE = BUILD / "unstable.txt"
 CORES = os.cpu_count() or 1
 LANE_LIMIT_S = 4500
 """A lane that takes longer hangs. pytest's faulthandler_timeout shows where."""
@@ -51,7 +53,7 @@ MEMORY, MEMORY_BYTES = Path("/dev/shm"), 8 * 2**30  # noqa: S108 - a folder of a
 """Where the tests' own files lie if that much is free, and not on the disk: they write hundreds of thousands."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Lane:
     """One run of pytest with workers of its own."""
 
@@ -73,6 +75,11 @@ class Lane:
         """Return the file for the output of a lane that runs beside others."""
         return BUILD / f"lanes/{self.name}.log"
 
+    @property
+    def failures(self) -> Path:
+        """Return the file in which the ids of failed tests are."""
+        return BUILD / f"failures/{self.name}.txt"
+
     def start(self, pytest: str) -> None:
         """Start pytest; return at once."""
         options = ["-m", self.marks, "-n", str(self.workers), "--dist", self.spread, *ENDS_WHAT_HANGS]
@@ -82,6 +89,9 @@ class Lane:
         environment = os.environ | {"TEST_DURATIONS": str(BUILD / f"durations/{self.name}.json")}
         environment |= {"LAB_NAME": self.lab} if self.lab else {}
         environment |= {"TEST_ORDER": "shortest"} if self.spread == "load" else {}  # each test goes to a free worker
+        environment |= {"TEST_FAILURES": str(self.failures)}
+        self.failures.parent.mkdir(parents=True, exist_ok=True)
+        self.failures.unlink(missing_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             output = log if self.beside else None
@@ -102,6 +112,11 @@ class Lane:
             sys.stdout.write(self.log.read_text(errors="replace"))
         print(f"lane {self.name}: exit code {code}", flush=True)
         return code
+
+    def second_code(self, pytest: str, code: int) -> int:
+        """Return the exit code after a second try of a few failed tests, on the first lab if the lane has labs."""
+        environment = os.environ | ({"LAB_NAME": f"{self.lab}-gw0"} if self.lab else {})
+        return second_try.second_code([pytest, *ENDS_WHAT_HANGS], code, self.failures, environment)
 
     def stop(self) -> None:
         """Send SIGINT if it still runs, and wait for its end."""
@@ -136,10 +151,11 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     began_at = time.monotonic()
     shutil.rmtree(BUILD / "durations", ignore_errors=True)
+    UNSTABLE.unlink(missing_ok=True)
     unit = Lane("unit", ("tests/unit", "tests/docs"), spread="load")
     unit.start(options.pytest)
     try:
-        if unit.finish() != 0:
+        if unit.second_code(options.pytest, unit.finish()) != 0:
             print("tests: a unit test failed, so no other lane was started", file=sys.stderr)
             return 1
         check_root()
@@ -152,6 +168,7 @@ def main(argv: list[str]) -> int:
         return 130
     finally:
         unit.stop()
+        second_try.report_unstable(UNSTABLE)
         print(f"tests: {time.monotonic() - began_at:.0f} s in all", flush=True)
 
 
@@ -165,7 +182,8 @@ def _on_labs(options: argparse.Namespace) -> int:
         component.start(options.pytest)
         _bring_up(names)
         lab.start(options.pytest)
-        return max([lab.finish(), component.finish()], key=abs)
+        codes = {lane: lane.finish() for lane in (lab, component)}
+        return max((lane.second_code(options.pytest, code) for lane, code in codes.items()), key=abs)
     finally:
         for lane in (component, lab):
             lane.stop()
