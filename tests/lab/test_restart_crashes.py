@@ -1,4 +1,4 @@
-"""`kill -9` while a session is rolled back in its job: of the services, of the whole job, and of its batch script.
+"""`kill -9` while a session is rolled back or switched in its job: of the services, the job, and its batch script.
 
 At each labelled point the session ends in one of its two states. No data is lost, one job at most has the volumes open,
 and nobody who takes the port of the former container hears a client.
@@ -43,7 +43,17 @@ UNDONE = [
     *("launcher.rollback-begun", *COMING_TRUE, "reversal.done", "start.prepared", "hold.begun"),
 ]
 """The points of a switch to an image that does not start, and of its reversal."""
+SWITCH_POINTS = [
+    *("switch.intent-recorded", *HOLD, "switch.announced", "launcher.switch-begun", *COMING_TRUE),
+    *("launcher.switch-done", "switch.done", *BEGIN),
+]
+UNDONE_POINTS = [
+    *("switch.intent-recorded", *HOLD, "switch.done", "start.submitted", "reversal.announced"),
+    *("launcher.rollback-begun", "launcher.rollback-done", "reversal.done"),
+]
 FEW_UNDONE = ["switch.done", "launcher.hold-begun", "hold.held", "volumes.committed", "reversal.done", "hold.begun"]
+SHORT_SWITCH = [("volumes.committed", "all")]
+SHORT_UNDONE = [("reversal.announced", "script")]
 SHORT = [("hold.requested", "script"), ("volumes.committed", "all"), ("hold.begun", "scancel")]
 
 
@@ -54,7 +64,7 @@ def kept(alice: User, name: str) -> Kept:
 
 def test_kills_of_the_job(crashing: Site, kept: Kept, bob: User) -> None:
     for point, kill in SHORT:
-        job_is_killed(crashing, kept, bob, point, kill)
+        rollback_is_killed(crashing, kept, bob, point, kill)
 
 
 @pytest.mark.soak
@@ -63,14 +73,89 @@ def test_each_kill_of_the_job_at_each_point(
     crashing: Site, kept: Kept, bob: User, new_name: Callable[[str], str], kill: str
 ) -> None:
     for point in POINTS:
-        job_is_killed(crashing, kept, bob, point, kill)
+        rollback_is_killed(crashing, kept, bob, point, kill)
     is_whole(kept, new_name, ["one", "one"])
 
 
-def job_is_killed(site: Site, kept: Kept, bob: User, point: str, kill: str) -> None:
+def test_kills_of_the_job_in_a_switch(crashing: Site, kept: Kept, bob: User, other: str) -> None:
+    for point, kill in SHORT_SWITCH:
+        switch_is_killed(crashing, kept, bob, point, kill, other=other)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kill", KILLS)
+def test_each_kill_of_the_job_at_each_point_of_a_switch(
+    crashing: Site, kept: Kept, bob: User, other: str, kill: str
+) -> None:
+    for point in SWITCH_POINTS:
+        switch_is_killed(crashing, kept, bob, point, kill, other=other)
+
+
+def test_kills_of_the_job_while_a_switch_is_undone(crashing: Site, kept: Kept, bob: User) -> None:
+    for point, kill in SHORT_UNDONE:
+        undone_switch_is_killed(crashing, kept, bob, point, kill)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kill", KILLS)
+def test_each_kill_of_the_job_at_each_point_of_an_undone_switch(
+    crashing: Site, kept: Kept, bob: User, kill: str
+) -> None:
+    for point in UNDONE_POINTS:
+        undone_switch_is_killed(crashing, kept, bob, point, kill)
+
+
+def rollback_is_killed(site: Site, kept: Kept, bob: User, point: str, kill: str) -> None:
     """Roll back a running session; services and job die at that point. It is as in the snapshot, in one job."""
     kept.again()
     kept.mark("two")
+    view = job_is_killed(site, kept, bob, point, kill, verb="rollback", snapshot="first")
+    assert (view["operation"]["verb"], view["operation"]["status"]) == ("rollback", "done"), point
+    assert kept.marks() == ["one", "one"], point
+
+
+def switch_is_killed(site: Site, kept: Kept, bob: User, point: str, kill: str, *, other: str) -> None:
+    """Switch a running session between two images; services and job die at that point. It has one of the images, with
+    the system of that image, and its home.
+    """
+    kept.again()
+    kept.mark("two")
+    before = kept.view()["profile"]
+    wanted = other if before == "base" else "base"
+    view = job_is_killed(site, kept, bob, point, kill, verb="switch", profile=wanted)
+    is_done = view["operation"]["status"] == "done"
+    assert view["profile"] == (wanted if is_done else before), point
+    assert kept.marks() == ["two", "-" if is_done else "two"], point
+
+
+def undone_switch_is_killed(site: Site, kept: Kept, bob: User, point: str, kill: str) -> None:
+    """Switch to an image that does not start; services and job die at that point. The session has the old image with
+    its system, or the new one and says why it does not start; then another switch leads back. The home is kept.
+    """
+    deploy.build_profile(site, "broken", ProgressLog(quiet=True))
+    kept.again()
+    kept.mark("two")
+    view = job_is_killed(site, kept, bob, point, kill, verb="switch", profile="broken")
+    if view["profile"] == "broken":
+        assert view["state"] == "failed", point
+        assert "sshd: no hostkeys available" in view["reason"], point
+        kept.post("switch", profile="base")
+        kept.done("switch")
+        kept.again()
+        assert kept.marks()[0] == "two", point
+    else:
+        assert view["profile"] == "base", point
+        assert kept.marks() == ["two", "two"], point
+
+
+def job_is_killed(
+    site: Site, kept: Kept, bob: User, point: str, kill: str, *, verb: str, **body: str
+) -> dict[str, Any]:
+    """Request the operation of a running session, and let services and job die at that point; return its state when it
+    runs again, in one job, or has failed.
+
+    Nobody who takes the former container's port hears a client, and no client reaches the former container.
+    """
     kept.says("touch /tmp/former")
     before = kept.view()
     with contextlib.ExitStack() as stack:
@@ -83,24 +168,29 @@ def job_is_killed(site: Site, kept: Kept, bob: User, point: str, kill: str) -> N
             argv = kept.user.laptop.argv(kept.name, ["test ! -e /tmp/former || echo former"])
             clients.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
 
-        dies_at_each(site, [point], lambda: kept.send("rollback", body={"snapshot": "first"}), look)
-        view = kept.user.until(
-            kept.name,
-            lambda view: view["state"] in {"ready", "failed", "stopped"} and view["operation"]["status"] != "pending",
-            what=f"the session to settle after {point}",
-            seconds=90,
-        )
+        dies_at_each(site, [point], lambda: kept.send(verb, body=body), look)
+        view = settled(kept, point)
         if view["state"] != "ready":
-            kept.again()
-            view = kept.view()
+            kept.user.berth("start", kept.name, "--timeout", "60", seconds=90)
+            view = settled(kept, point)
         out, _ = clients[0].communicate(timeout=DEADLINE_S)
         assert b"former" not in out, point
-    assert (view["operation"]["verb"], view["operation"]["status"]) == ("rollback", "done"), point
-    assert kept.marks() == ["one", "one"], point
     assert view["generation"] != before["generation"]
-    assert kept.user.jobs(view["id"]) == [str(view["job_id"])], point
-    assert containers(site, view) == 1, point
+    running = view["state"] == "ready"
+    assert kept.user.jobs(view["id"]) == [str(view["job_id"])] * running, point
+    assert containers(site, view) == running, point
     kept.verified()
+    return view
+
+
+def settled(kept: Kept, point: str) -> dict[str, Any]:
+    """Return the session when its operation is over and it runs, has failed or is stopped."""
+    return kept.user.until(
+        kept.name,
+        lambda view: view["state"] in {"ready", "failed", "stopped"} and view["operation"]["status"] != "pending",
+        what=f"the session to settle after {point}",
+        seconds=90,
+    )
 
 
 @pytest.mark.parametrize("points", [FEW_UNDONE, pytest.param(UNDONE, marks=pytest.mark.soak)], ids=["few", "all"])
