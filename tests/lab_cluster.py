@@ -55,7 +55,7 @@ class Lab:
         return exec_argv(node, command, user=user, lab=self.place, env=env, host_network=host_network)
 
     def prefix(self, *, user: str = "root", node: str = LOGIN) -> tuple[str, ...]:
-        """What to put before a command to run it in a node with the caller's environment, and its process group."""
+        """Return the words before a command that run it in a node, with the caller's environment and process group."""
         pid = init_pid(self.place, node)
         assert pid is not None, f"node {node} is not up"
         return (
@@ -133,7 +133,7 @@ class Lab:
 
 
 def older_name(name: str) -> str:
-    """What the lab with an older Slurm is called that tests bring up beside the one of this name."""
+    """Return the name of the lab with an older Slurm that tests bring up beside the one of this name."""
     return f"{name}-old"
 
 

@@ -47,7 +47,7 @@ def _result(said: dict[str, Any]) -> Result:
 
 
 def _ticks(lab: Lab, backend: str, runs: int) -> dict[str, Any]:
-    """What tick.py says: the back end, the queries of one tick, and the seconds of both sides' runs."""
+    """Return the report of tick.py: the back end, the queries of one tick, and the seconds of both sides' runs."""
     said: dict[str, Any] = {"ours": [], "peer": []}
     for line in follow_program(NAME, lab, [f"{HERE}/tick.py", backend, str(runs), str(SESSIONS)], SERVICE_ACCOUNT):
         record = json.loads(line)

@@ -56,7 +56,7 @@ class WebGround:
         return done.stdout
 
     def client(self, what: str, service: str, port: int, amount: str) -> float:
-        """What tests/bench/web_client.py measures at a port."""
+        """Return the measurement of tests/bench/web_client.py at a port."""
         return float(self.run("python3", str(CLIENT), what, str(port), amount, *self.headers(service)))
 
 

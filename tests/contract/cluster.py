@@ -1,4 +1,4 @@
-"""What the contract suite does to a cluster, on the fake one and on a real one."""
+"""The actions of the contract suite on a cluster: the fake one and a real one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REAL = ("commands", "pyslurm", OLDER)
 
 
 class Work(Enum):
-    """What a job does, as a shell script."""
+    """The work of a job, as a shell script."""
 
     LAST = "exec sleep 600"
     SUCCEED = "true"

@@ -101,8 +101,10 @@ class ScriptedController:
     def __init__(self) -> None:
         self.sessions: dict[str, SessionView] = {}
         self.script: dict[str, deque[SessionView | errors.BerthError | None]] = defaultdict(deque)
-        """What a session becomes next, each time that somebody acts on it or waits for a change; None: it is gone.
-        An error is the answer that once."""
+        """The next state of each session, one for each action on it and each wait for a change.
+
+        None: it is gone. An error is the answer for once.
+        """
         self.failures: dict[str, errors.BerthError] = {}
         """`METHOD /path` → what to answer instead."""
         self.asked: list[tuple[str, str, Any]] = []
@@ -115,7 +117,7 @@ class ScriptedController:
         """`METHOD /path` → what to answer, for calls that only look."""
         self.estimates: dict[str, StartEstimate] = {}
         self.logs: dict[str, deque[str]] = defaultdict(deque)
-        """What the log says, one entry a look; the last one stays."""
+        """The contents of the log, one for each look; the last one stays."""
         self.events: list[EventView] = []
         self.connections: list[ConnectionView] = []
         self.terminals: int | None = None
@@ -165,7 +167,7 @@ class ScriptedController:
 
     @functools.cached_property
     def user_authority(self) -> CertificateAuthority:
-        """Whose certificates it gives."""
+        """The authority that signs its certificates for users."""
         return CertificateAuthority.load_or_create(self.directory / "ca" / "key")
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
@@ -391,7 +393,7 @@ def _handler(controller: ScriptedController) -> type[BaseHTTPRequestHandler]:
 
 
 def plain(text: str) -> str:
-    """What a terminal shows: escape sequences and carriage returns taken out."""
+    """Return the text as a terminal shows it: without escape sequences and carriage returns."""
     return re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", text)
 
 

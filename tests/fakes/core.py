@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 RECIPE = "name: {name}\nversion: {version}\nbase: debian:sid\nresources: {{mem: 1G}}\n"
 OFFSET = 40960
-"""Where the file system of a published image is said to begin."""
+"""The offset of the file system in a published image, as its description says it, in bytes."""
 BASE = StartRequest(profile="base")
 
 

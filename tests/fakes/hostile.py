@@ -1,4 +1,4 @@
-"""What a stranger may send to an ssh server before a login: the beginning of a good one, and odd things (RFC 4253)."""
+"""Bytes of a stranger before a login at an ssh server: the beginning of a good one, and odd things (RFC 4253)."""
 
 from __future__ import annotations
 

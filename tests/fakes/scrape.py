@@ -1,4 +1,4 @@
-"""What Prometheus would read at an address."""
+"""Read the metrics at an address, as Prometheus would."""
 
 from __future__ import annotations
 

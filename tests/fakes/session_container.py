@@ -54,7 +54,7 @@ class SessionContainer:
 
     @property
     def files(self) -> Path:
-        """What the launcher writes: `/run/berth/session`."""
+        """The directory with the launcher's files: `/run/berth/session`."""
         return self.base / "run/berth/session"
 
     @property

@@ -1,4 +1,4 @@
-"""What the tests on the lab share: Berth installed on it, an image, people, and a laptop for each."""
+"""The fixtures of all tests on the lab: Berth installed on it, an image, people, and a laptop for each."""
 
 from __future__ import annotations
 

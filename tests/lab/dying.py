@@ -25,7 +25,7 @@ IN_CHILD = frozenset({
 """Points that a process of the launcher's meets, which acts as the user; the others end launcher and controller."""
 COMING_TRUE = ["volumes.before-commit", "volumes.committed"]
 _TOLD = re.compile(r"will be repeated|submission unclear|data not (removed|set aside) yet")
-"""What the controller's log says when a child of the launcher has died."""
+"""The controller's log lines about a child of the launcher that has died."""
 
 
 def dies_at_each(

@@ -122,7 +122,7 @@ except No:
 
 @dataclass(frozen=True)
 class Committed:
-    """What a commit told."""
+    """The report of a commit."""
 
     findings: dict[str, Any]
     end: dict[str, Any]

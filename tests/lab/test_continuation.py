@@ -114,7 +114,7 @@ def expect_starts(alice: User, name: str, view: dict[str, Any]) -> None:
 
 
 def test_it_is_stopped_at_its_time(alice: User, name: str) -> None:
-    """Whatever job carries it by then, and not before."""
+    """Even if another job runs it by then, and not before."""
     alice.ok("start", name, "--profile", "base", "--mem=200M")
     alice.ok("set", name, "--continue", "never")
     view = alice.show(name)

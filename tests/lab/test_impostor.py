@@ -39,7 +39,7 @@ asyncio.run(main())
 """
 TRIES = 60
 ASKING = b"SSH-2.0-Berth\r\n"
-"""How the gateway's own question begins, whatever follows: its algorithms."""
+"""The beginning of the gateway's own question; its algorithms follow."""
 
 
 def test_bob_hears_nothing_on_a_port_that_was_alices(alice: User, bob: User, name: str) -> None:

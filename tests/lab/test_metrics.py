@@ -1,4 +1,4 @@
-"""What Prometheus would read on the login node, of controller and gateway as they are installed."""
+"""The metrics of controller and gateway on the login node, as they are installed and as Prometheus would read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Slurm's PrivateData hides from users, `berth cluster` does not show them either."""
+"""`berth cluster` hides from users the data that Slurm's PrivateData hides."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_up_starts_daemons_that_died(lab: Cluster) -> None:
 
 
 def options(lab: Cluster) -> list[str]:
-    """What the module's lab was brought up with."""
+    """Return the options with which the module's lab was brought up."""
     bind = json.loads(lab.place.spec_file.read_text())["binds"][0]
     return ["--operator", "service", "--bind", f"{bind['source']}:/bound:ro"]
 

@@ -1,4 +1,4 @@
-"""What a session keeps, by the commands, with real jobs: snapshots, ways back, clones, other images, deletion."""
+"""The commands for volumes, with real jobs: snapshots, rollbacks, clones, other images, deletion."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.site.deploy import Site
 
 PURGED = {"purge.renamed", "collect.removing", "launcher.purge-begun", "launcher.purge-done", "delete.removed"}
-"""Where the directory may be gone for good."""
+"""The points after which the directory may be gone for good."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What alice keeps is nobody else's: not by command, API or forged ids, and at no moment of a deletion."""
+"""Alice's volumes are closed to others: by command, API or forged ids, and at each moment of a deletion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What alice does all day, with the machine's own OpenSSH as her laptop's."""
+"""A day of alice's, with the machine's own OpenSSH as her laptop's."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class WebSocket:
             return self.status == 101 and not selector.select(0)
 
     def closed_at(self) -> float:
-        """When it was closed, in seconds since the epoch; it must be within the deadline."""
+        """Return the time at which it was closed, in seconds since the epoch; it must be within the deadline."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._lines, selectors.EVENT_READ)
             assert selector.select(DEADLINE_S), "the WebSocket is still open"

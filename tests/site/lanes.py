@@ -50,7 +50,10 @@ Tests of `make soak` may take longer."""
 
 
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 8 * 2**30  # noqa: S108 - a folder of an unpredictable name is made in it
-"""Where the tests' own files lie if that much is free, and not on the disk: they write hundreds of thousands."""
+"""The directory of the tests' own files, and the bytes that it must have free.
+
+With less, they are on the disk: the tests write hundreds of thousands of files.
+"""
 
 
 @dataclass(eq=False)

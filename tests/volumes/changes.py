@@ -25,7 +25,7 @@ EPOCH = 1_700_000_000
 SPARSE = 3 * 2**20
 
 Tree = dict[str, dict[str, Any]]
-"""What is at each path."""
+"""The properties of each path."""
 
 
 class Changer:

@@ -42,7 +42,7 @@ class Running:
 
     storage: Storage
     base: Path
-    """What lies under a system volume, as an image's squashfs does."""
+    """The tree below a system volume, as an image's squashfs has one."""
     driver: str
     by_fuse: bool = False
     on_node: bool = False

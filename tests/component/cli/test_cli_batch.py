@@ -293,7 +293,7 @@ def test_a_script_that_cannot_be_read_starts_nothing(controller: ScriptedControl
 
 
 def completed(*words: str) -> set[str]:
-    """What the shell is told after these words, of which the last is incomplete."""
+    """Return the completions of the last of these words."""
     return {item.value for item in ShellComplete(berth, {}, "berth", "_").get_completions(list(words[:-1]), words[-1])}
 
 

@@ -1,4 +1,4 @@
-"""What the site tells clients of whom to believe, and what real ssh makes of it."""
+"""The site tells clients which host keys to trust, and real ssh acts on it."""
 
 from __future__ import annotations
 

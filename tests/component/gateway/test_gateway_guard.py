@@ -33,7 +33,7 @@ SECRET = b"what only the session may hear"
 PATIENCE_S = 3600.0
 """For answers in tests of something else: a busy machine may take its time."""
 ROUNDS, TRIES = 40, 25
-"""How often a port changes hands, and connections that are tried each time."""
+"""Changes of a port's owner, and connections that are tried after each."""
 
 
 @pytest.fixture(autouse=True)

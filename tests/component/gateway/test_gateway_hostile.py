@@ -1,4 +1,4 @@
-"""What strangers may send before a login: none of it reaches anybody else, and all of it ends."""
+"""Hostile bytes before a login: they reach no other client, and every such connection ends."""
 
 from __future__ import annotations
 

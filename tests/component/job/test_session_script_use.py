@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TestUse:
-    """What is measured of how a session is used: time(7)'s ticks of all its processes, and the driver's of its GPU."""
+    """The measured use of a session: ticks (time(7)) of all its processes, and the driver's count for its GPU."""
 
     def test_processor_time_is_kept_when_a_process_has_ended(self) -> None:
         burn = "for ((i = 0; i < 300000; i++)); do :; done"

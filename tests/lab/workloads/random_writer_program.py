@@ -40,7 +40,7 @@ KINDS = (
 )  # fmt: skip
 
 Contents = dict[str, bytes]
-"""What each file holds."""
+"""The content of each file."""
 
 
 class WrongError(Exception):
@@ -88,7 +88,7 @@ def change(number: int, contents: Contents) -> Change:
 
 
 def after(made: Change, contents: Contents) -> Contents:
-    """What the files hold after a change."""
+    """Return the contents of the files after a change."""
     old = contents.get(made.name, b"")
     if made.kind == "rename":
         return {name: data for name, data in contents.items() if name != made.name} | {made.other: old}

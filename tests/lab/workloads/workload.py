@@ -46,7 +46,7 @@ class Workload:
     damage: str
     """Changes one byte, so that `judge` must fail."""
     complaint: str
-    """What it then says."""
+    """The message of the check about that change."""
     programs: tuple[Path, ...] = ()
 
     def archive(self, archive: tarfile.TarFile) -> None:
@@ -83,7 +83,7 @@ class Workloads:
         self.wait_for_more(session, before)
 
     def progress(self, session: Kept) -> dict[str, int]:
-        """How much work each has done; AssertionError, with what it said, if one works no more."""
+        """Return the amount of work of each writer; AssertionError, with its output, if one has ended."""
         ended = '{ echo "$each ended: $(tail -c 2000 said)" >&2; exit 1; }'
         lives = f"! test -e pid || kill -0 $(cat pid) 2>/dev/null || {ended}"
         names = " ".join(self.names)

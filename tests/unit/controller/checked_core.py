@@ -57,7 +57,7 @@ class CheckedCore(RuleBasedStateMachine):
         """Ids of sessions that have had a job: only their owner's word deletes these."""
         self.deleted: set[str] = set()
         self.snapshots: dict[tuple[str, int], dict[str, str]] = {}
-        """What was in each snapshot that was acknowledged, by session and number."""
+        """The content of each acknowledged snapshot, by session and number."""
         self.written = 0
 
     def _run(self, call: Coroutine[Any, Any, _Thing]) -> _Thing:

@@ -1,4 +1,4 @@
-"""How squeue's and sacct's answers are read, with programs in their place that print what Slurm prints."""
+"""The reading of squeue's and sacct's answers, with programs in their place that print the same."""
 
 import asyncio
 import json

@@ -46,7 +46,7 @@ class Pyslurm:
     def ask(
         self, reply: str, *questions: Callable[[PyslurmScheduler], Awaitable[object]], timeout: float = 20
     ) -> list[Any]:
-        """What each question is answered, an exception included, by one scheduler."""
+        """Return the answer to each question, or its exception, of one scheduler."""
 
         async def answers() -> list[Any]:
             scheduler = self.scheduler(reply, timeout=timeout)

@@ -51,7 +51,7 @@ CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
     "subject that is a number": ({"sub": 7}, "claim sub is faulty"),
     "session that is a list": ({"sid": []}, "claim sid is faulty"),
 }
-"""What is changed, and the reason of the refusal."""
+"""By the fault: the changed claims, and the reason of the refusal."""
 
 
 @pytest.mark.parametrize("case", CLAIMS)

@@ -1,4 +1,4 @@
-"""What becomes of an operation whose launcher dies, hangs, refuses or has no space, and whose controller is killed."""
+"""Operations whose launcher dies, hangs, refuses or has no space, and whose controller is killed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ASKED: dict[str, Callable[[Core], Coroutine[Any, Any, SessionView]]] = {
     "clone": lambda c: c.snapshots.clone("alice", "dev", CloneRequest(name="two")),
 }
 MADE = {"snapshot": 2, "rollback": 2, "switch": 2, "clone": 2}
-"""How many snapshots `dev` has after it, one of which was there before."""
+"""The number of snapshots of `dev` after each operation; one of them was there before."""
 
 
 async def made(tmp_path: Path, *, running: bool = False, clock: Clock | None = None) -> Core:

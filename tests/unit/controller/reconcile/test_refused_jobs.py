@@ -1,4 +1,4 @@
-"""What slurmctld keeps of a job that it has refused: it is no job of the session, whenever a tick sees it."""
+"""A refused job that slurmctld keeps is no job of the session, whenever a tick sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a submission that is accepted, refused, left unclear, overtaken, or interrupted."""
+"""Submissions that are accepted, refused, left unclear, overtaken, or interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of a session's volumes do: read and write them, ask for changes, and wait for them."""
+"""The actions of tests on a session's volumes: read and write them, request changes, and wait for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is, and was, connected: what the registry keeps of it, and who is told."""
+"""The present and former connections of a session: the registry's records, and the answers about them."""
 
 from __future__ import annotations
 
