@@ -101,7 +101,7 @@ class Lab:
 
     @contextmanager
     def paused(self, daemon: str, *, node: str = LOGIN) -> Iterator[None]:
-        """Within the context the daemon is stopped with SIGSTOP: its port accepts connections and nobody answers."""
+        """Within the context the daemon is stopped with SIGSTOP: its port accepts connections and does not answer."""
         pid = self._pid(daemon, node)
         os.kill(pid, signal.SIGSTOP)
         try:

@@ -33,7 +33,7 @@ BatchMode yes
 StrictHostKeyChecking yes
 ControlMaster no
 """
-"""The same for all connections, whoever answers them."""
+"""The same for all connections and servers."""
 
 
 @dataclass(frozen=True, slots=True)

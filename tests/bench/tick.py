@@ -60,7 +60,7 @@ TIMEOUT = 60.0
 
 
 class Idle:
-    """Stands where the launcher is: in a tick that finds everything in order nobody needs it."""
+    """Stands where the launcher is: a tick that finds everything in order does not need it."""
 
 
 class NoSubmitter:

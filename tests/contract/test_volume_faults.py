@@ -1,4 +1,4 @@
-"""A full disk and a used-up quota: the old state stays usable, the user is told, and with room it works."""
+"""A full disk and a used-up quota: the old state stays usable, the user gets the reason, and room lets it work."""
 
 from __future__ import annotations
 

@@ -101,10 +101,7 @@ class ScriptedController:
     def __init__(self) -> None:
         self.sessions: dict[str, SessionView] = {}
         self.script: dict[str, deque[SessionView | errors.BerthError | None]] = defaultdict(deque)
-        """The next state of each session, one for each action on it and each wait for a change.
-
-        None: it is gone. An error is the answer for once.
-        """
+        """Next states of each session, one for each action or wait. None: it is gone. An error is the answer once."""
         self.failures: dict[str, errors.BerthError] = {}
         """`METHOD /path` → what to answer instead."""
         self.asked: list[tuple[str, str, Any]] = []

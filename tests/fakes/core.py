@@ -139,7 +139,7 @@ class Core(Controller):
         await asyncio.sleep(0)
 
     async def kill(self) -> None:
-        """End as SIGKILL would: what was under way never goes on."""
+        """End as SIGKILL would: calls under way never continue."""
         tasks = self.under_way()
         for task in tasks:
             task.cancel()

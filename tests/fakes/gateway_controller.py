@@ -57,7 +57,7 @@ class GatewayController:
         self.connections: dict[str, ConnectionRecord] = {}
         """The last report of each connection, by its id."""
         self.gateways: set[str] = set()
-        """Those that have told of connections."""
+        """The gateways that have reported connections."""
         self.refuses: BerthError | None = None
         """The answer to reports of connections; None: they are accepted."""
         self.asked: list[str] = []

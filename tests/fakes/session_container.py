@@ -39,7 +39,7 @@ _MOUNTS = (
     "mount --bind /dev/null /etc/shadow; "
 )
 _ENTER = f'exec unshare --user --map-user={UID} --map-group={UID} bash "$1/session.sh" container "$1/state"'
-"""As on a node: the owner's uid alone has a name, and root is nobody."""
+"""As on a node: the owner's uid alone has a name, and root has the one of unmapped users."""
 
 
 @dataclass(slots=True)

@@ -66,7 +66,7 @@ def build_argv(lab: Lab, recipe: str, store: str, user: str) -> list[str]:
 
 
 def told(output: str) -> Told:
-    """Read what a build told."""
+    """Read the report of a build."""
     records = [json.loads(line) for line in output.splitlines()]
     progress = [record for record in records if "step" in record]
     steps = [record["step"] for record in progress if not record["line"]]

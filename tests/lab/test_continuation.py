@@ -1,4 +1,4 @@
-"""Sessions that outlive their jobs, on a real queue: the time limit. test_lost_jobs.py has what nobody foresees."""
+"""Sessions that outlive their jobs, on a real queue: the time limit. test_lost_jobs.py has unexpected ends."""
 
 from __future__ import annotations
 

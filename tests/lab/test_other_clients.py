@@ -1,6 +1,6 @@
 """Other implementations of ssh than OpenSSH reach a session through the gateway, and an auditor looks at both servers.
 
-None of these knows Berth's configuration: each is told the gateway, the session's name, and the key.
+None of these knows Berth's configuration: each gets the gateway, the session's name, and the key.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`kill -9` while a session is rolled back or switched in its job: of the services, the job, and its batch script.
 
 At each labelled point the session ends in one of its two states. No data is lost, one job at most has the volumes open,
-and nobody who takes the port of the former container hears a client.
+and no process that takes the port of the former container hears a client.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def job_is_killed(
     """Request the operation of a running session, and let services and job die at that point; return its state when it
     runs again, in one job, or has failed.
 
-    Nobody who takes the former container's port hears a client, and no client reaches the former container.
+    No process that takes the former container's port hears a client, and no client reaches the former container.
     """
     kept.says("touch /tmp/former")
     before = kept.view()
@@ -197,7 +197,7 @@ def settled(kept: Kept, point: str) -> dict[str, Any]:
 def test_of_the_services_while_a_switch_is_undone(
     crashing: Site, kept: Kept, bob: User, new_name: Callable[[str], str], points: list[str]
 ) -> None:
-    """An image whose sshd ends at once: what goes on after each death leads back, in the same job."""
+    """An image whose sshd ends at once: after each death the services undo the switch, in the same job."""
     deploy.build_profile(crashing, "broken", ProgressLog(quiet=True))
     kept.again()
     before = kept.view()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def kept(alice: User, name: str) -> Kept:
-    """A session that nobody has started yet."""
+    """A session that was not started yet."""
     return Kept(alice, name)
 
 

@@ -42,7 +42,7 @@ while not os.path.exists("/tmp/enough"):
         print("begun", flush=True)
 print("rounds", rounds, flush=True)
 """
-"""Tries again and again to read what there may be below a directory, by every id that somebody could know."""
+"""Tries again and again to read what there may be below a directory, by every id that another user could know."""
 
 
 @pytest.fixture(scope="module")

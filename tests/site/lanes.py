@@ -45,8 +45,10 @@ LANE_LIMIT_S = 4500
 """A lane that takes longer hangs. pytest's faulthandler_timeout shows where."""
 STOP_LIMIT_S = 60
 ENDS_WHAT_HANGS = ("-o", "faulthandler_exit_on_timeout=true")
-"""After pytest's faulthandler_timeout the worker of a test that hangs ends, which fails the test; another one goes on.
-Tests of `make soak` may take longer."""
+"""The worker of a test that hangs ends after pytest's faulthandler_timeout, and another one runs the rest.
+
+The test has failed then. Tests of `make soak` may take longer.
+"""
 
 
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 8 * 2**30  # noqa: S108 - a folder of an unpredictable name is made in it

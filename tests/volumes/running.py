@@ -151,7 +151,7 @@ class Running:
 
     def _run(self, mount: str, folder: Path, kind: str, seed: int, *, count: int, what: str = "") -> Tree:
         """Make the changes and return what the tree is then. fuse-overlayfs lists names that are gone until it is
-        mounted anew (1.10), so it is looked at in a second mount.
+        mounted again (1.10), so it is looked at in a second mount.
         """
         if self.by_fuse and mount != "true" and (count or what):
             self._program(mount, folder, kind, seed, count=count, what=f"{what} unseen")

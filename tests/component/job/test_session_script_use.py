@@ -107,7 +107,7 @@ class TestUse:
     def test_the_gpus_work_is_what_its_driver_counts(
         self, tmp_path: Path, device: str, fdinfo: str | None, work: str
     ) -> None:
-        """Empty if it does not count, so that whoever has it open counts as using it."""
+        """Empty if it does not count, so that a process that has it open counts as using it."""
         if fdinfo is not None:
             tmp_path.joinpath("proc/7/fdinfo").mkdir(parents=True)
             tmp_path.joinpath("proc/7/fdinfo/3").write_text(fdinfo)

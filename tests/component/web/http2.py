@@ -67,7 +67,7 @@ class Http2:
                 return _status_of(content)
 
     async def outcome(self, stream: int) -> int | None:
-        """The status of the answer; 0 if stream or connection is reset; None if HAProxy goes on without a word."""
+        """The status of the answer; 0 if stream or connection is reset; None if HAProxy sends nothing about it."""
         while True:
             try:
                 kind, flags, number, content = await self._read()

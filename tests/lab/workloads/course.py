@@ -78,7 +78,7 @@ class Course:
         self.tidy()
 
     def snapshot_each_second(self, count: int) -> list[int]:
-        """Take snapshots while all workloads go on; their numbers. Services are killed during each third of them."""
+        """Take snapshots while all workloads run; return their numbers. Services are killed during some (EACH_KILL)."""
         progress, due, numbers = dict.fromkeys(self.workloads.names, 0), 0.0, []
         for number in range(1, count + 1):
             progress = self.workloads.wait_for_more(self.session, progress)
@@ -116,7 +116,7 @@ class Course:
         self.workloads.wait_for_more(self.session, progress)
 
     def roll_back(self, number: int) -> None:
-        """Go back to a snapshot while all work; then they go on from there."""
+        """Go back to a snapshot while all work; then they continue from there."""
         before = self.session.view()
         self.kill_during("rollback", "rollback", snapshot=str(number))
         self._carried_by_one_job(before)

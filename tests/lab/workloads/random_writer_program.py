@@ -1,7 +1,7 @@
 """A writer whose every change is known beforehand, so that its files can be judged by its log at any moment.
 
 `random_writer_program.py write ROOT ACKNOWLEDGED` makes changes until it is killed, and writes the number of the last
-one that is done to ACKNOWLEDGED. It goes on from what ROOT holds.
+one that is done to ACKNOWLEDGED. It continues from the state in ROOT.
 `random_writer_program.py judge ROOT NUMBER` fails unless ROOT holds the state after some change, NUMBER or a later one,
 or between two: then each byte of the file that the change writes to is the one before or the one after.
 

@@ -1,6 +1,6 @@
 """Programs that write in a session while it is snapshotted, and judges of what they left: shell scripts, all of them.
 
-Scripts and programs lie in the session's /tmp, which no snapshot has, and are put there anew after each start: a
+Scripts and programs lie in the session's /tmp, which no snapshot has, and are put there again after each start: a
 snapshot cannot damage its own judge.
 """
 
@@ -38,7 +38,7 @@ class Workload:
     prepare: str
     """Lays out what has to be there before the first snapshot."""
     work: str
-    """Works until it is killed. It ends only by a failure, and goes on from what the volumes hold."""
+    """Works until it is killed. It ends only by a failure, and continues from the state in the volumes."""
     progress: str
     """Prints how much work is done: a snapshot that is asked for afterwards has it. Nothing, while there is none."""
     judge: str
@@ -76,7 +76,7 @@ class Workloads:
         self._run_all(session, "prepare", dict.fromkeys(self.names, ""))
 
     def start(self, session: Kept) -> None:
-        """Begin, or go on, with all of them; return when each has done something."""
+        """Begin or continue all of them; return when each has done something."""
         before = self.progress(session)
         begin = "echo $$ >pid; exec nice bash -euo pipefail work >said 2>&1 </dev/null"
         session.says("; ".join(f"(cd {ROOM}/{each.name}; setsid bash -c '{begin}' &)" for each in self.members))

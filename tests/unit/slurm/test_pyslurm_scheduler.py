@@ -33,7 +33,7 @@ JOB = [7, "berth-a", "alice", "RUNNING", "None", "a\nb\u2028\x1b", "c1", 2, 1795
 
 
 class Pyslurm:
-    """A scheduler with a worker that answers as told, and the process ids of all workers so far."""
+    """A scheduler with a worker that gives a chosen answer, and the process ids of all workers so far."""
 
     def __init__(self, folder: Path) -> None:
         self._pids = folder / "pids"

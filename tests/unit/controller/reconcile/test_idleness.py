@@ -203,7 +203,7 @@ def test_one_that_is_to_stay_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_controller_that_has_just_begun_knows_too_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections may have told a controller that was not there."""
+    """Reports of connections may have met no controller."""
 
     async def scenario(core: Core, clock: Clock) -> None:
         await core.ready()

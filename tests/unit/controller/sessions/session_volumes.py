@@ -44,7 +44,7 @@ def end_job(core: Core, state: JobState = JobState.CANCELLED, name: str = "dev")
 
 
 async def wait_for_operation(core: Core, asked: Coroutine[Any, Any, SessionView]) -> SessionView:
-    """Ticks go on while somebody waits for the answer."""
+    """Ticks continue while a caller waits for the answer."""
     waiting = asyncio.ensure_future(asked)
     while not waiting.done():
         await core.reconciler.tick()
