@@ -49,6 +49,7 @@ def accounts(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
 def site(directory: Path, account: str = ME, **settings: object) -> Core:
     """A site with web access, whose berth-web is the user of this test unless `account` is another one."""
     web = {"url": URL, "account": account, "runtime_dir": directory / "web", "minimum_uid": 0}
+    web |= {"source_addresses": ["192.0.2.1/32"]}
     return make(directory, gateway=GATEWAY, **{"web": web} | settings)
 
 
