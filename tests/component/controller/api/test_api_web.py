@@ -285,6 +285,7 @@ def test_visit_leads_through_the_door_until_logout(directory: Path) -> None:
             check = {"visit_ids": [visit["id"]]}
             assert (await client.post("/v1/web/visits/check", json=check)).json() == check
             (browser,) = (await client.get("/v1/web/browsers", headers=alice)).json()["browsers"]
+            assert (browser["login"], browser["current"]) == ("link", True)
             assert (await client.delete(f"/v1/web/browsers/{browser['id']}", headers=bob)).status_code == 404
             ended = (await client.delete(f"/v1/web/browsers/{browser['id']}", headers=alice)).json()
             assert (ended["closed"], [each["id"] for each in ended["ended"]]) == (False, [browser["id"]])
