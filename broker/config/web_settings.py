@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,11 @@ from broker.origins import Origins
 def _check_web_url(url: str) -> str:
     Origins.parse(url)
     return url
+
+
+def _check_network(network: str) -> str:
+    ipaddress.ip_network(network)
+    return network
 
 
 class WebSettings(Section):
@@ -45,6 +51,10 @@ class WebSettings(Section):
     """Time for which a login link is valid."""
     door_lifetime: Annotated[float, Field(ge=10, le=3600)] = 300.0
     """Validity of berth-web's certificate for one session."""
+    source_addresses: Annotated[tuple[Annotated[str, AfterValidator(_check_network)], ...], Field(max_length=64)] = ()
+    """Networks, such as `192.0.2.0/28`, from which that certificate is valid; default: the addresses from which the
+    controller's node reaches the session's node. Set it where nodes see another address, behind an address
+    translation."""
     idle_tunnel: Annotated[float, Field(ge=1, le=86400)] = 600.0
     """Time after which berth-web closes the connection to a session that no browser uses."""
     metrics_listen: Listen | None = None

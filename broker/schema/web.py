@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -70,6 +70,10 @@ class BrowserView(Strict):
     created_at: Timestamp
     used_at: Timestamp
     expires_at: Timestamp
+    login: Literal["link", "provider"] = "link"
+    """What has proved the login: a link or its code, or the OpenID provider."""
+    current: bool = False
+    """Whether the request has come from this browser."""
 
 
 class BrowserList(Strict):

@@ -108,10 +108,20 @@ class CertificateAuthority:
         )
         return certificate.export_certificate().decode().strip()
 
-    def sign_web(self, public_key_line: str, session_id: str, *, valid_seconds: float, serial: int, key_id: str) -> str:
+    def sign_web(
+        self,
+        public_key_line: str,
+        session_id: str,
+        *,
+        sources: Sequence[str],
+        valid_seconds: float,
+        serial: int,
+        key_id: str,
+    ) -> str:
         """Return a user certificate for berth-web's key, which permits forwarding and nothing else.
 
-        Only the session with that id has its principal, `web:<session id>`.
+        Only the session with that id has its principal, `web:<session id>`. It is valid for connections from `sources`,
+        which are networks in CIDR notation.
         """
         public = PublicKey.parse(public_key_line)
         now = int(time.time())
@@ -126,6 +136,7 @@ class CertificateAuthority:
             permit_agent_forwarding=False,
             permit_pty=False,
             permit_user_rc=False,
+            source_address=sources,
             comment=key_id,
         )
         return certificate.export_certificate().decode().strip()

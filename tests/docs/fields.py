@@ -55,7 +55,7 @@ def _short(number: float) -> str:
 
 def default(value: object) -> str:
     """A default value as a page shows it."""
-    if value is None or value in ("", []):
+    if value is None or value in ("", [], ()):
         return "none"
     if isinstance(value, bool):
         return str(value).lower()

@@ -255,7 +255,9 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
         ):
 
             def door(visit: VisitAnswer, key: str) -> DoorAnswer:
-                certificate = authority.sign_web(key, visit.session_id, valid_seconds=300, serial=1, key_id="web")
+                certificate = authority.sign_web(
+                    key, visit.session_id, sources=["127.0.0.1/32"], valid_seconds=300, serial=1, key_id="web"
+                )
                 return DoorAnswer(
                     host="127.0.0.1",
                     port=sshd_port,

@@ -70,12 +70,13 @@ def _print_browsers(found: Sequence[BrowserView]) -> None:
         (
             each.id,
             each.address,
+            each.login,
             *(format_time(at, now) for at in (each.created_at, each.used_at, each.expires_at)),
             each.browser,
         )
         for each in found
     ]
-    output.print_table(("ID", "ADDRESS", "SINCE", "USED", "UNTIL", "BROWSER"), rows, shrink=5)
+    output.print_table(("ID", "ADDRESS", "LOGIN", "SINCE", "USED", "UNTIL", "BROWSER"), rows, shrink=6)
 
 
 def _print_logout(invocation: Invocation, answer: LogoutAnswer) -> None:

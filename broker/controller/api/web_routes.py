@@ -56,7 +56,7 @@ def add_web_routes(app: FastAPI, services: Services) -> None:
 
     @app.get("/v1/web/browsers")
     async def list_browsers(who: Who) -> BrowserList:
-        return BrowserList(browsers=await _web(services).browsers.views(who.user))
+        return BrowserList(browsers=await _web(services).browsers.views(who.user, who.delegation))
 
     @app.delete("/v1/web/browsers")
     async def log_out_browsers(who: Who) -> LogoutAnswer:

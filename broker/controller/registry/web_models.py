@@ -32,7 +32,8 @@ class Delegation(SQLModel, table=True):
 
     def view(self) -> BrowserView:
         """Return the login as the API shows it to its user."""
-        return BrowserView(**self.model_dump(include=set(BrowserView.model_fields)))
+        stored = self.model_dump(include=set(BrowserView.model_fields))
+        return BrowserView(login="provider" if self.issuer else "link", **stored)
 
 
 class Visit(SQLModel, table=True):

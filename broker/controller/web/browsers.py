@@ -139,8 +139,11 @@ class Browsers:
             if not self._followed[delegation.id]:
                 del self._followed[delegation.id]
 
-    async def views(self, user: str) -> list[BrowserView]:
-        return [each.view() for each in await self._registry.delegations_of(user, clock.now())]
+    async def views(self, user: str, current: Delegation | None = None) -> list[BrowserView]:
+        """Return the user's logins. `current`: the one for which the request is."""
+        of_request = "" if current is None else current.id
+        found = await self._registry.delegations_of(user, clock.now())
+        return [each.view().model_copy(update={"current": each.id == of_request}) for each in found]
 
     async def log_out(self, user: str, delegation_id: str) -> LogoutAnswer:
         """Log one browser of the user out. NotFoundError if there is none with that id."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.added_services import AddedServices
     from broker.controller.sessions.installed_credentials import InstalledCredentials
     from broker.controller.site import Site
+    from broker.controller.web.source_addresses import SourceAddresses
     from broker.controller.web.visits import Visits
     from broker.schema.site import SiteView
     from broker.schema.web import DoorRequest
@@ -34,21 +35,26 @@ class SessionDoor:
         site: Site,
         authority: CertificateAuthority,
         observed: ObservedSlurm,
+        sources: SourceAddresses,
         lifetime_s: float,
     ) -> None:
-        """`authority`: the one for berth-web. `lifetime_s`: seconds for which a certificate is valid."""
+        """`authority`: the one for berth-web. `lifetime_s`: seconds for which a certificate is valid, for connections
+        from `sources`.
+        """
         self._visits = visits
         self._credentials = credentials
         self._added = added
         self._site = site
         self._authority = authority
         self._observed = observed
+        self._sources = sources
         self._lifetime_s = lifetime_s
 
     async def open(self, request: DoorRequest) -> DoorAnswer:
         """Return the way into the session of a visit.
 
-        NotFoundError if the visit has ended; ConflictError, with the state in words, unless the session is ready.
+        NotFoundError if the visit has ended; ConflictError, with the state in words, unless the session is ready and
+        its node can be reached from here.
         """
         visit, session = await self._visits.require(request.visit)
         check_login(session, root=False)
@@ -58,6 +64,7 @@ class SessionDoor:
             )
         await self._credentials.refresh(session)
         await self._added.install(session)
+        sources = await self._sources.towards(session.endpoint.node, session.endpoint.port)
         now = clock.now()
         seconds = max(1, int(min(self._lifetime_s, visit.expires_at - now)))
         site = await self._site.view(session.owner)
@@ -71,6 +78,7 @@ class SessionDoor:
             certificate=self._authority.sign_web(
                 request.public_key,
                 session.id,
+                sources=sources,
                 valid_seconds=seconds,
                 serial=int(now * 1e6),
                 key_id=f"berth-web visit {visit.id}",

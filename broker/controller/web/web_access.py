@@ -10,6 +10,7 @@ from broker.controller.web.browsers import Browsers
 from broker.controller.web.control_client import ControlClient
 from broker.controller.web.door import SessionDoor
 from broker.controller.web.service_hosts import ServiceHosts
+from broker.controller.web.source_addresses import SourceAddresses
 from broker.controller.web.sweep import WebSweep
 from broker.controller.web.visits import Visits
 from broker.origins import Origins
@@ -69,6 +70,7 @@ class WebAccess:
             site=site,
             authority=authority,
             observed=observed,
+            sources=SourceAddresses(settings.source_addresses),
             lifetime_s=settings.door_lifetime,
         )
         sweep = WebSweep(registry, visits, control, changes)

@@ -94,6 +94,8 @@ def test_login_leads_to_the_page_and_a_logout_at_the_provider_ends_it() -> None:
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url(f"{portal}/browsers")
         expect(page.get_by_role("button", name="Log out the browser")).to_have_count(1)
+        expect(page.get_by_role("heading", name="(this browser)")).to_have_count(1)
+        expect(page.get_by_text("OpenID Connect")).to_be_visible()
         cookies = {each["name"]: each for each in context.cookies(portal)}
         assert set(cookies) == {"__Host-Http-berth-portal"}
 

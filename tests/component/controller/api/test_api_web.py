@@ -49,6 +49,7 @@ def accounts(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
 def site(directory: Path, account: str = ME, **settings: object) -> Core:
     """A site with web access, whose berth-web is the user of this test unless `account` is another one."""
     web = {"url": URL, "account": account, "runtime_dir": directory / "web", "minimum_uid": 0}
+    web |= {"source_addresses": ["192.0.2.1/32"]}
     return make(directory, gateway=GATEWAY, **{"web": web} | settings)
 
 
@@ -284,6 +285,7 @@ def test_visit_leads_through_the_door_until_logout(directory: Path) -> None:
             check = {"visit_ids": [visit["id"]]}
             assert (await client.post("/v1/web/visits/check", json=check)).json() == check
             (browser,) = (await client.get("/v1/web/browsers", headers=alice)).json()["browsers"]
+            assert (browser["login"], browser["current"]) == ("link", True)
             assert (await client.delete(f"/v1/web/browsers/{browser['id']}", headers=bob)).status_code == 404
             ended = (await client.delete(f"/v1/web/browsers/{browser['id']}", headers=alice)).json()
             assert (ended["closed"], [each["id"] for each in ended["ended"]]) == (False, [browser["id"]])

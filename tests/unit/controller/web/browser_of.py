@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.fakes.core import Core
 
 UID = 4001
+SOURCES = ["192.0.2.1/32"]
 JUPYTER = VisitRequest(target=Target(session="dev", service="jupyter"))
 
 

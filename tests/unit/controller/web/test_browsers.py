@@ -39,6 +39,9 @@ def test_link_leads_to_the_portal_and_its_target(web_core: Core) -> None:
         (view,) = await browsers.views("alice")
         assert (view.id, view.browser, view.address) == (answer.id, "Firefox", "192.0.2.1")
         assert await browsers.views("bob") == []
+        await log_in(web_core)
+        of_request = await browsers.authenticate(answer.secret)
+        assert {each.id for each in await browsers.views("alice", of_request) if each.current} == {answer.id}
 
     asyncio.run(scenario())
 

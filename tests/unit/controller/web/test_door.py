@@ -13,7 +13,7 @@ from broker.schema.web import DoorRequest
 from broker.ssh.certificates import CLOCK_SKEW_S, UserCertificate
 from broker.ssh.keys import PublicKey
 from tests.fakes.openssh import run
-from tests.unit.controller.web.browser_of import visit, web_of
+from tests.unit.controller.web.browser_of import SOURCES, visit, web_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,8 @@ def test_certificate_opens_one_session_for_forwarding_only(web_core: Core, tmp_p
         words = (await described(tmp_path, answer.certificate)).split()
         principals = words[words.index("Principals:") + 1 : words.index("Critical")]
         assert principals == [f"web:{session.id}"]
-        assert words[words.index("Options:") + 1] == "(none)"
+        options = words[words.index("Options:") + 1 : words.index("Extensions:")]
+        assert options == ["source-address", *SOURCES]
         assert words[words.index("Extensions:") + 1 :] == ["permit-port-forwarding"]
         assert web_core.web_authority is not None
         assert PublicKey.parse(web_core.web_authority.public_line).fingerprint in words
