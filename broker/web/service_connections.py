@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class ServiceConnection:
-    """The way to one service of a session, and how far the service is."""
+    """The way to one service of a session, and the state of the service."""
 
     def __init__(self, visit: VisitAnswer) -> None:
         """`visit`: the one that opens it."""
