@@ -101,7 +101,7 @@ class Lab:
 
     @contextmanager
     def paused(self, daemon: str, *, node: str = LOGIN) -> Iterator[None]:
-        """Within the context the daemon is stopped with SIGSTOP: its port accepts connections and does not answer."""
+        """Stop the daemon with SIGSTOP during the block: its port accepts connections and does not answer."""
         pid = self._pid(daemon, node)
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -116,7 +116,7 @@ class Lab:
 
     @contextmanager
     def without(self, daemon: str, *, node: str = LOGIN) -> Iterator[None]:
-        """Within the context the daemon is dead, by SIGKILL; after it, it serves again."""
+        """Have the daemon dead by SIGKILL during the block; afterwards it serves again."""
         os.kill(self._pid(daemon, node), signal.SIGKILL)
         named = daemons.daemon_named(daemon, node)
         wait_for(lambda: daemons.daemon_pid(self.place, node, named) is None, what=f"the end of {daemon}")

@@ -66,7 +66,7 @@ def in_network(ground: Ground) -> list[str]:
 
 @contextlib.contextmanager
 def opened(ground: Ground) -> Iterator[WebGround]:
-    """Within the context the session runs, its services are open, and nginx serves them too."""
+    """Run the session during the block, with its services open, which nginx serves too."""
     deploy.build_profile(ground.site, PROFILE, ProgressLog())
     ground.sh(f"berth start {SESSION} --profile {PROFILE} --mem=1G", seconds=120)
     try:

@@ -82,10 +82,10 @@ class Cluster(Protocol):
         """Requeue a running job."""
 
     def drained(self, node: str, reason: str) -> AbstractContextManager[None]:
-        """Within the context the node takes no new jobs."""
+        """Keep the node from taking new jobs during the block."""
 
     def outage(self, daemon: str, *, dead: bool, survivor: str) -> AbstractContextManager[None]:
-        """Within the context a daemon of the login node is dead, or else stopped; jobs called `survivor` outlast it."""
+        """Kill, or else stop, a daemon of the login node for the block; jobs called `survivor` outlast it."""
 
 
 class FakeCluster:

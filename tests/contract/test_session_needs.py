@@ -97,7 +97,7 @@ class Slurm:
         return self.lab.sh(f"cat {self.session}/run/job.log")
 
     def job(self, job_id: int) -> Job:
-        """As the controller sees it."""
+        """Return the job as the controller sees it."""
         scheduler = CommandScheduler(self.lab.prefix(user="berth"))
         jobs = asyncio.run(scheduler.jobs(job_comment.JOB_PREFIX))
         return {job.id: job for job in jobs}[job_id]

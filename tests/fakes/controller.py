@@ -79,7 +79,7 @@ def view(name: str = "dev", state: SessionState = SessionState.STOPPED, **values
 
 
 def operation(verb: str, status: str = "pending", **values: object) -> OperationView:
-    """One of the operations of a session's; the same verb has the same id."""
+    """Return an operation of a session; the same verb has the same id."""
     defaults = {"id": f"01{verb}", "verb": verb, "status": status, "asked_at": CREATED}
     return OperationView.model_validate(defaults | values)
 
@@ -299,7 +299,7 @@ class ScriptedController:
         return self._turn(name) if self.script[name] else self.sessions[name]
 
     def _check(self, name: str, request: dict[str, Any]) -> BaseModel:
-        """As the real one: a request that needs a snapshot or a stopped session is refused without it."""
+        """Refuse, as the real one, a request without the snapshot or the stopped session that it needs."""
         session = self.sessions[name]
         reference = request["delete_snapshot"] or (request["rollback"] or {}).get("snapshot")
         if reference and all(reference not in {str(each.number), each.label} for each in self.snapshots[name]):
@@ -320,7 +320,7 @@ class ScriptedController:
         raise errors.NotFoundError(f"{name} has no snapshot {reference}")
 
     def _wait(self, name: str, seconds: float) -> SessionView:
-        """As the real one: the next change, or the same after that long."""
+        """Return the next change as the real one, or the same view after that time."""
         if not self.script[name]:
             time.sleep(seconds)
             return self.sessions[name]

@@ -107,7 +107,7 @@ class Core(Controller):
         return await self.sessions.start(user, name, request)
 
     async def tick(self) -> None:
-        """One tick, and everything that it began in the background."""
+        """Make one tick, and complete all that it began in the background."""
         await self.reconciler.tick()
         await self.settle()
 

@@ -33,7 +33,7 @@ class Site(Protocol):
 
     @property
     def key(self) -> Path:
-        """Of the current user."""
+        """The path of the current user's key."""
         ...
 
 
@@ -114,9 +114,8 @@ class GatewayProcess:
 
 @contextlib.asynccontextmanager
 async def gateway_process(world: Site, **gateway: object) -> AsyncIterator[GatewayProcess]:
-    """Within it the process serves; at the end it gets two signals to stop, so that it does not wait.
-
-    `gateway`: settings of that section.
+    """Run the process during the block; at the end it gets two signals to stop, so that it does not wait. `gateway`:
+    settings of that section.
     """
     made = GatewayProcess(world, **gateway)
     await made.start()

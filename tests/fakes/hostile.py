@@ -7,7 +7,7 @@ IGNORE, DEBUG, UNIMPLEMENTED, DISCONNECT, KEXINIT, NEWKEYS, KEX_ECDH_INIT = 2, 4
 
 
 def packet(kind: int, payload: bytes = b"") -> bytes:
-    """As RFC 4253, section 6, has it, without encryption."""
+    """Return a packet of RFC 4253, section 6, without encryption."""
     body = bytes([kind]) + payload
     padding = 8 - (len(body) + 5) % 8
     padding += 8 if padding < 4 else 0

@@ -252,7 +252,7 @@ def carol(people: dict[str, User]) -> User:
 
 @pytest.fixture(params=ways.ALL)
 def way(request: pytest.FixtureRequest, alice: User, session: str, tmp_path: Path) -> Way:
-    """One of the ways in, to what the module's own fixture `session` has started."""
+    """One of the ways in, to the session of the module's own fixture `session`."""
     return ways.ALL[request.param](alice, session, tmp_path / "room")
 
 

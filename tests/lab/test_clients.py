@@ -21,7 +21,7 @@ FILES = 10_000
 
 @pytest.fixture(scope="module")
 def session(people: dict[str, User]) -> Iterator[str]:
-    """One that all of these tests use: they leave nothing behind that matters to the next."""
+    """A session that all of these tests share: they leave nothing behind that matters to the next."""
     alice = people["alice"]
     alice.ok("start", "clients", "--profile", "base", "--mem=2G")
     yield "clients"

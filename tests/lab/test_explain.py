@@ -100,7 +100,7 @@ def _ext4(device: str, _: Path) -> None:
 
 
 def _btrfs_with_quota(device: str, place: Path) -> None:
-    """Of a subvolume: the one quota that every kernel with btrfs has, with EDQUOT as any other."""
+    """Set a quota on a subvolume: every kernel with btrfs has it, with EDQUOT as for any other quota."""
     _run("mkfs.btrfs", "-q", device)
     _run("mount", device, place)
     try:

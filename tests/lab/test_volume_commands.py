@@ -345,7 +345,7 @@ def named(record: dict[str, Any]) -> set[str]:
 
 
 def unnamed(layers: set[str], session: Kept) -> set[str]:
-    """Those of a user's layers that no session of theirs names, deleted ones included, nor any batch job."""
+    """Return the user's layers that no session of theirs names, deleted ones included, and no batch job."""
     disk = session.disk()
     files = [
         f"{disk.root}/{place}/*/{name}" for place in ("sessions", "trash") for name in ("volumes.json", "run/jobs/*")

@@ -51,7 +51,7 @@ def memory(pid: int) -> int:
 
 
 def another_address() -> str:
-    """One of this machine's that is not loopback, which all is one source."""
+    """Return an address of this machine that is not loopback: all of that is one source."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("192.0.2.1", 9))  # of TEST-NET-1 (RFC 5737); it chooses a route and sends nothing
         return str(sock.getsockname()[0])

@@ -151,7 +151,7 @@ class Changer:
             self.stamp(path / "new")
 
     def move(self) -> None:
-        """As mv(1): rename, or copy and remove where the file system cannot rename a folder."""
+        """Move as mv(1) does: rename, or copy and remove where the file system cannot rename a folder."""
         path, target = self.pick("fdo"), self.fresh()
         if path is None or target.is_symlink() or target.exists() or path in [target, *target.parents]:
             return

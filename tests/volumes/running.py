@@ -124,7 +124,7 @@ class Running:
         return made
 
     def _change_on_node(self, session: str, seed: int, count: int, what: str) -> Tree:
-        """One job: it mounts what is saved, changes something, and saves that, as session.sh does."""
+        """Run one job: it mounts the save, changes something, and saves that, as session.sh does."""
         top, generation = self.begin_job(session)
         layers, system = self.storage.layers, self.record(session).system
         node = Path(tempfile.mkdtemp(prefix="node-", dir=self.base.parent))

@@ -136,7 +136,7 @@ def other_home() -> Iterator[Home]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def shared_registry(request: pytest.FixtureRequest, home: Home, other_home: Home) -> Iterator[None]:
-    """One registry of two controllers, which share nothing else."""
+    """One registry for two controllers, which share nothing else."""
     server: PostgreSQL | None = None
     if request.param == "postgresql":
         server = request.getfixturevalue("postgresql")

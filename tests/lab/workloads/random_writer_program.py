@@ -272,7 +272,7 @@ class Writer:
             self.mappings[made.other] = self.mappings.pop(made.name)
 
     def replace(self, made: Change) -> None:
-        """As an editor does: with the new content beside it, which takes its name."""
+        """Replace a file as an editor does: the new content is beside it, and takes its name."""
         beside = self.root / ".beside"
         beside.write_bytes(made.data)
         beside.rename(self.root / made.name)

@@ -293,7 +293,7 @@ def test_only_what_profile_and_site_allow_is_bound(source: str, site: list[str],
 
 
 def replace_host_key(core: Core, session: Session) -> str:
-    """As the session's owner can, whose file it is; its public line."""
+    """Replace the key as the session's owner can, whose file it is; return its public line."""
     key = asyncssh.generate_private_key("ssh-ed25519", comment="mine")
     line = key.export_public_key().decode().strip()
     core.launcher.directories[session.owner, session.id].host_key = line

@@ -36,7 +36,7 @@ def play(place: Path, scene: Callable[[Core], Awaitable[None]], **registry: obje
 
 
 def record(core: Core, clock: Clock, **values: Any) -> ConnectionRecord:  # noqa: ANN401 - fields of several types
-    """One of alice's to dev from a laptop, that stands, unless `values` say otherwise."""
+    """Return an open connection of alice's to dev from a laptop, unless `values` say otherwise."""
     session = core.row()
     usual: dict[str, Any] = {
         "id": new_id(),
