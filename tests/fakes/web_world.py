@@ -176,13 +176,16 @@ class WebWorld:
 
     async def entered(self, service: str = "echo", *, seconds: float = 3600, path: str = "/") -> Entered:
         """A browser that has come through the portal, until its service is open."""
-        visit = self.visit(service, seconds=seconds)
+        return await self.enter_until_open(self.visit(service, seconds=seconds), path)
+
+    async def enter_until_open(self, visit: VisitAnswer, path: str = "/") -> Entered:
+        """The same for a visit that there is already."""
         browser = await self.enter(visit, path)
         async with asyncio.timeout(TEST_DEADLINE_S):
             while (await self.navigate(visit.host, **self.cookie(browser))).status != 200:  # noqa: ASYNC110 - HAProxy sets no Event
                 await asyncio.sleep(0.02)
-        self.services[service].heads.clear()
-        self.services[service].bodies.clear()
+        self.services[visit.service].heads.clear()
+        self.services[visit.service].bodies.clear()
         return browser
 
     async def enter(self, visit: VisitAnswer, path: str = "/") -> Entered:
