@@ -11,6 +11,7 @@ from broker.controller.api.dependencies import Services
 from broker.controller.doctor import controller_checks
 from broker.controller.rebuild import rebuild
 from broker.controller.reconcile_parts import ReconcileParts
+from broker.controller.sessions.access import SessionAccess
 from broker.controller.sessions.added_services import AddedServices
 from broker.controller.sessions.connect import ConnectService
 from broker.controller.sessions.connections import Connections
@@ -25,6 +26,7 @@ from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.rename import RenameService
 from broker.controller.sessions.request_checks import RequestChecks
 from broker.controller.sessions.resize import ResizeService
+from broker.controller.sessions.shares import Shares
 from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.sessions.start_estimates import StartEstimates
 from broker.controller.sessions.watch import SessionWatches
@@ -48,16 +50,31 @@ class Controller(ReconcileParts):
         )
 
     @cached_property
+    def access(self) -> SessionAccess:
+        return SessionAccess(self.async_registry, self.groups, self.config.has_sharing)
+
+    @cached_property
+    def shares(self) -> Shares:
+        return Shares(
+            settings=self.config.sharing,
+            access=self.access,
+            registry=self.async_registry,
+            launcher=self.launcher,
+            observed=self.observed,
+        )
+
+    @cached_property
     def limits(self) -> Limits:
         return Limits(self.config.limits, self.async_registry, self.launcher)
 
     @cached_property
     def connections(self) -> Connections:
-        return Connections(self.async_registry, self.launcher, self.open_connections, self.config.registry)
+        return Connections(self.access, self.async_registry, self.launcher, self.open_connections, self.config.registry)
 
     @cached_property
     def sessions(self) -> Sessions:
         return Sessions(
+            access=self.access,
             registry=self.async_registry,
             connections=self.connections,
             images=self.images,
@@ -78,6 +95,7 @@ class Controller(ReconcileParts):
     @cached_property
     def connect(self) -> ConnectService:
         return ConnectService(
+            access=self.access,
             registry=self.async_registry,
             sessions=self.sessions,
             reconciler=self.reconciler,
@@ -88,12 +106,15 @@ class Controller(ReconcileParts):
 
     @cached_property
     def policies(self) -> Policies:
-        return Policies(registry=self.async_registry, launcher=self.launcher, reconciler=self.reconciler)
+        return Policies(
+            access=self.access, registry=self.async_registry, launcher=self.launcher, reconciler=self.reconciler
+        )
 
     @cached_property
     def extend(self) -> ExtendService:
         return ExtendService(
             settings=self.config.slurm,
+            access=self.access,
             registry=self.async_registry,
             scheduler=self.scheduler,
             reconciler=self.reconciler,
@@ -106,6 +127,7 @@ class Controller(ReconcileParts):
     @cached_property
     def resize(self) -> ResizeService:
         return ResizeService(
+            access=self.access,
             registry=self.async_registry,
             images=self.images,
             submitter=self.submitter,
@@ -117,11 +139,12 @@ class Controller(ReconcileParts):
 
     @cached_property
     def rename(self) -> RenameService:
-        return RenameService(registry=self.async_registry, pending=self.pending)
+        return RenameService(access=self.access, registry=self.async_registry, pending=self.pending)
 
     @cached_property
     def snapshots(self) -> Snapshots:
         return Snapshots(
+            access=self.access,
             registry=self.async_registry,
             copies=self.copies,
             images=self.images,
@@ -154,6 +177,7 @@ class Controller(ReconcileParts):
     def environments(self) -> Environments:
         return Environments(
             settings=self.config.storage,
+            access=self.access,
             registry=self.async_registry,
             copies=self.copies,
             images=self.images,
@@ -165,7 +189,7 @@ class Controller(ReconcileParts):
 
     @cached_property
     def offers(self) -> Offers:
-        return Offers(registry=self.async_registry, images=self.images, added=self.added_services)
+        return Offers(access=self.access, registry=self.async_registry, images=self.images, added=self.added_services)
 
     @cached_property
     def added_services(self) -> AddedServices:
@@ -179,6 +203,7 @@ class Controller(ReconcileParts):
         return WebAccess.build(
             self.config,
             self.web_authority,
+            access=self.access,
             registry=self.async_registry,
             images=self.images,
             credentials=self.installed_credentials,
@@ -202,6 +227,7 @@ class Controller(ReconcileParts):
             extend=self.extend,
             resize=self.resize,
             rename=self.rename,
+            shares=self.shares,
             connections=self.connections,
             snapshots=self.snapshots,
             deleted=self.deleted,

@@ -134,6 +134,7 @@ def _restore_deleted(registry: Registry, *, user: str, session_id: str, text: st
     session = _read(user, session_id, text).session()
     session.state, session.reason, session.operation = SessionState.DELETED, "", None
     session.kept_until = kept_until
+    session.grants = []  # its deletion has ended them
     return session if registry.restore(session) else None
 
 
