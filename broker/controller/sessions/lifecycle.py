@@ -83,7 +83,8 @@ class Sessions:
     async def start(self, user: str, name: str, request: StartRequest, *, why: str = "") -> SessionView:
         """Create the session if it is new, and submit its job. `why` goes into the event log.
 
-        A guest starts a session as it is, for its owner. A session that is starting or ready stays unchanged. One with an operation on its volumes starts after that.
+        A session that is starting or ready stays unchanged. One with an operation on its volumes starts after that. A
+        guest starts a session as it is, for its owner.
         RefusedError has Slurm's message if Slurm refuses the job; ConflictError if the session has other properties.
         """
         _check([*request.options, *request.defaults])
@@ -370,7 +371,12 @@ def _delete(user: str, kept_until: float | None) -> Transition:
                 hint=f"`berth stop {current.name}` ends its job first",
             )
         reason = "its data is being removed" if kept_until is None else "its data is being set aside"
-        values = {"state": SessionState.DELETING, "reason": reason, "kept_until": kept_until, "grants": []}
+        values: dict[str, Any] = {
+            "state": SessionState.DELETING,
+            "reason": reason,
+            "kept_until": kept_until,
+            "grants": [],
+        }
         return values, EventEntry(user, "delete")
 
     return decide

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
@@ -50,6 +52,8 @@ class Shares:
         self._registry = registry
         self._launcher = launcher
         self._observed = observed
+        self._writing = WeakValueDictionary[str, asyncio.Lock]()
+        """The lock for the manifest of a session, by id."""
 
     async def share(self, user: str, name: str, grantee: str, request: ShareRequest) -> GrantView:
         """Grant a role to a user or group, in place of an earlier grant to the same one.
@@ -134,7 +138,11 @@ class Shares:
         await self._install(session)
 
     async def _install(self, session: Session) -> None:
-        """Write the manifest. A failure is logged: the next start writes it."""
+        """Write the manifest, one write of a session at a time. A failure is logged: the next start writes it."""
+        async with self._writing.setdefault(session.id, asyncio.Lock()):
+            await self._write(await self._registry.require(session.id))
+
+    async def _write(self, session: Session) -> None:
         try:
             await self._launcher.install(session.owner, session.id, {"manifest.json": Manifest.of(session).text})
         except LauncherError as error:
