@@ -23,7 +23,7 @@ class Role(StrEnum):
 
 
 class ShareRequest(Strict):
-    role: Annotated[str, StringConstraints(max_length=39)] = Role.OPERATE
+    role: Annotated[str, StringConstraints(max_length=39)]
     """A value of Role. Other words are refused with a list of those that exist."""
     until: Timestamp | None = None
     """The end of the grant; None: until it is revoked."""

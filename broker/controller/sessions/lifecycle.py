@@ -90,7 +90,7 @@ class Sessions:
         _check([*request.options, *request.defaults])
         owner = user
         if "." in name:
-            if request != StartRequest():
+            if request.model_copy(update={"defaults": []}) != StartRequest():  # defaults are for a new session
                 raise RefusedError("a guest starts a session as it is", hint=f"`berth start {name}` has no options")
             owner = (await self._resolve(user, name, Permission.START)).owner
         async with self._limits.lock(owner):
