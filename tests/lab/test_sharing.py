@@ -34,7 +34,7 @@ def test_a_guest_operates_and_is_out_after_the_revocation(alice: User, bob: User
     alice.ok("share", standing, "bob", "--role", "operate")
     assert json.loads(bob.ok("list", "--shared", "--json"))["sessions"][0]["session"]["name"] == session
     assert "ready" in bob.ok("show", session)
-    assert "sshd" in bob.ok("logs", session)
+    assert "berth: job" in bob.ok("logs", session)
     bob.ok("snapshot", session, "by-bob")
     assert "by-bob" in alice.ok("snapshots", standing)
     events = json.loads(alice.ok("events", standing, "--json"))["events"]
