@@ -148,7 +148,8 @@ def describe_gpu(options: list[str]) -> str:
 
 
 def session_page(view: SessionView, domain: str, now: float, stores: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-    """Yield titles and texts of `berth show`; without those that do not apply to the session."""
+    """Yield titles and texts of `berth show`: those that apply to the session, and that a guest of it may see."""
+    is_guest = "." in view.name
     yield "state", describe_state(view, now)
     if view.stale_since is not None:
         yield "stale", f"as of {format_time(view.stale_since, now)}; Slurm does not answer"
@@ -170,9 +171,10 @@ def session_page(view: SessionView, domain: str, now: float, stores: Sequence[st
     yield from _policies(view, now)
     if view.connecting.start is not None or view.connecting.wait is not None:
         yield "connecting", describe_connect_policy(view)
-    yield "kept", describe_persistence(view)
-    yield from volume_rows(view)
-    yield "ssh", f"ssh {view.name}.{domain}"
+    if not is_guest:
+        yield "kept", describe_persistence(view)
+        yield from volume_rows(view)
+        yield "ssh", f"ssh {view.name}.{domain}"
     if view.host_key_fingerprint:
         yield "host key", view.host_key_fingerprint
     yield "created", format_time(view.created_at, now)
