@@ -26,7 +26,7 @@ from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.rename import RenameService
 from broker.controller.sessions.request_checks import RequestChecks
 from broker.controller.sessions.resize import ResizeService
-from broker.controller.sessions.shares import Shares
+from broker.controller.sessions.shares import ShareService
 from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.sessions.start_estimates import StartEstimates
 from broker.controller.sessions.watch import SessionWatches
@@ -54,8 +54,8 @@ class Controller(ReconcileParts):
         return SessionAccess(self.async_registry, self.groups, self.config.has_sharing)
 
     @cached_property
-    def shares(self) -> Shares:
-        return Shares(
+    def shares(self) -> ShareService:
+        return ShareService(
             settings=self.config.sharing,
             access=self.access,
             registry=self.async_registry,

@@ -16,7 +16,7 @@ Grantee = Annotated[str, StringConstraints(pattern=GRANTEE_PATTERN)]
 
 
 class Role(StrEnum):
-    """What a grant allows; `broker.controller.sessions.access` has the permissions."""
+    """The permissions that a grant gives; `broker.controller.sessions.access` lists them."""
 
     OPERATE = "operate"
     """See state, log, events and jobs; start, stop, extend, and take snapshots. Never the owner's shell or files."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.rename import RenameService
     from broker.controller.sessions.request_checks import RequestChecks
     from broker.controller.sessions.resize import ResizeService
-    from broker.controller.sessions.shares import Shares
+    from broker.controller.sessions.shares import ShareService
     from broker.controller.sessions.snapshots import Snapshots
     from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
@@ -100,7 +100,7 @@ class Services:
     extend: ExtendService
     resize: ResizeService
     rename: RenameService
-    shares: Shares
+    shares: ShareService
     connections: Connections
     snapshots: Snapshots
     deleted: DeletedSessions

@@ -10,7 +10,7 @@ from broker.schema.base import Timestamp
 from broker.schema.grants import Grantee, Role
 
 
-class Grant(BaseModel):
+class SessionGrant(BaseModel):
     """The permission of a user or a group to act on a session, until it is revoked or `until` has come."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)

@@ -12,7 +12,7 @@ from sqlalchemy import JSON, BigInteger, Column, Enum, Index, text
 from sqlalchemy.orm import RelationshipProperty, relationship
 from sqlmodel import Field, Relationship, SQLModel
 
-from broker.controller.registry.grant import Grant
+from broker.controller.registry.grant import SessionGrant
 from broker.controller.registry.operation import Operation
 from broker.schema.sessions import ConnectPolicy, Endpoint, JobView, Persistence, SessionState, SessionView, Volumes
 from broker.ssh.keys import PublicKey
@@ -192,7 +192,7 @@ class Session(SQLModel, table=True):
     connecting: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     """The action of a connection, as schema.ConnectPolicy."""
     grants: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSON)
-    """The grants to other users, as grant.Grant, also those whose time is over."""
+    """The grants to other users, as grant.SessionGrant, also those whose time is over."""
     kept_until: float | None = None
     """The end of the grace time of a session that is or will be deleted; None without kept data."""
     revision: int = 0
@@ -256,9 +256,9 @@ class Session(SQLModel, table=True):
     def policy(self) -> Persistence:
         return Persistence.model_validate(self.persistence)
 
-    def active_grants(self, now: float) -> list[Grant]:
+    def active_grants(self, now: float) -> list[SessionGrant]:
         """Return the grants that have not expired."""
-        return [each for each in map(Grant.model_validate, self.grants) if each.is_active(now)]
+        return [each for each in map(SessionGrant.model_validate, self.grants) if each.is_active(now)]
 
     @property
     def connect_policy(self) -> ConnectPolicy:

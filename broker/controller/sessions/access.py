@@ -14,7 +14,7 @@ from broker.schema.permissions import Permission
 if TYPE_CHECKING:
     from broker.controller.cluster.groups import UserGroups
     from broker.controller.registry.async_registry import AsyncRegistry
-    from broker.controller.registry.grant import Grant
+    from broker.controller.registry.grant import SessionGrant
     from broker.controller.registry.models import Session
 
 ROLE_PERMISSIONS = {
@@ -45,7 +45,7 @@ def allowed(user: str, session: Session, permission: Permission, groups: frozens
     return any(permission in ROLE_PERMISSIONS[grant.role] for grant in grants_to(user, session, groups))
 
 
-def grants_to(user: str, session: Session, groups: frozenset[str]) -> list[Grant]:
+def grants_to(user: str, session: Session, groups: frozenset[str]) -> list[SessionGrant]:
     """Return the grants on the session to `user` and to these groups that have not expired, those to `user` first."""
     receivers = {user, *(f"@{group}" for group in groups)}
     grants = [grant for grant in session.active_grants(clock.now()) if grant.grantee in receivers]

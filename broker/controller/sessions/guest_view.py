@@ -1,4 +1,4 @@
-"""What a guest sees of a session: its state and resources, under the name by which the guest may request it."""
+"""The view of a session for guests: state and resources, under the name by which they request it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.registry.grant import Grant
+from broker.controller.registry.grant import SessionGrant
 from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.access import grants_to
@@ -35,7 +35,7 @@ FUTURE_ROLES = frozenset({"watch", "pair", "port", "use"})
 """Roles that are planned."""
 
 
-class Shares:
+class ShareService:
     """Requests for grants. Each call asks `access` first."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Shares:
                 f"this machine knows no {kind} named {grantee.removeprefix('@')}",
                 hint="name a user, or a Unix group as @GROUP",
             )
-        grant = Grant(grantee=grantee, role=role, until=request.until, granted_at=clock.now())
+        grant = SessionGrant(grantee=grantee, role=role, until=request.until, granted_at=clock.now())
         session = await self._registry.update(session.id, _add(user, grant, self._settings.max_grants))
         await self._install(session)
         return _view(session, grant)
@@ -99,7 +99,7 @@ class Shares:
             sessions = await self._registry.sessions_of(user)
         else:
             sessions = [await self._access.resolve(user, name, Permission.SHARE)]
-        return [_view(session, Grant.model_validate(each)) for session in sessions for each in session.grants]
+        return [_view(session, SessionGrant.model_validate(each)) for session in sessions for each in session.grants]
 
     async def shared_with(self, user: str) -> list[SharedSession]:
         """Return the sessions of other users that `user` may see, in the order of owners and names."""
@@ -133,7 +133,7 @@ class Shares:
         view = seen_by(user, self._observed.view(session))
         return SharedSession(session=view, role=grant.role, until=grant.until, via=grant.grantee)
 
-    async def _remove(self, session: Session, grant: Grant, entry: EventEntry) -> None:
+    async def _remove(self, session: Session, grant: SessionGrant, entry: EventEntry) -> None:
         session = await self._registry.update(session.id, _without(grant.grantee, entry))
         await self._install(session)
 
@@ -159,11 +159,13 @@ def _role(word: str) -> Role:
         raise InvalidInputError(f"the role {shown} {planned}", hint=f"roles of this version: {known}") from None
 
 
-def _find(session: Session, grantee: str) -> Grant | None:
-    return next((grant for each in session.grants if (grant := Grant.model_validate(each)).grantee == grantee), None)
+def _find(session: Session, grantee: str) -> SessionGrant | None:
+    return next(
+        (grant for each in session.grants if (grant := SessionGrant.model_validate(each)).grantee == grantee), None
+    )
 
 
-def _add(user: str, grant: Grant, most: int) -> Transition:
+def _add(user: str, grant: SessionGrant, most: int) -> Transition:
     def decide(current: Session) -> RowChange | None:
         others = [each for each in current.active_grants(clock.now()) if each.grantee != grant.grantee]
         if len(others) >= most:
@@ -185,10 +187,10 @@ def _without(grantee: str, entry: EventEntry) -> Transition:
     return decide
 
 
-def _detail(grant: Grant) -> str:
+def _detail(grant: SessionGrant) -> str:
     until = "" if grant.until is None else f", until {format_time(grant.until)}"
     return f"with {grant.grantee} as {grant.role}{until}"
 
 
-def _view(session: Session, grant: Grant) -> GrantView:
+def _view(session: Session, grant: SessionGrant) -> GrantView:
     return GrantView(session=session.name, **grant.model_dump())
