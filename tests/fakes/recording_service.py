@@ -9,8 +9,6 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Self
 
-from tests.deadlines import DEADLINE_S
-
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
@@ -119,8 +117,3 @@ async def _echo(head: bytes, more: bytes, reader: asyncio.StreamReader, writer: 
     while some := await reader.read(65536):
         writer.write(some)
         await writer.drain()
-
-
-async def read_for(reader: asyncio.StreamReader, count: int) -> bytes:
-    async with asyncio.timeout(DEADLINE_S):
-        return await reader.readexactly(count)

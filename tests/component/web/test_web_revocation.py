@@ -1,4 +1,4 @@
-"""What ends: visits, delegations, certificates, tunnels and processes, while browsers have connections open."""
+"""The ends of visits, delegations, certificates, tunnels and processes, while browsers have connections open."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def test_a_revocation_during_the_lookup_counts(registry: AsyncRegistry, monkeypa
 
 @pytest.mark.parametrize("user", USERS)
 def test_a_watch_has_the_sessions_of_its_user_only(registry: AsyncRegistry, user: str) -> None:
-    """Also if it is told that another user's session has changed: a user may give a job any session's name."""
+    """Also if another user's session is reported as changed: a user may give a job any session's name."""
     grant(registry, "bob")
 
     async def scenario() -> None:
