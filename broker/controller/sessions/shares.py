@@ -127,7 +127,7 @@ class ShareService:
         if grant is None:
             raise ConflictError(
                 f"{name} is shared with a group of yours, not with you alone",
-                hint=f"{session.owner} can end it with `berth unshare`, or leave the group",
+                hint=f"{session.owner} can end it with `berth unshare NAME @GROUP`",
             )
         await self._remove(session, grant, EventEntry(user, "leave", _detail(grant)))
         view = seen_by(user, self._observed.view(session))

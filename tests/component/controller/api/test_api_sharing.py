@@ -1,4 +1,4 @@
-"""What a guest can do: every route, for every state of a grant, compared with the one access function."""
+"""Every route, for every state of a guest's grant, compared with the one access function."""
 
 from __future__ import annotations
 
