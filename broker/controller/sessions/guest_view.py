@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RESOURCE_OPTIONS = frozenset({"mem", "mem-per-cpu", "cpus-per-task", "gres", "gpus", "nodes", "ntasks", "time"})
 """The options of sbatch that a guest sees. Others may name projects, reservations or files of the owner."""
-PROGRAM = "berth"
+_PROGRAM = "berth"
 PRIVATE_ACTIONS = frozenset({"share", "unshare", "leave"})
 """Events that tell who else may act on the session."""
 
@@ -62,4 +62,4 @@ def errors_for_guest(reference: str) -> Iterator[None]:
 
 def _in_commands(text: str, name: str, reference: str) -> str:
     """Replace the name in commands such as `berth show NAME`."""
-    return re.sub(rf"(`{PROGRAM} [a-z]+ ){name}(?=[` ])", rf"\g<1>{reference}", text)
+    return re.sub(rf"(`{_PROGRAM} [a-z]+ ){name}(?=[` ])", rf"\g<1>{reference}", text)
