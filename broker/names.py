@@ -21,6 +21,12 @@ SERVICE_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 USER_PATTERN = r"^[a-z_][a-z0-9_.-]{0,31}$"
 """A login name that useradd(8) accepts by default; dots are allowed for directory services."""
 
+REFERENCE_PATTERN = rf"^({USER_PATTERN[1:-1]}\.)?{NAME_PATTERN[1:]}"
+"""A session in a request: `NAME` of the caller's own, or `OWNER.NAME`, as in its host name for ssh."""
+
+GRANTEE_PATTERN = rf"^({USER_PATTERN[1:-1]}|@[A-Za-z0-9_][A-Za-z0-9_.-]{{0,63}})$"
+"""The receiver of a grant: a user, or `@` and a Unix group, whose names directory services form more freely."""
+
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
 """A profile's version: a version in dpkg's syntax, without an epoch."""
 
@@ -39,6 +45,9 @@ IDLE_PATTERN = r"^(never|[1-9][0-9]{0,3}[mhd])$"
 MAX_CONNECT_WAIT_S = 86400.0
 """Longest time for which a connection waits for its session."""
 
+MAX_GRANTS = 1000
+"""Most grants of a session that a site can allow."""
+
 MAX_ITEMS = 500
 """Most elements of a list in a request; sbatch has some 130 options."""
 
@@ -51,6 +60,12 @@ MAX_CERTIFICATE_HOURS = 24.0 * 31
 
 MAX_EXTENSION_S = 366 * 86400.0
 """Longest extension of a job's time limit in one request."""
+
+
+def split_reference(reference: str, caller: str) -> tuple[str, str]:
+    """Return the owner and the name of `NAME` or `OWNER.NAME`. An owner may contain dots, a name may not."""
+    owner, _, name = reference.rpartition(".")
+    return owner or caller, name
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

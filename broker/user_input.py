@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.names import (
+    GRANTEE_PATTERN,
     LABEL_PATTERN,
     MAX_ITEMS,
     MAX_PATH_CHARS,
     NAME_PATTERN,
     PERSISTENT_PATH_PATTERN,
     PROFILE_PATTERN,
+    REFERENCE_PATTERN,
     VERSION_PATTERN,
 )
 
@@ -64,6 +66,20 @@ def parse_name(text: str) -> str:
         raise ValueError(f"{text!r} is an option; put the session's name before sbatch's or ssh's options")
     if not re.fullmatch(NAME_PATTERN, text):
         raise ValueError(f"{text!r} {_WRONG_NAME}{_suggestion(text)}")
+    return text
+
+
+def parse_reference(text: str) -> str:
+    """Return `NAME`, or `OWNER.NAME` for a session of another user."""
+    if "." not in text or text.endswith(".berth") or not re.fullmatch(REFERENCE_PATTERN, text):
+        return parse_name(text)
+    return text
+
+
+def parse_grantee(text: str) -> str:
+    """Return the receiver of a grant: a user, or `@` and a Unix group."""
+    if not re.fullmatch(GRANTEE_PATTERN, text):
+        raise ValueError(f"{text!r} is neither a user's name nor @GROUP")
     return text
 
 

@@ -67,6 +67,10 @@ _ACCESS = {
     "login": Entry("login:login", "Get a login certificate for some hours."),
     "logout": Entry("login:logout", "Revoke your login certificates."),
     "browsers": Entry("web:browsers", "List the browsers that are logged in as you, or log them out."),
+    "share": Entry("share:share", "Let another user or a Unix group operate a session."),
+    "unshare": Entry("share:unshare", "End the sharing of a session with a user or group."),
+    "shares": Entry("share:shares", "List with whom your sessions are shared."),
+    "leave": Entry("share:leave", "Give up your access to a session of another user."),
     "who": Entry("logs:who", "Show the connections to a session."),
 }
 _ADMINISTRATION = {
@@ -127,5 +131,7 @@ SUGGESTIONS = {
     **dict.fromkeys(("setup", "init", "tutorial"), "quickstart"),
     **dict.fromkeys(("ui", "top", "dashboard", "menu"), "tui"),
     **dict.fromkeys(("browser",), "portal"),
+    **dict.fromkeys(("grant", "invite"), "share"),
+    **dict.fromkeys(("revoke", "uninvite"), "unshare"),
 }
 """Words of other programs, and the command that does the same here."""

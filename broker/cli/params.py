@@ -15,11 +15,13 @@ from broker.errors import BerthError, InvalidInputError
 from broker.names import MAX_CERTIFICATE_HOURS, MAX_FINGERPRINT_CHARS, MAX_HOST_CHARS
 from broker.user_input import (
     ProfileReference,
+    parse_grantee,
     parse_kept,
     parse_label,
     parse_name,
     parse_persistence,
     parse_profile_reference,
+    parse_reference,
     parse_snapshot,
 )
 
@@ -42,6 +44,8 @@ class SessionName(click.ParamType[str]):
         try:
             parse_name(value)
         except ValueError as error:
+            if "." in value and _is_reference(value):
+                self.fail(f"{value!r} is another user's session; this command is for your own sessions", param, ctx)
             self.fail(str(error), param, ctx)
         if ctx is not None and (invocation := ctx.find_object(Invocation)) is not None:
             invocation.names.append(value)
@@ -54,6 +58,38 @@ class SessionName(click.ParamType[str]):
             for view in known(lambda client: client.sessions())
             if view.name.startswith(incomplete)
         ]
+
+
+class SessionReference(SessionName):
+    """A session that a guest may operate: `NAME`, or `OWNER.NAME` for one of another user."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            name = parse_reference(value)
+        except ValueError:
+            return super().convert(value, param, ctx)
+        return name if "." in name else super().convert(name, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if "." not in incomplete:
+            return super().shell_complete(ctx, param, incomplete)
+        return [
+            CompletionItem(shared.session.name, help=f"{shared.session.state}, {shared.role}")
+            for shared in known(lambda client: client.shared())
+            if shared.session.name.startswith(incomplete)
+        ]
+
+
+class GranteeName(click.ParamType[str]):
+    """A user, or `@` and a Unix group."""
+
+    name = "grantee"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return parse_grantee(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class PlainText(click.ParamType[str]):
@@ -221,6 +257,14 @@ def _profiles() -> list[str]:
             name = f"{owner}/{image.name}" if image.name in shared else image.name
             found |= {name, f"{name}@{image.version}"}
     return sorted(found)
+
+
+def _is_reference(text: str) -> bool:
+    """Whether it is `OWNER.NAME`."""
+    try:
+        return parse_reference(text) == text
+    except ValueError:
+        return False
 
 
 watch_option = click.option("-w", "--watch", is_flag=True, help="Follow changes until Ctrl-C.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from broker.cli.params import SessionName
+from broker.cli.params import SessionName, SessionReference
 from broker.errors import InvalidInputError
 from broker.user_input import parse_session_options
 
@@ -42,7 +42,7 @@ def split_names(words: Sequence[str], ctx: click.Context) -> tuple[list[str], li
     count = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
     if words and not count and not ctx.params["every"]:
         count = 1  # the name's type refuses an option in place of the name
-    return [SessionName().convert(word, None, ctx) for word in words[:count]], list(words[count:])
+    return [SessionReference().convert(word, None, ctx) for word in words[:count]], list(words[count:])
 
 
 def parse_resources(words: Sequence[str], *, hint: str) -> list[str]:

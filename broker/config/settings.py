@@ -35,6 +35,7 @@ from broker.config.file import (
 )
 from broker.config.section import Section
 from broker.config.setting_types import AbsolutePath, HostName, Listen, NodeDirectory, Seconds
+from broker.config.sharing_settings import SharingSettings
 from broker.config.web_settings import WebSettings
 from broker.errors import InvalidInputError
 from broker.names import MAX_CERTIFICATE_HOURS, MAX_CONNECT_WAIT_S
@@ -278,6 +279,7 @@ class Config(Section):
     web: WebSettings = WebSettings()
     registry: RegistrySettings = RegistrySettings()
     limits: LimitSettings = LimitSettings()
+    sharing: SharingSettings = SharingSettings()
     watch: WatchSettings = WatchSettings()
     metrics: MetricsSettings = MetricsSettings()
 
@@ -300,6 +302,11 @@ class Config(Section):
     def has_web(self) -> bool:
         """Whether the site has web access. In personal mode, a user opens services with `berth open --local`."""
         return self.mode is Mode.SITE and self.web.url is not None
+
+    @property
+    def has_sharing(self) -> bool:
+        """Whether grants count."""
+        return self.mode is Mode.SITE and self.sharing.enabled
 
     @property
     def portal_url(self) -> str:

@@ -1,4 +1,4 @@
-"""Build the controller from its parts. Only this module knows which part needs which."""
+"""Build the controller from its parts. This module and `reconcile_parts` alone know which part needs which."""
 
 from __future__ import annotations
 
@@ -8,30 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from broker.controller.api.dependencies import Services
-from broker.controller.cluster.answers import ClusterAnswers
-from broker.controller.cluster.groups import UserGroups
-from broker.controller.cluster.service import ClusterService
-from broker.controller.credential_parts import CredentialParts
 from broker.controller.doctor import controller_checks
-from broker.controller.images import ImageFinder
-from broker.controller.open_connections import OpenConnections
 from broker.controller.rebuild import rebuild
-from broker.controller.reconcile.cancellation import JobCanceller
-from broker.controller.reconcile.continuation import Continuation
-from broker.controller.reconcile.deletion import DeletionRunner
-from broker.controller.reconcile.farewell import FarewellWriter
-from broker.controller.reconcile.held_jobs import JobHolder
-from broker.controller.reconcile.idle import IdlePolicy
-from broker.controller.reconcile.loop import Reconciler
-from broker.controller.reconcile.maintenance import Maintenance
-from broker.controller.reconcile.node_watch import NodeWatch
-from broker.controller.reconcile.observed_slurm import ObservedSlurm
-from broker.controller.reconcile.operation_runner import OperationRunner
-from broker.controller.reconcile.running_copies import RunningCopies
-from broker.controller.reconcile.session_files import FileRestorer, SessionFiles
-from broker.controller.reconcile.shown_names import NamePolicy
-from broker.controller.reconcile.stop import ScheduledStopPolicy
-from broker.controller.reconcile.submission import Submitter
+from broker.controller.reconcile_parts import ReconcileParts
+from broker.controller.sessions.access import SessionAccess
 from broker.controller.sessions.added_services import AddedServices
 from broker.controller.sessions.connect import ConnectService
 from broker.controller.sessions.connections import Connections
@@ -46,167 +26,22 @@ from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.rename import RenameService
 from broker.controller.sessions.request_checks import RequestChecks
 from broker.controller.sessions.resize import ResizeService
+from broker.controller.sessions.shares import ShareService
 from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.sessions.start_estimates import StartEstimates
 from broker.controller.sessions.watch import SessionWatches
 from broker.controller.web.web_access import WebAccess
-from profiles.image.store import Stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from broker.config.settings import Config
-    from broker.controller.launcher_client.client import LauncherClient
-    from broker.controller.registry.registry import Registry
-    from slurm.scheduler import Scheduler
 
-
-class Controller(CredentialParts):
+class Controller(ReconcileParts):
     """The parts between the API and the outside world: registry, Slurm, launcher.
 
     `process` has its life cycle. Each part is created at its first use, together with the parts that it needs.
     """
-
-    def __init__(self, config: Config, registry: Registry, scheduler: Scheduler, launcher: LauncherClient) -> None:
-        super().__init__(config, registry, launcher)
-        self.scheduler = scheduler
-        self.copies = RunningCopies()
-
-    @cached_property
-    def stores(self) -> Stores:
-        return Stores(self.config.profiles.stores)
-
-    @cached_property
-    def images(self) -> ImageFinder:
-        return ImageFinder(self.stores, self.launcher, self.config.mode)
-
-    @cached_property
-    def cluster_answers(self) -> ClusterAnswers:
-        return ClusterAnswers(self.scheduler)
-
-    @cached_property
-    def groups(self) -> UserGroups:
-        return UserGroups()
-
-    @cached_property
-    def cluster(self) -> ClusterService:
-        return ClusterService(
-            answers=self.cluster_answers,
-            groups=self.groups,
-            registry=self.async_registry,
-            interval_s=self.config.slurm.cluster_interval,
-        )
-
-    @cached_property
-    def observed(self) -> ObservedSlurm:
-        return ObservedSlurm(self.changes, self.open_connections)
-
-    @cached_property
-    def open_connections(self) -> OpenConnections:
-        return OpenConnections(self.changes)
-
-    @cached_property
-    def name_policy(self) -> NamePolicy:
-        return NamePolicy(self.config.slurm, self.scheduler)
-
-    @cached_property
-    def submitter(self) -> Submitter:
-        return Submitter(
-            config=self.config,
-            registry=self.async_registry,
-            launcher=self.launcher,
-            images=self.images,
-            files=SessionFiles(self.config, self.authority),
-            logins=self.logins,
-            names=self.name_policy,
-            restorer=self.file_restorer,
-            changes=self.changes,
-        )
-
-    @cached_property
-    def maintenance(self) -> Maintenance:
-        return Maintenance(
-            settings=self.config.storage, registry=self.async_registry, images=self.images, launcher=self.launcher
-        )
-
-    @cached_property
-    def operations(self) -> OperationRunner:
-        return OperationRunner(
-            registry=self.async_registry,
-            launcher=self.launcher,
-            submitter=self.submitter,
-            maintenance=self.maintenance,
-            changes=self.changes,
-        )
-
-    @cached_property
-    def deletion(self) -> DeletionRunner:
-        return DeletionRunner(registry=self.async_registry, launcher=self.launcher, changes=self.changes)
-
-    @cached_property
-    def continuation(self) -> Continuation:
-        return Continuation(settings=self.config.slurm, registry=self.async_registry, submitter=self.submitter)
-
-    @cached_property
-    def scheduled_stop(self) -> ScheduledStopPolicy:
-        return ScheduledStopPolicy(self.async_registry)
-
-    @cached_property
-    def idle_policy(self) -> IdlePolicy:
-        return IdlePolicy(self.async_registry, self.launcher)
-
-    @cached_property
-    def farewells(self) -> FarewellWriter:
-        return FarewellWriter(self.launcher)
-
-    @cached_property
-    def node_watch(self) -> NodeWatch:
-        return NodeWatch(self.async_registry, self.cluster_answers, self.launcher)
-
-    @cached_property
-    def holder(self) -> JobHolder:
-        return JobHolder(
-            registry=self.async_registry,
-            launcher=self.launcher,
-            farewells=self.farewells,
-            operations=self.operations,
-            changes=self.changes,
-        )
-
-    @cached_property
-    def file_restorer(self) -> FileRestorer:
-        return FileRestorer(
-            registry=self.async_registry,
-            launcher=self.launcher,
-            images=self.images,
-            names=self.name_policy,
-            files=SessionFiles(self.config, self.authority),
-        )
-
-    @cached_property
-    def reconciler(self) -> Reconciler:
-        return Reconciler(
-            settings=self.config.slurm,
-            registry=self.async_registry,
-            scheduler=self.scheduler,
-            submitter=self.submitter,
-            canceller=JobCanceller(
-                registry=self.async_registry, scheduler=self.scheduler, submitter=self.submitter, copies=self.copies
-            ),
-            operations=self.operations,
-            deletion=self.deletion,
-            maintenance=self.maintenance,
-            continuation=self.continuation,
-            scheduled_stop=self.scheduled_stop,
-            idle_policy=self.idle_policy,
-            farewells=self.farewells,
-            node_watch=self.node_watch,
-            holder=self.holder,
-            restorer=self.file_restorer,
-            copies=self.copies,
-            observed=self.observed,
-        )
 
     @cached_property
     def pending(self) -> PendingOperations:
@@ -215,16 +50,31 @@ class Controller(CredentialParts):
         )
 
     @cached_property
+    def access(self) -> SessionAccess:
+        return SessionAccess(self.async_registry, self.groups, self.config.has_sharing)
+
+    @cached_property
+    def shares(self) -> ShareService:
+        return ShareService(
+            settings=self.config.sharing,
+            access=self.access,
+            registry=self.async_registry,
+            launcher=self.launcher,
+            observed=self.observed,
+        )
+
+    @cached_property
     def limits(self) -> Limits:
         return Limits(self.config.limits, self.async_registry, self.launcher)
 
     @cached_property
     def connections(self) -> Connections:
-        return Connections(self.async_registry, self.launcher, self.open_connections, self.config.registry)
+        return Connections(self.access, self.async_registry, self.launcher, self.open_connections, self.config.registry)
 
     @cached_property
     def sessions(self) -> Sessions:
         return Sessions(
+            access=self.access,
             registry=self.async_registry,
             connections=self.connections,
             images=self.images,
@@ -245,6 +95,7 @@ class Controller(CredentialParts):
     @cached_property
     def connect(self) -> ConnectService:
         return ConnectService(
+            access=self.access,
             registry=self.async_registry,
             sessions=self.sessions,
             reconciler=self.reconciler,
@@ -255,12 +106,15 @@ class Controller(CredentialParts):
 
     @cached_property
     def policies(self) -> Policies:
-        return Policies(registry=self.async_registry, launcher=self.launcher, reconciler=self.reconciler)
+        return Policies(
+            access=self.access, registry=self.async_registry, launcher=self.launcher, reconciler=self.reconciler
+        )
 
     @cached_property
     def extend(self) -> ExtendService:
         return ExtendService(
             settings=self.config.slurm,
+            access=self.access,
             registry=self.async_registry,
             scheduler=self.scheduler,
             reconciler=self.reconciler,
@@ -273,6 +127,7 @@ class Controller(CredentialParts):
     @cached_property
     def resize(self) -> ResizeService:
         return ResizeService(
+            access=self.access,
             registry=self.async_registry,
             images=self.images,
             submitter=self.submitter,
@@ -284,11 +139,12 @@ class Controller(CredentialParts):
 
     @cached_property
     def rename(self) -> RenameService:
-        return RenameService(registry=self.async_registry, pending=self.pending)
+        return RenameService(access=self.access, registry=self.async_registry, pending=self.pending)
 
     @cached_property
     def snapshots(self) -> Snapshots:
         return Snapshots(
+            access=self.access,
             registry=self.async_registry,
             copies=self.copies,
             images=self.images,
@@ -321,6 +177,7 @@ class Controller(CredentialParts):
     def environments(self) -> Environments:
         return Environments(
             settings=self.config.storage,
+            access=self.access,
             registry=self.async_registry,
             copies=self.copies,
             images=self.images,
@@ -332,7 +189,7 @@ class Controller(CredentialParts):
 
     @cached_property
     def offers(self) -> Offers:
-        return Offers(registry=self.async_registry, images=self.images, added=self.added_services)
+        return Offers(access=self.access, registry=self.async_registry, images=self.images, added=self.added_services)
 
     @cached_property
     def added_services(self) -> AddedServices:
@@ -346,6 +203,7 @@ class Controller(CredentialParts):
         return WebAccess.build(
             self.config,
             self.web_authority,
+            access=self.access,
             registry=self.async_registry,
             images=self.images,
             credentials=self.installed_credentials,
@@ -369,6 +227,7 @@ class Controller(CredentialParts):
             extend=self.extend,
             resize=self.resize,
             rename=self.rename,
+            shares=self.shares,
             connections=self.connections,
             snapshots=self.snapshots,
             deleted=self.deleted,

@@ -9,7 +9,7 @@ import os
 import pwd
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -125,8 +125,10 @@ def _restore(
     if registry.restore(session):
         return session
     known = registry.get(session.id)
-    newer = known is not None and requested > known.submissions
-    return registry.update(session.id, _catch_up(session, requested)) if newer else None
+    if known is not None and requested > known.submissions:
+        return registry.update(session.id, _catch_up(session, requested))
+    registry.update(session.id, _without_revoked(session.grants))
+    return None
 
 
 def _restore_deleted(registry: Registry, *, user: str, session_id: str, text: str, kept_until: float) -> Session | None:
@@ -134,6 +136,7 @@ def _restore_deleted(registry: Registry, *, user: str, session_id: str, text: st
     session = _read(user, session_id, text).session()
     session.state, session.reason, session.operation = SessionState.DELETED, "", None
     session.kept_until = kept_until
+    session.grants = []  # its deletion has ended them
     return session if registry.restore(session) else None
 
 
@@ -163,9 +166,21 @@ def _catch_up(restored: Session, requested: int) -> Transition:
     return decide
 
 
+def _without_revoked(grants: list[dict[str, Any]]) -> Transition:
+    """Keep only the grants that the manifest has, too: an old copy of the registry has those revoked since then."""
+
+    def decide(current: Session) -> RowChange | None:
+        left = [grant for grant in current.grants if grant in grants]
+        if current.state is SessionState.DELETED or left == current.grants:
+            return None
+        return {"grants": left}, EventEntry("berth", "unshare", "grants that its manifest does not have")
+
+    return decide
+
+
 _NEWER = (
     *("submission", "submissions", "successor", "held_job_id"),
-    *("name", "host_key", "state", "reason", "options", "operation"),
+    *("name", "host_key", "state", "reason", "options", "operation", "grants"),
     *("profile", "version", "digest", "image_path", "image_size", "persistence", "persistence_chosen"),
 )
 """Columns that a newer manifest updates in an old registry."""

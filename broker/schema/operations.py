@@ -59,7 +59,7 @@ OPERATIONS: dict[str, OperationKind] = {
         participle="being renamed", permission=Permission.RENAME, resets_state=False, rewrites_manifest=True
     ),
     "restore": OperationKind(participle="being restored", permission=Permission.RESTORE, creates_session=True),
-    "restart": OperationKind(participle="restarting", permission=Permission.START, ends_root_mode=True),
+    "restart": OperationKind(participle="restarting", permission=Permission.RESTART, ends_root_mode=True),
     "root": OperationKind(participle="entering root mode", permission=Permission.ROOT, enters_root_mode=True),
     "commit-root": OperationKind(
         participle="keeping the changes of root mode", permission=Permission.ROOT, job="required"

@@ -212,6 +212,7 @@ class SessionView(Strict):
 
     id: str
     name: str
+    """For a guest `OWNER.NAME`; then the fields that are its owner's alone are empty."""
     owner: str
     state: SessionState
     reason: str = ""

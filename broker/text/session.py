@@ -148,7 +148,7 @@ def describe_gpu(options: list[str]) -> str:
 
 
 def session_page(view: SessionView, domain: str, now: float, stores: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-    """Yield titles and texts of `berth show`; without those that do not apply to the session."""
+    """Yield titles and texts of `berth show`: those that apply to the session, and that a guest of it may see."""
     yield "state", describe_state(view, now)
     if view.stale_since is not None:
         yield "stale", f"as of {format_time(view.stale_since, now)}; Slurm does not answer"
@@ -170,13 +170,19 @@ def session_page(view: SessionView, domain: str, now: float, stores: Sequence[st
     yield from _policies(view, now)
     if view.connecting.start is not None or view.connecting.wait is not None:
         yield "connecting", describe_connect_policy(view)
-    yield "kept", describe_persistence(view)
-    yield from volume_rows(view)
-    yield "ssh", f"ssh {view.name}.{domain}"
-    if view.host_key_fingerprint:
-        yield "host key", view.host_key_fingerprint
+    yield from _rows_of_the_owner(view, domain)
     yield "created", format_time(view.created_at, now)
     yield "id", view.id
+
+
+def _rows_of_the_owner(view: SessionView, domain: str) -> Iterator[tuple[str, str]]:
+    """Yield lines about files and logins, which a guest does not get."""
+    if "." not in view.name:
+        yield "kept", describe_persistence(view)
+        yield from volume_rows(view)
+        yield "ssh", f"ssh {view.name}.{domain}"
+        if view.host_key_fingerprint:
+            yield "host key", view.host_key_fingerprint
 
 
 def describe_connect_policy(view: SessionView) -> str:

@@ -22,6 +22,7 @@ from broker.schema import (
     cluster,
     connections,
     environments,
+    grants,
     login,
     oidc,
     profiles,
@@ -44,6 +45,7 @@ SCHEMAS = (
     cluster,
     connections,
     environments,
+    grants,
     login,
     oidc,
     profiles,
@@ -62,7 +64,7 @@ serves its own at `/openapi.json`.
 
 The API is HTTP/1.1 and JSON on the Unix socket `api.sock` in [`runtime_dir`](config.md#runtime_dir). There is no login:
 the kernel identifies the caller by the socket's other end (`SO_PEERCRED`), and a call concerns the caller's own
-sessions. Every local account may call:
+sessions, or with `OWNER.NAME` one that [its owner shares](../howto/sharing.md). Every local account may call:
 
 ```console
 $ curl --unix-socket /run/berth/api.sock http://berth/v1/sessions
@@ -136,6 +138,12 @@ _MEANINGS = {
     "POST /v1/sessions/{name}/check": "Check a request without carrying it out; its refusal is the answer.",
     "POST /v1/sessions/{name}/rename": "Rename a session without a job; the result has the new name.",
     "POST /v1/sessions/{name}/extend": "Give the session's job more time, if Slurm and the site allow it.",
+    "GET /v1/grants": "The grants on all sessions of the caller, also expired ones.",
+    "GET /v1/sessions/{name}/grants": "The grants on one session, also expired ones.",
+    "PUT /v1/sessions/{name}/grants/{grantee}": "Grant a role, in place of an earlier grant to the same receiver.",
+    "DELETE /v1/sessions/{name}/grants/{grantee}": "Revoke a grant, and return it.",
+    "GET /v1/shared": "The sessions that others share with the caller.",
+    "DELETE /v1/shared/{name}": "Give up the caller's own grant on `OWNER.NAME`, and return it.",
     "GET /v1/sessions/{name}/jobs": "Every job of the session, the last one first.",
     "PATCH /v1/sessions/{name}/connecting": "Set what a connection does; fields that the body omits keep their value.",
     "POST /v1/sessions/{name}/stop": "End a session's job; its data stays.",

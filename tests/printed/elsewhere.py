@@ -54,6 +54,9 @@ ELSEWHERE = {
     r"berth (open \S+ (jupyter|terminal|port-8000)$|portal|browsers)": (
         "needs web access: tests/component/cli/test_open_local.py"
     ),
+    r"berth (share|unshare|shares|leave|list --shared|\S+ alice\.dev)\b": (
+        "needs a second user, or a session of one: tests/lab/test_sharing.py"
+    ),
     r"berth tui": "fills the screen: tests/component/tui/test_tui_terminal.py runs it",
     r"sbatch --job-name=berth-<session id>": "the form of a submission, with names in angle brackets",
 }

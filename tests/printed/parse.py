@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PLACEHOLDERS = {
     "NAME": "dev",
     "NAME:": "dev:",
+    "OWNER.NAME": "alice.dev",
+    "USER": "bob",
     "NEW": "trial",
     "OTHER": "trial",
     "SNAPSHOT": "3",

@@ -337,6 +337,8 @@ OTHER_COMMANDS: dict[str, str] = {
     **dict.fromkeys(("ssh-config", "key", "login", "logout"), "they set up an account, and concern no session"),
     **dict.fromkeys(("doctor", "config", "registry", "ca"), "they administer the site, and concern no session"),
     **dict.fromkeys(("help", "quickstart", "version", "completion"), "they concern the command line itself"),
+    **dict.fromkeys(("share", "unshare", "shares"), "they name users and groups, which the interface does not know"),
+    "leave": "it concerns a session of another user, and the interface shows the user's own",
     **dict.fromkeys(("portal", "browsers"), "they concern the user's browsers, and no session"),
     **dict.fromkeys(("connect", "controller", "gateway", "web"), "other programs call them"),
 }

@@ -9,14 +9,14 @@ import time
 import click
 
 from broker.cli import output
-from broker.cli.commands.sessions import name_argument
+from broker.cli.commands.sessions import reference_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.time_params import Duration
 from broker.names import MAX_EXTENSION_S
 
 
 @click.command()
-@name_argument
+@reference_argument
 @click.argument("seconds", type=Duration(longest_s=MAX_EXTENSION_S), metavar="TIME")
 @json_option
 @pass_invocation

@@ -9,7 +9,7 @@ import time
 import click
 
 from broker.cli import output
-from broker.cli.commands.sessions import name_argument
+from broker.cli.commands.sessions import reference_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.text.job import JOB_HEADINGS, count_jobs, gpu_hours, job_row
 
@@ -18,7 +18,7 @@ LOG_TAIL_BYTES = 64 * 1024
 
 
 @click.command()
-@name_argument
+@reference_argument
 @json_option
 @pass_invocation
 def history(invocation: Invocation, name: str) -> None:
@@ -38,7 +38,7 @@ def history(invocation: Invocation, name: str) -> None:
 
 
 @click.command()
-@name_argument
+@reference_argument
 @json_option
 @pass_invocation
 def explain(invocation: Invocation, name: str) -> None:

@@ -57,6 +57,7 @@ class States(click.ParamType[frozenset[str]]):
     type=click.Choice(["wide", "name", "json"]),
     help="wide: all columns, nothing shortened; name: only the names; json: as --json.",
 )
+@click.option("--shared", is_flag=True, help="List the sessions that others share with you.")
 @click.option("--deleted", is_flag=True, help="List deleted sessions that `berth restore` can restore.")
 @watch_option
 @json_option
@@ -67,6 +68,7 @@ def list_sessions(
     *,
     states: frozenset[str] | None,
     form: str | None,
+    shared: bool,
     deleted: bool,
     watch: bool,
 ) -> None:
@@ -79,6 +81,8 @@ def list_sessions(
     On a terminal, long reasons are shortened to its width. The wide form shows whose profile it is, too: the site's or
     your own.
 
+    With --shared, the sessions are those of others, with your role and its end; commands take their names, OWNER.NAME.
+
     With --watch, the list follows every change until Ctrl-C: in place on a terminal, elsewhere with one line for each
     change, and with --json as one object for each change, `{"changed": [SESSION...], "removed": [ID...]}`.
 
@@ -87,12 +91,14 @@ def list_sessions(
       berth list -o wide
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     invocation.json = invocation.json or form == "json"
-    if deleted:
-        if names or states:
-            raise InvalidInputError("--deleted cannot be combined with NAME or --state")
-        if watch:
-            raise InvalidInputError("--deleted cannot be combined with --watch")
-        _list_deleted(invocation, only_names=form == "name")
+    if shared or deleted:
+        if shared and deleted:
+            raise InvalidInputError("--shared and --deleted exclude each other", hint="use one of them")
+        _check_alone("--shared" if shared else "--deleted", selects=bool(names or states), watch=watch)
+        if shared:
+            _list_shared(invocation, form)
+        else:
+            _list_deleted(invocation, only_names=form == "name")
         return
     if watch:
         if form == "name":
@@ -109,6 +115,13 @@ def list_sessions(
         _print_sessions(views, wide=form == "wide", stores=_profile_stores(invocation, form))
     else:
         output.print_note(_describe_none(states))
+
+
+def _check_alone(option: str, *, selects: bool, watch: bool) -> None:
+    if selects:
+        raise InvalidInputError(f"{option} cannot be combined with NAME or --state")
+    if watch:
+        raise InvalidInputError(f"{option} cannot be combined with --watch")
 
 
 def _describe_none(states: frozenset[str] | None) -> str:
@@ -159,6 +172,26 @@ def _print_sessions(views: Sequence[SessionView], *, wide: bool, stores: Sequenc
     outdated = [view for view in views if view.stale_since is not None]
     if outdated:
         output.print_note(f"berth: {stale_note(outdated[0], now).strip(' ()')}")
+
+
+def _list_shared(invocation: Invocation, form: str | None) -> None:
+    from broker.format import format_time
+    from broker.text.session import SHRINKING_COLUMN, session_table
+
+    found = invocation.client.shared()
+    if invocation.json:
+        output.print_json({"sessions": [each.model_dump(mode="json") for each in found]})
+    elif form == "name":
+        for each in found:
+            output.print_line(each.session.name)
+    elif found:
+        now, wide = time.time(), form == "wide"
+        headings, rows = session_table([each.session for each in found], now, wide=wide)
+        ends = ["" if each.until is None else format_time(each.until, now) for each in found]
+        rows = [(*row, each.role, until, each.via) for row, each, until in zip(rows, found, ends, strict=True)]
+        output.print_table((*headings, "ROLE", "UNTIL", "SHARED WITH"), rows, shrink=None if wide else SHRINKING_COLUMN)
+    else:
+        output.print_note("No session of others is shared with you.")
 
 
 def _list_deleted(invocation: Invocation, *, only_names: bool) -> None:

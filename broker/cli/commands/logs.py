@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli import output
-from broker.cli.commands.sessions import name_argument
+from broker.cli.commands.sessions import name_argument, reference_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import SessionName
+from broker.cli.params import SessionReference
 from broker.format import escape_controls, pluralize
 from broker.text.log import added
 
@@ -27,7 +27,7 @@ FOLLOW_INTERVAL_S = 1.0
 
 
 @click.command()
-@name_argument
+@reference_argument
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="LINES", help="Only the last LINES lines.")
 @click.option("-f", "--follow", is_flag=True, help="Also print new lines, until the job ends.")
 @json_option
@@ -66,7 +66,7 @@ def _write(text: str) -> None:
 
 
 @click.command()
-@click.argument("name", type=SessionName(), metavar="[NAME]", required=False)
+@click.argument("name", type=SessionReference(), metavar="[[OWNER.]NAME]", required=False)
 @click.option("--no-connections", is_flag=True, help="Leave out connections.")
 @json_option
 @pass_invocation

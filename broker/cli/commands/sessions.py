@@ -12,7 +12,7 @@ import click
 
 from broker.cli import output
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import SessionName, watch_option
+from broker.cli.params import SessionName, SessionReference, watch_option
 from broker.cli.prompts import confirm_stop, optional_yes_option
 from broker.cli.several import all_option, apply_to_each, print_views, raise_failures, selected_names
 from broker.cli.time_params import Duration, PointInTime
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 _GIVEN = click.core.ParameterSource.COMMANDLINE
 name_argument = click.argument("name", type=SessionName(), metavar="NAME")
+reference_argument = click.argument("name", type=SessionReference(), metavar="[OWNER.]NAME")
 names_argument = click.argument("names", type=SessionName(), nargs=-1, metavar="NAME...")
+references_argument = click.argument("names", type=SessionReference(), nargs=-1, metavar="[OWNER.]NAME...")
 
 no_wait_option = click.option("--no-wait", is_flag=True, help="Return at once; the operation continues.")
 
@@ -37,7 +39,7 @@ timeout_option = click.option(
 
 
 @click.command()
-@name_argument
+@reference_argument
 @watch_option
 @json_option
 @pass_invocation
@@ -50,6 +52,8 @@ def show(invocation: Invocation, name: str, *, watch: bool) -> None:
     With --watch, the page follows every change until Ctrl-C, or until the session is deleted: in place on a terminal,
     elsewhere with one line for each change, and with --json as one object for each change.
     """
+    if watch and "." in name:
+        raise InvalidInputError("--watch follows your own sessions only", hint=f"`berth show {name}` shows its state")
     view = invocation.client.read_session(name)
     if watch:
         from broker.cli.watch_output import show_one
@@ -70,7 +74,7 @@ def _page(view: SessionView, site: SiteView) -> list[str]:
 
 
 @click.command()
-@names_argument
+@references_argument
 @all_option("running")
 @click.option("--at", type=PointInTime(), metavar="TIME", help="Stop at this time instead of now; `never` cancels it.")
 @click.option("--keep-until", type=PointInTime(), metavar="TIME", help="As --at, and continue in new jobs until then.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli import output
-from broker.cli.commands.sessions import name_argument, no_wait_option, timeout_option
+from broker.cli.commands.sessions import name_argument, no_wait_option, reference_argument, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import SnapshotLabel, SnapshotReference
 from broker.cli.prompts import announce_restart, check_request, confirm, yes_option
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@name_argument
+@reference_argument
 @click.argument("label", type=SnapshotLabel(), metavar="[LABEL]", required=False)
 @no_wait_option
 @timeout_option
@@ -53,7 +53,13 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
         else:
             output.print_note(state_line(view))
         return
-    _, operation = until_done(invocation, view, timeout=timeout)
+    view, operation = until_done(invocation, view, timeout=timeout)
+    if "." in name:  # a guest sees no list of snapshots
+        if invocation.json:
+            output.print_json(view)
+        else:
+            output.print_note(f"{name}: {operation.message or 'the snapshot is taken'}")
+        return
     made = _numbered(invocation, name, operation.snapshot)
     if invocation.json:
         output.print_json(made)

@@ -201,4 +201,5 @@ def announce(invocation: Invocation, view: SessionView, domain: str, *, already:
     where = f" on {view.endpoint.node}" if view.endpoint else ""
     left = f"; the job ends at {format_time(view.ends_at)}" if view.ends_at is not None else ""
     output.print_note(f"{view.name} {runs}{where}{left}")
-    output.print_line(login_command(view.name, domain))
+    if "." not in view.name:  # a guest cannot log in
+        output.print_line(login_command(view.name, domain))

@@ -17,6 +17,7 @@ from broker.controller.api.error_handlers import add_error_handlers
 from broker.controller.api.login_routes import add_certificate_routes, add_gateway_routes, add_key_routes
 from broker.controller.api.request_limits import RequestLimits
 from broker.controller.api.session_routes import add_session_routes
+from broker.controller.api.sharing_routes import add_sharing_routes
 from broker.controller.api.site_routes import add_site_routes
 from broker.controller.api.volume_routes import add_deleted_routes, add_root_routes, add_volume_routes
 from broker.controller.api.watch_routes import add_watch_routes
@@ -41,6 +42,7 @@ def application(services: Services) -> FastAPI:
     add_volume_routes(app, services)
     add_root_routes(app, services)
     add_deleted_routes(app, services)
+    add_sharing_routes(app, services)
     add_environment_routes(app, services)
     add_key_routes(app, services)
     add_certificate_routes(app, services)

@@ -13,7 +13,7 @@ from broker.controller.api.peer_credentials import Caller, caller
 from broker.controller.api.route_access import DELEGATED_OPTIONS
 from broker.controller.registry.web_models import Delegation
 from broker.errors import RefusedError
-from broker.names import IDENTIFIER, NAME_PATTERN
+from broker.names import GRANTEE_PATTERN, IDENTIFIER, NAME_PATTERN, REFERENCE_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.rename import RenameService
     from broker.controller.sessions.request_checks import RequestChecks
     from broker.controller.sessions.resize import ResizeService
+    from broker.controller.sessions.shares import ShareService
     from broker.controller.sessions.snapshots import Snapshots
     from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
@@ -59,7 +60,29 @@ Gone = Annotated[asyncio.Event, Depends(departure)]
 """The event that ends a call that waits."""
 
 
-SessionName = Annotated[str, Path(pattern=NAME_PATTERN)]
+def session_name(who: Who, name: Annotated[str, Path(pattern=REFERENCE_PATTERN)]) -> str:
+    """Return `NAME` for a session of the caller's own, `OWNER.NAME` for one of another user.
+
+    RefusedError for a browser: it acts on its user's own sessions only.
+    """
+    own = name.removeprefix(f"{who.user}.")
+    if "." in own and who.delegation is not None:
+        raise RefusedError(
+            "a browser may not do this with a session of another user",
+            hint="use the command line, where the user's own login counts",
+        )
+    return own
+
+
+SessionName = Annotated[str, Depends(session_name)]
+"""The session of a path, as `session_name` returns it."""
+
+
+DeletedName = Annotated[str, Path(alias="name", pattern=NAME_PATTERN)]
+"""The name of a deleted session of the caller's own."""
+
+
+GranteeName = Annotated[str, Path(alias="grantee", pattern=GRANTEE_PATTERN)]
 
 
 EnvironmentId = Annotated[str, Path(pattern=f"^{IDENTIFIER.pattern}$")]
@@ -77,6 +100,7 @@ class Services:
     extend: ExtendService
     resize: ResizeService
     rename: RenameService
+    shares: ShareService
     connections: Connections
     snapshots: Snapshots
     deleted: DeletedSessions

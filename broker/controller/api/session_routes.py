@@ -15,6 +15,7 @@ from broker.controller.api.dependencies import (
     refuse_options,
     refuse_policies,
 )
+from broker.controller.sessions.guest_view import errors_for_guest, seen_by
 from broker.errors import RefusedError
 from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.connections import (
@@ -60,13 +61,17 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
         wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
         refresh: bool = False,
     ) -> SessionView:
-        return await sessions.show(who.user, name, after=after, wait=wait, refresh=refresh, gone=gone)
+        with errors_for_guest(name):
+            return seen_by(
+                who.user, await sessions.show(who.user, name, after=after, wait=wait, refresh=refresh, gone=gone)
+            )
 
     @app.post("/v1/sessions/{name}/start", status_code=202)
     async def start_session(who: Who, name: SessionName, request: StartRequest) -> SessionView:
         refuse_policies(who, request.persistence)
         refuse_options(who, *request.options, *request.defaults)
-        return await sessions.start(who.user, name, request)
+        with errors_for_guest(name):
+            return seen_by(who.user, await sessions.start(who.user, name, request))
 
     @app.put("/v1/sessions/{name}/continuation")
     async def set_continuation(who: Who, name: SessionName, choice: ContinuationChoice) -> SessionView:
@@ -82,7 +87,8 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.post("/v1/sessions/{name}/extend")
     async def extend_job(who: Who, name: SessionName, request: ExtendRequest) -> SessionView:
-        return await services.extend.extend(who.user, name, request.seconds)
+        with errors_for_guest(name):
+            return seen_by(who.user, await services.extend.extend(who.user, name, request.seconds))
 
     @app.post("/v1/sessions/{name}/resize", status_code=202)
     async def resize_session(who: Who, name: SessionName, request: ResizeRequest) -> SessionView:
@@ -115,7 +121,8 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
 
     @app.post("/v1/sessions/{name}/stop", status_code=202)
     async def stop_session(who: Who, name: SessionName) -> SessionView:
-        return await sessions.stop(who.user, name)
+        with errors_for_guest(name):
+            return seen_by(who.user, await sessions.stop(who.user, name))
 
     @app.delete("/v1/sessions/{name}", status_code=202)
     async def delete_session(who: Who, name: SessionName, purge: bool = False) -> SessionView:

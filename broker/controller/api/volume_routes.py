@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path, Query
 
-from broker.controller.api.dependencies import Services, SessionName, Who, refuse_policies
+from broker.controller.api.dependencies import DeletedName, Services, SessionName, Who, refuse_policies
+from broker.controller.sessions.guest_view import errors_for_guest, seen_by
 from broker.schema import volumes
 from broker.schema.sessions import (
     DeletedList,
@@ -19,7 +20,8 @@ def add_volume_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 -
 
     @app.post("/v1/sessions/{name}/snapshots", status_code=202)
     async def take_snapshot(who: Who, name: SessionName, request: volumes.SnapshotRequest) -> SessionView:
-        return await snapshots.snapshot(who.user, name, request)
+        with errors_for_guest(name):
+            return seen_by(who.user, await snapshots.snapshot(who.user, name, request))
 
     @app.get("/v1/sessions/{name}/snapshots")
     async def list_snapshots(who: Who, name: SessionName) -> volumes.SnapshotList:
@@ -89,7 +91,7 @@ def add_deleted_routes(app: FastAPI, services: Services) -> None:
         return DeletedList(sessions=await deleted.all(who.user))
 
     @app.post("/v1/deleted/{name}/restore", status_code=202)
-    async def restore_session(who: Who, name: SessionName, request: volumes.RestoreRequest) -> SessionView:
+    async def restore_session(who: Who, name: DeletedName, request: volumes.RestoreRequest) -> SessionView:
         return await deleted.restore(who.user, name, request.name)
 
     @app.post("/v1/gc")

@@ -16,6 +16,8 @@ VALID_S = 300.0
 """Seconds for which the groups of a user are used. slurmctld reads groups every ten minutes (GroupUpdateTime)."""
 PATIENCE_S = 2.0
 """Seconds that a caller waits for the name service."""
+THREADS = 4
+"""Lookups of present groups at once. More would only wait for the same directory."""
 MAX_USERS = 10_000
 """Users whose groups are remembered."""
 
@@ -27,6 +29,7 @@ class UserGroups:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="groups")
+        self._current_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="current-groups")
         self._lookups = SingleFlight[str, None]()
         self._known: dict[str, tuple[frozenset[str], float]] = {}
         """The groups and the time of the answer, by user."""
@@ -39,10 +42,32 @@ class UserGroups:
         await asyncio.wait({self._lookups.join(user, lambda: self._look_up(user))}, timeout=PATIENCE_S)
         return self._known.get(user, (known, None))[0]
 
+    async def current(self, user: str) -> frozenset[str]:
+        """Return the names of the user's groups, as the name service has them now.
+
+        No groups if it fails, or takes longer than PATIENCE_S. Access depends on the answer: nothing is remembered.
+        """
+        lookup = asyncio.get_running_loop().run_in_executor(self._current_threads, _group_names, user)
+        try:
+            return await asyncio.wait_for(lookup, PATIENCE_S)
+        except (OSError, TimeoutError) as error:
+            log.warning("no answer about groups, so none count user=%s error=%r", user, error)
+            return frozenset()
+
+    async def has_account(self, name: str) -> bool:
+        """Whether there is a user of that name, or with `@` before it a group. False without an answer."""
+        lookup = asyncio.get_running_loop().run_in_executor(self._current_threads, _has_account, name)
+        try:
+            return await asyncio.wait_for(lookup, PATIENCE_S)
+        except (OSError, TimeoutError) as error:
+            log.warning("no answer about an account name=%s error=%r", name, error)
+            return False
+
     async def close(self) -> None:
         """Cancel the lookups."""
         await self._lookups.close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._thread, self._current_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _look_up(self, user: str) -> None:
         try:
@@ -68,3 +93,14 @@ def _group_name(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return ""
+
+
+def _has_account(name: str) -> bool:
+    try:
+        if name.startswith("@"):
+            grp.getgrnam(name[1:])
+        else:
+            pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True

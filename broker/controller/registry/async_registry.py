@@ -56,6 +56,7 @@ class AsyncRegistry:
     last_deleted = _in_thread(Registry.last_deleted)
     kept_deleted = _in_thread(Registry.kept_deleted)
     sessions_of = _in_thread(Registry.sessions_of)
+    shared_sessions = _in_thread(Registry.shared_sessions)
     in_states = _in_thread(Registry.in_states)
     by_ids = _in_thread(Registry.by_ids)
     revisions_in = _in_thread(Registry.revisions_in)

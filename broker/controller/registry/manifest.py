@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from broker.controller.registry.grant import SessionGrant, without_unknown_roles
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
-from broker.names import IDENTIFIER
+from broker.names import IDENTIFIER, MAX_GRANTS
 from broker.schema.base import Name, UserName, Version
 from broker.schema.operations import OPERATIONS
 from broker.schema.sessions import ConnectPolicy, Continuation, IdleTime, Persistence, SessionState
@@ -116,6 +117,7 @@ class Manifest(BaseModel):
     idle: IdleTime | Literal[""] = ""
     stop_at: float | None = Field(default=None, ge=0, lt=2**40, allow_inf_nan=False)
     stays: bool = False
+    grants: Annotated[list[SessionGrant], BeforeValidator(without_unknown_roles), Field(max_length=MAX_GRANTS)] = []
     resize: WaitingResize | None = None
     operation: Unfinished | None = None
     """Set before the volumes change, and removed afterwards. volumes.json shows whether they have changed; a repeated

@@ -12,6 +12,7 @@ from sqlalchemy import JSON, BigInteger, Column, Enum, Index, text
 from sqlalchemy.orm import RelationshipProperty, relationship
 from sqlmodel import Field, Relationship, SQLModel
 
+from broker.controller.registry.grant import SessionGrant
 from broker.controller.registry.operation import Operation
 from broker.schema.sessions import ConnectPolicy, Endpoint, JobView, Persistence, SessionState, SessionView, Volumes
 from broker.ssh.keys import PublicKey
@@ -190,6 +191,8 @@ class Session(SQLModel, table=True):
     """Whether the present or next job runs in root mode."""
     connecting: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     """The action of a connection, as schema.ConnectPolicy."""
+    grants: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSON)
+    """The grants to other users, as grant.SessionGrant, also those whose time is over."""
     kept_until: float | None = None
     """The end of the grace time of a session that is or will be deleted; None without kept data."""
     revision: int = 0
@@ -252,6 +255,10 @@ class Session(SQLModel, table=True):
     @property
     def policy(self) -> Persistence:
         return Persistence.model_validate(self.persistence)
+
+    def active_grants(self, now: float) -> list[SessionGrant]:
+        """Return the grants that have not expired."""
+        return [each for each in map(SessionGrant.model_validate, self.grants) if each.is_active(now)]
 
     @property
     def connect_policy(self) -> ConnectPolicy:

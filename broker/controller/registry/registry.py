@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import String, cast, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from broker.controller import clock
@@ -152,6 +152,13 @@ class Registry(CredentialRows, ConnectionRows, WebRows):
             .order_by(column(Session.name))
         )
         return self.all_rows(query)
+
+    def shared_sessions(self) -> list[Session]:
+        """Return all users' sessions with grants, in the order of owners and names."""
+        query = select(Session).where(
+            column(Session.state) != SessionState.DELETED, cast(column(Session.grants), String) != "[]"
+        )
+        return self.all_rows(query.order_by(column(Session.owner), column(Session.name)))
 
     def in_states(self, states: Iterable[SessionState]) -> list[Session]:
         return self.all_rows(select(Session).where(column(Session.state).in_(list(states))))

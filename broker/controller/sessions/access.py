@@ -2,44 +2,110 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.errors import NotFoundError
+from broker.controller import clock
+from broker.errors import NotFoundError, RefusedError
+from broker.names import split_reference
+from broker.schema.grants import Role
+from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
+    from broker.controller.cluster.groups import UserGroups
     from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.grant import SessionGrant
     from broker.controller.registry.models import Session
-    from broker.schema.permissions import Permission
+
+ROLE_PERMISSIONS = {
+    Role.OPERATE: frozenset(
+        {
+            Permission.SEE,
+            Permission.LOG,
+            Permission.START,
+            Permission.STOP,
+            Permission.EXTEND,
+            Permission.SNAPSHOT,
+        }
+    ),
+}
+"""The permissions of each role. Those that are in no role are the owner's alone."""
 
 
-def allowed(user: str, session: Session, permission: Permission) -> bool:
-    """Whether `user` has `permission` on `session`. The owner has all of them; other users have none."""
-    del permission
-    return user == session.owner
+def allowed(user: str, session: Session, permission: Permission, groups: frozenset[str] | None = None) -> bool:
+    """Whether `user` has `permission` on `session`. The owner has all of them.
 
-
-async def resolve(registry: AsyncRegistry, user: str, owner: str, name: str, permission: Permission) -> Session:
-    """Return the session `name` of `owner` if `user` has `permission` on it.
-
-    NotFoundError otherwise. For another user's session the message is the same whether or not that session exists:
-    session names are private.
+    Other users have those of the grants to them and to their `groups`, as they are now. Without `groups`, sharing does
+    not count.
     """
-    session = await registry.find(owner, name)
-    if session is not None and allowed(user, session, permission):
-        return session
-    if owner == user:
-        raise NotFoundError(
-            f"you have no session named {name}",
-            hint="`berth list` shows yours, `berth start NAME --profile PROFILE` makes one",
-        )
-    raise NotFoundError(
-        f"{owner} has no session named {name} that you may use", hint="`berth list` shows the sessions that are yours"
+    if user == session.owner:
+        return True
+    if groups is None:
+        return False
+    return any(permission in ROLE_PERMISSIONS[grant.role] for grant in grants_to(user, session, groups))
+
+
+def grants_to(user: str, session: Session, groups: frozenset[str]) -> list[SessionGrant]:
+    """Return the grants on the session to `user` and to these groups that have not expired, those to `user` first."""
+    receivers = {user, *(f"@{group}" for group in groups)}
+    grants = [grant for grant in session.active_grants(clock.now()) if grant.grantee in receivers]
+    return sorted(grants, key=lambda grant: grant.grantee.startswith("@"))
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAccess:
+    """The sessions that a user may act on. Groups are looked up at each use."""
+
+    registry: AsyncRegistry
+    groups: UserGroups
+    sharing: bool
+    """Whether grants count: in site mode, unless the site has switched sharing off."""
+
+    async def resolve(self, user: str, reference: str, permission: Permission) -> Session:
+        """Return the session `NAME` or `OWNER.NAME` if `user` has `permission` on it.
+
+        NotFoundError otherwise. For another user's session the message is the same whether or not that session exists:
+        session names are private. RefusedError for a guest whose role does not have this permission.
+        """
+        owner, name = split_reference(reference, user)
+        session = await self.registry.find(owner, name)
+        if session is not None and allowed(user, session, permission):
+            return session
+        if owner == user:
+            raise NotFoundError(
+                f"you have no session named {name}",
+                hint="`berth list` shows yours, `berth start NAME --profile PROFILE` makes one",
+            )
+        groups = await self.guest_groups(user, session)
+        session = await self.registry.find(owner, name)  # it may have changed meanwhile
+        if groups is not None and session is not None and allowed(user, session, Permission.SEE, groups):
+            if allowed(user, session, permission, groups):
+                return session
+            roles = " and ".join(sorted({grant.role for grant in grants_to(user, session, groups)}))
+            raise RefusedError(
+                f"only {owner} may do this with {owner}.{name}; your role there is {roles}",
+                hint="a guest with this role can show, start, stop, extend and snapshot it, and read log, events, jobs",
+            )
+        raise _no_shared_session(owner, name)
+
+    async def guest_groups(self, user: str, session: Session | None) -> frozenset[str] | None:
+        """Return the groups that count for a guest; None if sharing is off.
+
+        The name service is asked unless a grant to the user alone is enough, also about a session that does not exist:
+        so the time of the answer tells nothing.
+        """
+        if not self.sharing:
+            return None
+        if session is not None and grants_to(user, session, frozenset()):
+            return frozenset()
+        return await self.groups.current(user)
+
+
+def _no_shared_session(owner: str, name: str) -> NotFoundError:
+    return NotFoundError(
+        f"{owner} has no session named {name} that you may use",
+        hint="`berth list` shows your sessions, `berth list --shared` those that are shared with you",
     )
-
-
-async def resolve_own(registry: AsyncRegistry, user: str, name: str, permission: Permission) -> Session:
-    """Return the session `name` of `user` if `user` has `permission` on it; errors as `resolve`."""
-    return await resolve(registry, user, user, name, permission)
 
 
 def allowed_deleted(user: str, name: str, session: Session | None, permission: Permission) -> Session:

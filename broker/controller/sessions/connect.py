@@ -10,7 +10,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.sessions import access
 from broker.controller.sessions.status_line import status_line
 from broker.errors import BerthError, ConflictError, WaitingError
 from broker.format import format_duration
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.loop import Reconciler
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.installed_credentials import InstalledCredentials
     from broker.controller.sessions.lifecycle import Sessions
     from broker.controller.wakeup import ChangeNotifier
@@ -55,6 +55,7 @@ class ConnectService:
     def __init__(
         self,
         *,
+        access: SessionAccess,
         registry: AsyncRegistry,
         sessions: Sessions,
         reconciler: Reconciler,
@@ -62,6 +63,7 @@ class ConnectService:
         changes: ChangeNotifier,
         settings: SshSettings,
     ) -> None:
+        self._access = access
         self._registry = registry
         self._sessions = sessions
         self._reconciler = reconciler
@@ -101,7 +103,7 @@ class ConnectService:
         before = ""
         while True:
             seen = self._changes.number
-            session = await access.resolve(self._registry, user, host.owner, host.name, Permission.CONNECT)
+            session = await self._access.resolve(user, f"{host.owner}.{host.name}", Permission.CONNECT)
             check_login(session, root=root)
             if session.endpoint is not None:
                 break

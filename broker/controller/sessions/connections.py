@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from broker.controller.open_connections import OpenConnections
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
+    from broker.controller.sessions.access import SessionAccess
     from broker.schema.connections import ConnectionRecord, ConnectionReport, ConnectionView
 
 KEEPALIVE_BYTES = 10 * 1024
@@ -56,11 +57,13 @@ class Connections:
 
     def __init__(
         self,
+        access: SessionAccess,
         registry: AsyncRegistry,
         launcher: LauncherClient,
         open_connections: OpenConnections,
         settings: RegistrySettings,
     ) -> None:
+        self._access = access
         self._registry = registry
         self._launcher = launcher
         self._open = open_connections
@@ -83,7 +86,7 @@ class Connections:
 
     async def standing(self, user: str, name: str) -> list[ConnectionView]:
         """Return the open connections to the session, oldest first."""
-        session = await access.resolve_own(self._registry, user, name, Permission.SEE)
+        session = await self._access.resolve(user, name, Permission.WHO)
         rows = await self._registry.connections_of(session.owner, session.id, standing=True)
         now = clock.now()
         return [row.view() for row in rows if _stands(row, session, now)]
@@ -93,7 +96,7 @@ class Connections:
 
         None if the file that has it cannot be read in TERMINALS_TIMEOUT_S.
         """
-        session = await access.resolve_own(self._registry, user, name, Permission.SEE)
+        session = await self._access.resolve(user, name, Permission.WHO)
         if session.endpoint is None:
             return 0
         try:
@@ -106,7 +109,7 @@ class Connections:
 
     async def all(self, user: str, name: str | None = None) -> list[ConnectionView]:
         """Return all stored connections to one or all of the user's sessions, oldest first."""
-        one = None if name is None else await access.resolve_own(self._registry, user, name, Permission.SEE)
+        one = None if name is None else await self._access.resolve(user, name, Permission.WHO)
         rows = await self._registry.connections_of(user, None if one is None else one.id)
         sessions = {session.id: session for session in await self._registry.by_ids({row.session_id for row in rows})}
         now = clock.now()

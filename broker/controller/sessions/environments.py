@@ -19,7 +19,6 @@ from broker.controller.registry.manifest import CHANGING, ImageTarget
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
-from broker.controller.sessions import access
 from broker.controller.sessions.preconditions import check_source
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.launcher.arguments import CopyArguments, EnvironmentArguments
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.running_copies import RunningCopies
     from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.pending import PendingOperations
     from broker.schema.environments import EnvironmentRequest, PromoteRequest
@@ -59,6 +59,7 @@ class Environments:
         self,
         *,
         settings: StorageSettings,
+        access: SessionAccess,
         registry: AsyncRegistry,
         copies: RunningCopies,
         images: ImageFinder,
@@ -68,6 +69,7 @@ class Environments:
         limits: Limits,
     ) -> None:
         self._settings = settings
+        self._access = access
         self._registry = registry
         self._copies = copies
         self._images = images
@@ -82,7 +84,7 @@ class Environments:
         """Create an environment from a session, stopped or running, or from a profile with an empty home."""
         name, _, version = request.of.partition("@")
         if not version and await self._registry.find(user, name) is not None:
-            session = await access.resolve_own(self._registry, user, name, Permission.CLONE)
+            session = await self._access.resolve(user, name, Permission.CLONE)
             with self._copies.of(session.id):  # a takeover would end the job that makes the copy
                 environment = await self._of_session(user, await self._registry.require(session.id))
         else:

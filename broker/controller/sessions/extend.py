@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from broker.controller import clock
 from broker.controller.registry.registry import EventEntry, JobChange
-from broker.controller.sessions import access
 from broker.errors import ConflictError, RefusedError, SlurmUnavailableError
 from broker.format import format_duration, format_time
 from broker.schema.permissions import Permission
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
+    from broker.controller.sessions.access import SessionAccess
     from broker.schema.sessions import SessionView
     from slurm.scheduler import Scheduler
 
@@ -34,9 +34,16 @@ class ExtendService:
     """Requests to extend a job. Each call asks `access` first."""
 
     def __init__(
-        self, *, settings: SlurmSettings, registry: AsyncRegistry, scheduler: Scheduler, reconciler: Reconciler
+        self,
+        *,
+        settings: SlurmSettings,
+        access: SessionAccess,
+        registry: AsyncRegistry,
+        scheduler: Scheduler,
+        reconciler: Reconciler,
     ) -> None:
         self._settings = settings
+        self._access = access
         self._registry = registry
         self._scheduler = scheduler
         self._reconciler = reconciler
@@ -47,7 +54,7 @@ class ExtendService:
         ConflictError if it has no running job; RefusedError if the site or Slurm refuses, with a hint about the job's
         end; SlurmUnavailableError if Slurm does not answer. After an error nothing has changed.
         """
-        session = await access.resolve_own(self._registry, user, name, Permission.SET)
+        session = await self._access.resolve(user, name, Permission.EXTEND)
         started, ends, job_id = session.job.started_at, session.job.ends_at, session.job.job_id
         if session.state not in RUNS or started is None or ends is None or job_id is None:
             raise ConflictError(

@@ -16,9 +16,9 @@ from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import ImageTarget
 from broker.controller.registry.models import JobRow, Session
 from broker.controller.registry.registry import EventEntry, JobChange
-from broker.controller.sessions import access
+from broker.controller.sessions.guest_view import PRIVATE_ACTIONS
 from broker.controller.sessions.planned_change import PlannedChange
-from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError
+from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.failpoints import failpoint
 from broker.names import new_id
 from broker.schema.permissions import Permission
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.registry import RowChange, Transition
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.connections import Connections
     from broker.controller.sessions.limits import Limits
     from broker.controller.wakeup import ChangeNotifier
@@ -56,6 +57,7 @@ class Sessions:
     def __init__(
         self,
         *,
+        access: SessionAccess,
         registry: AsyncRegistry,
         connections: Connections,
         images: ImageFinder,
@@ -67,6 +69,7 @@ class Sessions:
         grace: float,
     ) -> None:
         """`grace`: seconds that the data of a deleted session is kept."""
+        self._access = access
         self._registry = registry
         self._connections = connections
         self._images = images
@@ -80,12 +83,18 @@ class Sessions:
     async def start(self, user: str, name: str, request: StartRequest, *, why: str = "") -> SessionView:
         """Create the session if it is new, and submit its job. `why` goes into the event log.
 
-        A session that is starting or ready stays unchanged. One with an operation on its volumes starts after that.
+        A session that is starting or ready stays unchanged. One with an operation on its volumes starts after that. A
+        guest starts a session as it is, for its owner.
         RefusedError has Slurm's message if Slurm refuses the job; ConflictError if the session has other properties.
         """
         _check([*request.options, *request.defaults])
-        async with self._limits.lock(user):
-            session = await self._registry.find(user, name)
+        owner = user
+        if "." in name:
+            if request.model_copy(update={"defaults": []}) != StartRequest():  # defaults are for a new session
+                raise RefusedError("a guest starts a session as it is", hint=f"`berth start {name}` has no options")
+            owner = (await self._resolve(user, name, Permission.START)).owner
+        async with self._limits.lock(owner):
+            session = await self._find_to_start(user, name)
             if session is not None:
                 request = self._without_owner(session, request)
             if session is None:
@@ -104,10 +113,15 @@ class Sessions:
         self._reconciler.wake()
         return await self._current_view(session.id) if not done else self._view(attempt.result())
 
+    async def _find_to_start(self, user: str, name: str) -> Session | None:
+        """Return the session; None if it is the user's own and does not exist."""
+        return await (self._resolve(user, name, Permission.START) if "." in name else self._registry.find(user, name))
+
     async def stop(self, user: str, name: str) -> SessionView:
         """Request the session's stop. Its data remains. A stopped session stays unchanged."""
         session = await self._resolve(user, name, Permission.STOP)
-        session = await self._registry.update(session.id, stop(user))
+        because = "" if user == session.owner else f"stopped by {user}"
+        session = await self._registry.update(session.id, stop(user, because=because))
         failpoint("stop.intent-recorded")
         self._reconciler.wake()
         return self._view(session)
@@ -155,7 +169,8 @@ class Sessions:
             try:
                 session = await self._resolve(user, name, Permission.SEE)
             except NotFoundError as error:
-                raise await self._creation_error(user, name, error) if after is not None else error from None
+                is_own = after is not None and "." not in name
+                raise await self._creation_error(user, name, error) if is_own else error from None
             left = deadline - clock.monotonic()
             left_alone = gone is not None and gone.is_set()
             view = self._view(session)
@@ -183,14 +198,20 @@ class Sessions:
         return without_noise(await self._launcher.log(session.owner, session.id, tail))
 
     async def events(self, user: str, name: str | None = None, *, connections: bool = True) -> list[EventView]:
-        """Return the events of one or all of the user's sessions, oldest first; `connections` adds connections."""
-        session_id = None if name is None else (await self._resolve(user, name, Permission.SEE)).id
-        rows = await self._registry.events_of(user, session_id)
+        """Return the events of one or all of the user's sessions, oldest first; `connections` adds connections.
+
+        A guest sees neither connections nor the grants of others.
+        """
+        session = None if name is None else await self._resolve(user, name, Permission.SEE)
+        is_guest = session is not None and session.owner != user
+        owner, session_id = (user, None) if session is None else (session.owner, session.id)
+        rows = await self._registry.events_of(owner, session_id)
         happened = [
             EventView(at=row.at, actor=row.actor, session=row.session, action=row.action, detail=row.detail)
             for row in rows
+            if not (is_guest and row.action in PRIVATE_ACTIONS)
         ]
-        if connections:
+        if connections and not is_guest:
             happened += [connection_event(each) for each in await self._connections.all(user, name)]
         return sorted(happened, key=lambda event: event.at)
 
@@ -230,13 +251,13 @@ class Sessions:
 
     async def _restart(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
         try:
-            image = await self._images.required(user, *session.image.values())
+            image = await self._images.required(session.owner, *session.image.values())
         except BerthError:  # the submission reports this error
             gpus = session.job.gpus
         else:
             gpus = self._submitter.check(image.profile, _options(session, request))
-        await self._limits.check_storage(user)
-        await self._limits.check_start(user, gpus)
+        await self._limits.check_storage(session.owner)
+        await self._limits.check_start(session.owner, gpus)
         return await self._registry.update(session.id, _restart(user, request, why, gpus))
 
     def _without_owner(self, session: Session, request: StartRequest) -> StartRequest:
@@ -253,7 +274,7 @@ class Sessions:
         return request.model_copy(update={"profile": name})
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
-        return await access.resolve_own(self._registry, user, name, permission)
+        return await self._access.resolve(user, name, permission)
 
     async def _current_view(self, session_id: str) -> SessionView:
         session = await self._registry.get(session_id)
@@ -350,6 +371,12 @@ def _delete(user: str, kept_until: float | None) -> Transition:
                 hint=f"`berth stop {current.name}` ends its job first",
             )
         reason = "its data is being removed" if kept_until is None else "its data is being set aside"
-        return {"state": SessionState.DELETING, "reason": reason, "kept_until": kept_until}, EventEntry(user, "delete")
+        values: dict[str, Any] = {
+            "state": SessionState.DELETING,
+            "reason": reason,
+            "kept_until": kept_until,
+            "grants": [],
+        }
+        return values, EventEntry(user, "delete")
 
     return decide

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.sessions import access
 from broker.errors import BerthError
 from broker.schema.permissions import Permission
 from broker.schema.profiles import ProfileList, ProfileView
@@ -14,6 +13,7 @@ from broker.schema.services import SessionServices, SessionServiceView
 if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
     from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.added_services import AddedServices
     from profiles.recipe.service import Service
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 class Offers:
     """Lists for the portal. The command line reads profiles and services itself, as the user."""
 
-    def __init__(self, *, registry: AsyncRegistry, images: ImageFinder, added: AddedServices) -> None:
+    def __init__(
+        self, *, access: SessionAccess, registry: AsyncRegistry, images: ImageFinder, added: AddedServices
+    ) -> None:
+        self._access = access
         self._registry = registry
         self._images = images
         self._added = added
@@ -50,7 +53,7 @@ class Offers:
 
         NotFoundError without the session; RefusedError without its image.
         """
-        session = await access.resolve_own(self._registry, user, name, Permission.SEE)
+        session = await self._access.resolve(user, name, Permission.VISIT)
         try:
             image = await self._images.required(session.owner, *session.image.values())
         except LauncherError as error:

@@ -10,7 +10,6 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.idle import idle_file
 from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.registry import EventEntry, JobChange
-from broker.controller.sessions import access
 from broker.errors import ConflictError, InvalidInputError
 from broker.format import format_time
 from broker.schema.permissions import Permission
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
+    from broker.controller.sessions.access import SessionAccess
     from broker.schema.sessions import ConnectPolicy, ContinuationChoice, IdleChoice, SessionView, StopTime
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 class Policies:
     """Sets each policy in the registry and in the files that the session's job reads."""
 
-    def __init__(self, *, registry: AsyncRegistry, launcher: LauncherClient, reconciler: Reconciler) -> None:
+    def __init__(
+        self, *, access: SessionAccess, registry: AsyncRegistry, launcher: LauncherClient, reconciler: Reconciler
+    ) -> None:
+        self._access = access
         self._registry = registry
         self._launcher = launcher
         self._reconciler = reconciler
@@ -56,10 +59,10 @@ class Policies:
 
         InvalidInputError for a time that has passed, ConflictError for a session without a job.
         """
-        await access.resolve_own(self._registry, user, name, Permission.STOP)
+        await self._access.resolve(user, name, Permission.SET)
         if stop_time.at is not None and stop_time.at <= clock.now():
             raise InvalidInputError(f"{format_time(stop_time.at)} is not in the future")
-        session = await self._update(user, name, Permission.STOP, _stop_time(user, stop_time))
+        session = await self._update(user, name, Permission.SET, _stop_time(user, stop_time))
         await self._install(session, {})
         return self._changed(session)
 
@@ -70,7 +73,7 @@ class Policies:
         return self._changed(session)
 
     async def _update(self, user: str, name: str, permission: Permission, decide: Transition) -> Session:
-        session = await access.resolve_own(self._registry, user, name, permission)
+        session = await self._access.resolve(user, name, permission)
         return await self._registry.update(session.id, decide)
 
     async def _install(self, session: Session, files: dict[str, str]) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from broker.controller.registry.manifest import CHANGING
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
-from broker.controller.sessions import access
 from broker.controller.sessions.preconditions import check_free
 from broker.errors import ConflictError
 from broker.schema.operations import permission_for
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.pending import PendingOperations
     from broker.schema.sessions import SessionView
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class RenameService:
     """Requests to rename a session. Each call asks `access` first."""
 
-    def __init__(self, *, registry: AsyncRegistry, pending: PendingOperations) -> None:
+    def __init__(self, *, access: SessionAccess, registry: AsyncRegistry, pending: PendingOperations) -> None:
+        self._access = access
         self._registry = registry
         self._pending = pending
 
@@ -33,7 +34,7 @@ class RenameService:
 
         ConflictError, with nothing changed, if the name is taken, or if the session has a job or another operation.
         """
-        session = await access.resolve_own(self._registry, user, name, permission_for("rename"))
+        session = await self._access.resolve(user, name, permission_for("rename"))
         if new == name:
             raise ConflictError(f"{name} has this name already", hint="give it another name")
         try:

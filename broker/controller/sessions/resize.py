@@ -14,7 +14,6 @@ from broker.controller import clock
 from broker.controller.launcher_client.errors import with_user_errors
 from broker.controller.reconcile.succession import CONTINUABLE_STATES, ask_successor, without_successor
 from broker.controller.registry.registry import EventEntry
-from broker.controller.sessions import access
 from broker.controller.sessions.pending import ANSWER_TIMEOUT_S
 from broker.controller.sessions.planned_change import NextJob, PlannedChange
 from broker.controller.sessions.preconditions import check_free, resize_conflict
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.start_estimates import StartEstimates
     from broker.schema.sessions import PresentJob, SessionView
@@ -48,6 +48,7 @@ class ResizeService:
     def __init__(
         self,
         *,
+        access: SessionAccess,
         registry: AsyncRegistry,
         images: ImageFinder,
         submitter: Submitter,
@@ -56,6 +57,7 @@ class ResizeService:
         estimates: StartEstimates,
         restorer: FileRestorer,
     ) -> None:
+        self._access = access
         self._registry = registry
         self._images = images
         self._submitter = submitter
@@ -90,7 +92,7 @@ class ResizeService:
             check_options(options)
         except OptionError as error:
             raise InvalidInputError(str(error)) from error
-        session = await access.resolve_own(self._registry, user, name, Permission.START)
+        session = await self._access.resolve(user, name, Permission.RESIZE)
         image = await with_user_errors(name, self._images.required(user, *session.image.values()))
         merged = merge_options(session.options, options)
         gpus = self._submitter.check(image.profile, merged)
@@ -117,7 +119,7 @@ class ResizeService:
 
         ConflictError if no resize waits, or the present job is ending for it already.
         """
-        session = await access.resolve_own(self._registry, user, name, Permission.START)
+        session = await self._access.resolve(user, name, Permission.RESIZE)
         session = await self._registry.update(session.id, _withdraw(user))
         await self._restorer.restore(session.id)
         self._reconciler.wake()

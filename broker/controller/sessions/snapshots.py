@@ -15,7 +15,6 @@ from broker.controller.registry.manifest import CHANGING, ImageTarget
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
-from broker.controller.sessions import access
 from broker.controller.sessions.planned_change import NextJob, PlannedChange, has_next_job
 from broker.controller.sessions.preconditions import check_copyable, check_free, check_source, resize_conflict
 from broker.errors import BerthError, ConflictError, NotFoundError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.registry import RowChange, Transition
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.pending import PendingOperations
     from broker.schema.sessions import SessionView
@@ -55,6 +55,7 @@ class Snapshots:
     def __init__(
         self,
         *,
+        access: SessionAccess,
         registry: AsyncRegistry,
         copies: RunningCopies,
         images: ImageFinder,
@@ -64,6 +65,7 @@ class Snapshots:
         pending: PendingOperations,
         limits: Limits,
     ) -> None:
+        self._access = access
         self._registry = registry
         self._copies = copies
         self._images = images
@@ -325,7 +327,7 @@ class Snapshots:
         return await self._pending.start_operation(session)
 
     async def _resolve(self, user: str, name: str, permission: Permission) -> Session:
-        return await access.resolve_own(self._registry, user, name, permission)
+        return await self._access.resolve(user, name, permission)
 
     async def _list(self, session: Session) -> list[SnapshotView]:
         return (await with_user_errors(session.name, self._launcher.snapshots(session.owner, session.id)))[0]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from broker.controller import clock
 from broker.controller.registry.web_models import Delegation
-from broker.controller.sessions import access
 from broker.controller.wakeup import wait_for_any
 from broker.controller.web.links import LoginLinks
 from broker.controller.web.secret import hash_secret, new_secret
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from broker.config.web_settings import WebSettings
     from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.web.control_client import ControlClient
     from broker.origins import Origins
     from broker.schema.web import DelegationRequest, LinkRequest, Target
@@ -48,8 +48,15 @@ class Browsers:
     """The logged-in browsers of all users."""
 
     def __init__(
-        self, *, registry: AsyncRegistry, control: ControlClient, origins: Origins, settings: WebSettings
+        self,
+        *,
+        access: SessionAccess,
+        registry: AsyncRegistry,
+        control: ControlClient,
+        origins: Origins,
+        settings: WebSettings,
     ) -> None:
+        self._access = access
         self._registry = registry
         self._links = LoginLinks(settings.link_lifetime)
         self._control = control
@@ -66,7 +73,7 @@ class Browsers:
         """
         self._check_uid(user, uid)
         if request.target is not None:
-            await access.resolve_own(self._registry, user, request.target.session, Permission.VISIT)
+            await self._access.resolve(user, request.target.session, Permission.VISIT)
         link = self._links.create(user, uid, request.target)
         login_url = f"{self._origins.portal_url}/login"
         return LinkAnswer(

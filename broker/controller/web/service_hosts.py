@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from broker.controller.sessions import access
-from broker.errors import BerthError, NotFoundError
+from broker.errors import BerthError, NotFoundError, RefusedError
 from broker.names import NAME_PATTERN, SERVICE_PATTERN, USER_PATTERN
 from broker.origins import service_label, split_label
 from broker.schema.permissions import Permission
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.added_services import AddedServices
     from broker.origins import Origins
 
@@ -24,7 +24,15 @@ _PATTERNS = tuple(re.compile(pattern) for pattern in (SERVICE_PATTERN, NAME_PATT
 class ServiceHosts:
     """Host names of services, as a user may open them."""
 
-    def __init__(self, registry: AsyncRegistry, images: ImageFinder, added: AddedServices, origins: Origins) -> None:
+    def __init__(
+        self,
+        access: SessionAccess,
+        registry: AsyncRegistry,
+        images: ImageFinder,
+        added: AddedServices,
+        origins: Origins,
+    ) -> None:
+        self._access = access
         self._registry = registry
         self._images = images
         self._added = added
@@ -53,8 +61,8 @@ class ServiceHosts:
             return None
         service, name, owner = parts
         try:
-            return await access.resolve(self._registry, user, owner, name, Permission.VISIT), service
-        except NotFoundError:
+            return await self._access.resolve(user, f"{owner}.{name}", Permission.VISIT), service
+        except (NotFoundError, RefusedError):
             return None
 
     async def _find_hashed(self, user: str, label: str) -> tuple[Session, str] | None:

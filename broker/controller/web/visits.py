@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.web_models import Delegation
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.web.control_client import ControlClient
     from broker.controller.web.service_hosts import ServiceHosts
     from broker.schema.web import VisitCheck, VisitRequest
@@ -37,8 +38,14 @@ class Visits:
     """The visits of all browsers. Each call asks `access` first."""
 
     def __init__(
-        self, registry: AsyncRegistry, control: ControlClient, hosts: ServiceHosts, observed: ObservedSlurm
+        self,
+        session_access: SessionAccess,
+        registry: AsyncRegistry,
+        control: ControlClient,
+        hosts: ServiceHosts,
+        observed: ObservedSlurm,
     ) -> None:
+        self._access = session_access
         self._registry = registry
         self._control = control
         self._hosts = hosts
@@ -108,5 +115,5 @@ class Visits:
         if request.host is not None:
             return await self._hosts.find(user, request.host)
         assert request.target is not None
-        session = await access.resolve_own(self._registry, user, request.target.session, Permission.VISIT)
+        session = await self._access.resolve(user, request.target.session, Permission.VISIT)
         return session, request.target.service

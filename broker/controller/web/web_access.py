@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
     from broker.controller.reconcile.observed_slurm import ObservedSlurm
     from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.added_services import AddedServices
     from broker.controller.sessions.installed_credentials import InstalledCredentials
     from broker.controller.sessions.watch import SessionWatches
@@ -48,6 +49,7 @@ class WebAccess:
         config: Config,
         authority: CertificateAuthority,
         *,
+        access: SessionAccess,
         registry: AsyncRegistry,
         images: ImageFinder,
         credentials: InstalledCredentials,
@@ -61,8 +63,8 @@ class WebAccess:
         settings = config.web
         assert settings.url is not None
         origins, control = Origins.parse(settings.url), ControlClient(config.web_control_socket)
-        visits = Visits(registry, control, ServiceHosts(registry, images, added, origins), observed)
-        browsers = Browsers(registry=registry, control=control, origins=origins, settings=settings)
+        visits = Visits(access, registry, control, ServiceHosts(access, registry, images, added, origins), observed)
+        browsers = Browsers(access=access, registry=registry, control=control, origins=origins, settings=settings)
         door = SessionDoor(
             visits=visits,
             credentials=credentials,

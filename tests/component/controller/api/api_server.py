@@ -53,6 +53,7 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         extend=core.extend,
         resize=core.resize,
         rename=core.rename,
+        shares=core.shares,
         connections=core.connections,
         snapshots=core.snapshots,
         deleted=core.deleted,

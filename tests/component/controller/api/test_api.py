@@ -12,16 +12,17 @@ import pytest
 from broker.client.client import Client
 from broker.controller.api.route_access import BERTH_WEB
 from broker.controller.registry.registry import EventEntry
-from broker.errors import BerthError
+from broker.errors import BerthError, InvalidInputError, NotFoundError
 from broker.names import new_id
 from broker.schema import volumes
 from broker.schema.checks import CheckRequest
 from broker.schema.environments import EnvironmentRequest, PromoteRequest
+from broker.schema.grants import GrantList, GrantView, Role, SharedList, ShareRequest
 from broker.schema.login import KeyView, UserCertificateRequest
 from broker.schema.sessions import ConnectPolicy, JobView, RenameRequest, SessionState, StartRequest
 from broker.schema.site import DoctorCheck, EventView
 from broker.schema.web import BrowserList, LinkAnswer, LogoutAnswer
-from tests.component.controller.api.api_server import ME, a_connection, every_call, make, serving
+from tests.component.controller.api.api_server import ME, OTHER, a_connection, every_call, make, serving
 from tests.fakes.controller import ScriptedController, view
 from tests.fakes.rows import HOST_KEY, make_session
 
@@ -78,6 +79,13 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "jobs": lambda c: c.jobs("dev"),
     "connecting": lambda c: c.set_connecting("dev", ConnectPolicy(wait=30)),
     "doctor": lambda c: c.doctor(),
+    "share": lambda c: c.share("dev", OTHER, ShareRequest(role="operate")),
+    "share in a role of the future": lambda c: c.share("dev", OTHER, ShareRequest(role="watch")),
+    "unshare": lambda c: c.unshare("dev", OTHER),
+    "grants of one": lambda c: c.grants("dev"),
+    "grants": lambda c: c.grants(),
+    "shared": lambda c: c.shared(),
+    "leave": lambda c: c.leave("zoe.dev"),
     "environments": lambda c: c.environments(),
     "environment": lambda c: c.make_environment(EnvironmentRequest(of="base@1")),
     "discard": lambda c: c.discard_environment(new_id()),
@@ -193,7 +201,19 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
             "POST /v1/web/links": link,
             "GET /v1/web/browsers": BrowserList(browsers=[]),
             "DELETE /v1/web/browsers": LogoutAnswer(ended=[], closed=True),
+            "GET /v1/shared": SharedList(sessions=[]),
+            "GET /v1/grants": GrantList(grants=[]),
+            "GET /v1/sessions/dev/grants": GrantList(grants=[]),
+            f"PUT /v1/sessions/dev/grants/{OTHER}": GrantView(
+                session="dev", grantee=OTHER, role=Role.OPERATE, granted_at=1.0
+            ),
         }
+        scripted.failures |= {
+            f"DELETE /v1/sessions/dev/grants/{OTHER}": NotFoundError(f"dev is not shared with {OTHER}"),
+            "DELETE /v1/shared/zoe.dev": NotFoundError("zoe has no session named dev that you may use"),
+        }
+        if word == "share in a role of the future":
+            scripted.failures[f"PUT /v1/sessions/dev/grants/{OTHER}"] = InvalidInputError("the role watch is planned")
         if word in {"keys", "remove key"}:
             Client(scripted.socket).add_key(HOST_KEY)
         assert _kind(CALLS[word], Client(scripted.socket)) == real

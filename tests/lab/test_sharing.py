@@ -1,0 +1,67 @@
+"""Sharing on the lab: bob operates alice's session as himself, by a grant to him and by one to a group of his."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lab.conftest import User
+
+GROUP = "operators"
+
+
+@pytest.fixture
+def group(alice: User) -> Iterator[str]:
+    """A Unix group of the login node, whose only member is bob."""
+    lab = alice.site.lab
+    lab.sh(f"groupadd -f {GROUP} && usermod -aG {GROUP} bob")
+    yield GROUP
+    lab.sh(f"groupdel {GROUP}")
+
+
+def status(user: User, path: str, *options: str) -> int:
+    return user.request(path, *options)[0]
+
+
+def test_a_guest_operates_and_is_out_after_the_revocation(alice: User, bob: User, standing: str) -> None:
+    session = f"alice.{standing}"
+    assert bob.berth("show", session).returncode == 3
+    alice.ok("share", standing, "bob", "--role", "operate")
+    assert json.loads(bob.ok("list", "--shared", "--json"))["sessions"][0]["session"]["name"] == session
+    assert "ready" in bob.ok("show", session)
+    assert "berth: job" in bob.ok("logs", session)
+    bob.ok("snapshot", session, "by-bob")
+    assert "by-bob" in alice.ok("snapshots", standing)
+    events = json.loads(alice.ok("events", standing, "--json"))["events"]
+    assert ("bob", "snapshot") in {(event["actor"], event["action"]) for event in events}
+    for verb, *rest in (["delete", "--yes"], ["rollback", "by-bob", "--yes"], ["exec", "--", "true"], ["ssh", "true"]):
+        assert bob.berth(verb, session, *rest).returncode not in {0, 1}, verb
+    assert status(bob, f"/v1/sessions/{session}", "-X", "DELETE") == 403
+    assert bob.laptop.ssh(session, "true").returncode == 255
+    alice.ok("unshare", standing, "bob")
+    assert bob.berth("stop", session).returncode == 3
+    assert json.loads(bob.ok("list", "--shared", "--json")) == {"sessions": []}
+    assert alice.show(standing)["state"] == "ready", "the session continues"
+
+
+def test_a_member_of_a_group_stops_and_starts_until_he_leaves_it(
+    alice: User, bob: User, carol: User, name: str, group: str
+) -> None:
+    alice.ok("start", name, "--profile", "base")
+    alice.ok("share", name, f"@{group}", "--role", "operate")
+    session = f"alice.{name}"
+    bob.ok("stop", session)
+    assert alice.show(name)["reason"] == "stopped by bob"
+    bob.ok("start", session)
+    job = alice.show(name)["job_id"]
+    assert alice.site.lab.sh(f"squeue -h -o %u -j {job}").strip() == "alice", "the job is its owner's"
+    assert carol.berth("stop", session).returncode == 3
+    assert bob.berth("leave", session).returncode == 5
+    alice.site.lab.sh(f"gpasswd -d bob {group}")
+    assert status(bob, f"/v1/sessions/{session}") == 404
+    assert alice.show(name)["state"] == "ready"
