@@ -1,4 +1,4 @@
-"""Programs of npm for tests, and the Node.js that runs them: installed once from a lock file, into the cache of the lab."""
+"""Programs of npm for tests, with the Node.js that runs them: installed once from a lock file."""
 
 from __future__ import annotations
 

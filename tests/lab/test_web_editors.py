@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +19,7 @@ from tests.lab.browser import PORTAL, host_of, open_service, type_in_terminal
 from tests.lab.network_cut import cut_network
 from tests.lab.notebook import Notebook
 from tests.lab.test_web_services import open_ports
-from tests.lab.test_web_work import pane, wait_for_text
+from tests.lab.test_web_work import pane, vim_answers, wait_for_text
 from tests.lab.vs_code import VsCode
 from tests.lab_cluster import wait_for
 
@@ -264,10 +263,3 @@ def test_work_goes_on_by_itself_after_a_cut_of_the_network(
     terminal.keyboard.type(":wq\n")
     wait_for_content(alice, dev, "cut/vim.txt", "Before and after\n")
     assert_not_loaded_again(terminal, laboratory, editor)
-
-
-def vim_answers(user: User, session: str, page: Page) -> bool:
-    """Whether what is typed reaches vim. Until the page has connected anew, it is lost."""
-    page.keyboard.press("Escape")
-    page.keyboard.type(":echo 'answer' 40 + 2\n")
-    return "answer 42" in in_session(user, session, shlex.join(["tmux", "capture-pane", "-p", "-t", "web"]))
