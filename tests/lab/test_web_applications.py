@@ -35,7 +35,7 @@ pytestmark = pytest.mark.soak
 VITE_PORT, TENSORBOARD_PORT = 5173, 6006
 FILES = {
     "index.html": """<!doctype html>
-<link rel="stylesheet" href="/page.css">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="/page.css">
 <h1></h1>
 <script type="module" src="/main.js"></script>
 """,
@@ -60,6 +60,7 @@ for step in range(20):
 writer.close()
 """
 """Writes a curve as training programs do."""
+LAST_VALUE = "0.05"
 
 
 @pytest.fixture(scope="module")
@@ -143,4 +144,5 @@ def test_tensorboard_draws_a_curve(alice: User, dev: str, page: Page) -> None:
             open_service(page, alice, dev, service)
             expect(page.get_by_text("loss", exact=True).first).to_be_visible()
             expect(page.locator("scalar-card line-chart svg").first).to_be_visible()
+            expect(page.get_by_text(LAST_VALUE, exact=True).first).to_be_visible()
     assert errors == []
