@@ -130,7 +130,7 @@ def test_terminal_of_vs_code_is_a_shell_of_the_session(alice: User, dev: str, pa
     expect(page.get_by_role("tab", name="facts.txt")).to_be_visible()
 
 
-def test_previews_of_vs_code_need_a_service_worker_of_its_own_origin(alice: User, dev: str, page: Page) -> None:
+def test_previews_and_service_worker_of_vs_code_are_of_its_own_origin(alice: User, dev: str, page: Page) -> None:
     code = open_vs_code(page, alice, dev, "notes", {"notes.md": "# Results\n\nIt is **fast**.\n"})
     alice.ok("ssh", dev, "cat >notes/plot.png", stdin=base64.b64decode(PICTURE))
     code.open_file("notes.md")
