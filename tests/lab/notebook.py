@@ -26,7 +26,7 @@ class Notebook:
         """Make a new notebook."""
         self.page.goto(f"{host_of('jupyter', self.session, 'alice')}lab?reset")
         self.page.get_by_title("Python 3 (ipykernel)").first.click()
-        self.page.locator(".jp-Notebook .cm-content").first.click()
+        self.page.locator(".jp-Notebook .cm-content").wait_for()
 
     def open(self, name: str) -> None:
         """Show a notebook of the home, also in a page that shows it already."""
@@ -34,9 +34,15 @@ class Notebook:
         self.page.locator(".jp-Notebook").wait_for()
 
     def run(self, code: str) -> None:
-        """Type code into the chosen cell, and run it; a new cell is chosen then."""
+        """Type code into the last cell, and run it; a new cell is the last one then."""
+        self.page.locator(".jp-Notebook .cm-content").last.click()
         self.page.keyboard.insert_text(code)
         self.page.keyboard.press("Shift+Enter")
+
+    def dismiss_errors(self) -> None:
+        """Dismiss each message that the server is not reachable, whenever it is in the way of something else."""
+        button = self.page.get_by_role("dialog").get_by_role("button", name="Dismiss")
+        self.page.add_locator_handler(button, lambda each: each.click())
 
     def save_as(self, name: str) -> None:
         """Save the notebook for the first time: JupyterLab asks for its name."""

@@ -228,6 +228,7 @@ def test_work_goes_on_by_itself_after_a_cut_of_the_network(
     notebook = Notebook(laboratory, dev)
     alice.ok("ssh", dev, f"rm -f {NETWORK_IS_BACK}")
     notebook.create()
+    notebook.dismiss_errors()
     notebook.run("print('a cell runs')")
     expect(notebook.outputs.first).to_have_text("a cell runs")
     notebook.run(WAIT_IN_CELL)
