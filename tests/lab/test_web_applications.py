@@ -7,8 +7,8 @@ file alone. The first run fetches both through the package registries.
 from __future__ import annotations
 
 import shlex
-import shutil
 import subprocess
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.lab.conftest import User
-    from tests.lab_cluster import Lab
 
 pytestmark = pytest.mark.soak
 
@@ -72,31 +71,24 @@ def dev(people: dict[str, User]) -> Iterator[str]:
     alice.remove("applications")
 
 
-@contextmanager
-def in_session(lab: Lab, tree: Path) -> Iterator[str]:
-    """Have a directory of the machine below a path that sessions see; it is given."""
-    place = lab.shared / "datasets" / tree.name
-    subprocess.run(["cp", "-a", tree, place], check=True, timeout=DEADLINE_S)
-    try:
-        yield f"/shared/datasets/{tree.name}"
-    finally:
-        shutil.rmtree(place)
+def install(user: User, session: str, tree: Path, directory: str) -> None:
+    """Copy a directory of the machine to the session's home."""
+    packed = subprocess.run(["tar", "-C", tree, "-cf", "-", "."], capture_output=True, check=True, timeout=DEADLINE_S)
+    user.ok("ssh", session, f"mkdir {directory}; tar -xf - -C {directory}", stdin=packed.stdout)
 
 
 @contextmanager
 def published(user: User, session: str, command: str, port: int) -> Iterator[str]:
     """Run a server in the session and publish its port for the time of the block; gives the service's name."""
     user.ok("ssh", session, f"setsid {command} >server.log 2>&1 </dev/null & echo $! >server.pid")
+    ask = f"exec 3<>/dev/tcp/localhost/{port}"
+    listens = f"bash -c {shlex.quote(ask)} || ! kill -0 $(cat server.pid)"
     try:
-        ask = f"exec 3<>/dev/tcp/localhost/{port}"
-        wait_for(
-            lambda: user.berth("ssh", session, f"bash -c {shlex.quote(ask)}").returncode == 0,
-            what=f"the server of {command}",
-        )
+        wait_for(lambda: user.berth("ssh", session, listens).returncode == 0, what=f"a server on port {port}")
         yield user.ok("forward", session, str(port), "--title", "An application").strip()
         user.ok("forward", session, str(port), "--remove")
     finally:
-        user.berth("ssh", session, "kill $(cat server.pid)")
+        sys.stderr.write(user.ok("ssh", session, "kill $(cat server.pid); cat server.log"))
 
 
 def record_errors(page: Page) -> list[str]:
@@ -114,35 +106,32 @@ def write(user: User, session: str, files: dict[str, str]) -> None:
 
 def test_vite_replaces_a_changed_module_in_the_page(alice: User, dev: str, page: Page) -> None:
     errors = record_errors(page)
+    install(alice, dev, vite_tree(), "vite")
     write(alice, dev, FILES)
-    with in_session(alice.site.lab, vite_tree()) as place:
-        command = f"{place}/{NODE} {place}/{VITE} --port {VITE_PORT} --strictPort"
-        with published(alice, dev, command, VITE_PORT) as service:
-            with page.expect_websocket() as socket:
-                open_service(page, alice, dev, service)
-            heading = page.locator("h1")
-            expect(heading).to_have_text("as it was")
-            expect(heading).to_have_css("color", "rgb(0, 0, 255)")
-            assert socket.value.url.startswith(f"ws://{service}--{dev}--alice.")
-            page.evaluate("window.isFirstLoad = true")
-            write(
-                alice, dev, {"text.js": 'export const text = "as it is";', "page.css": "h1 { color: rgb(255, 0, 0) }"}
-            )
-            expect(heading).to_have_text("as it is")
-            expect(heading).to_have_css("color", "rgb(255, 0, 0)")
-            assert page.evaluate("window.isFirstLoad") is True
+    with published(alice, dev, f"vite/{NODE} vite/{VITE} --port {VITE_PORT} --strictPort", VITE_PORT) as service:
+        with page.expect_websocket() as socket:
+            open_service(page, alice, dev, service)
+        heading = page.locator("h1")
+        expect(heading).to_have_text("as it was")
+        expect(heading).to_have_css("color", "rgb(0, 0, 255)")
+        assert socket.value.url.startswith(f"ws://{service}--{dev}--alice.")
+        page.evaluate("window.isFirstLoad = true")
+        write(alice, dev, {"text.js": 'export const text = "as it is";', "page.css": "h1 { color: rgb(255, 0, 0) }"})
+        expect(heading).to_have_text("as it is")
+        expect(heading).to_have_css("color", "rgb(255, 0, 0)")
+        assert page.evaluate("window.isFirstLoad") is True
     assert errors == []
 
 
 def test_tensorboard_draws_a_curve(alice: User, dev: str, page: Page) -> None:
     errors = record_errors(page)
     python = alice.ok("ssh", dev, "python3 -c 'import sys; print(*sys.version_info[:2], sep=\".\")'").strip()
-    with in_session(alice.site.lab, tensorboard_tree(python)) as place:
-        alice.ok("ssh", dev, f"PYTHONPATH={place} python3 -", stdin=WRITE_RUN.encode())
-        command = f"env PYTHONPATH={place} python3 -m tensorboard.main --logdir runs --port {TENSORBOARD_PORT}"
-        with published(alice, dev, command, TENSORBOARD_PORT) as service:
-            open_service(page, alice, dev, service)
-            expect(page.get_by_text("loss", exact=True).first).to_be_visible()
-            expect(page.locator("scalar-card line-chart svg").first).to_be_visible()
-            expect(page.get_by_text(LAST_VALUE, exact=True).first).to_be_visible()
+    install(alice, dev, tensorboard_tree(python), "tensorboard")
+    alice.ok("ssh", dev, "PYTHONPATH=tensorboard python3 -", stdin=WRITE_RUN.encode())
+    command = f"env PYTHONPATH=tensorboard python3 -m tensorboard.main --logdir runs --port {TENSORBOARD_PORT}"
+    with published(alice, dev, command, TENSORBOARD_PORT) as service:
+        open_service(page, alice, dev, service)
+        expect(page.get_by_text("loss", exact=True).first).to_be_visible()
+        expect(page.locator("scalar-card line-chart svg").first).to_be_visible()
+        expect(page.get_by_text(LAST_VALUE, exact=True).first).to_be_visible()
     assert errors == []
