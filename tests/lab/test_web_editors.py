@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.lab import images
+from slurm.lab.progress import ProgressLog
 from tests.lab.browser import PORTAL, host_of, open_service, type_in_terminal
 from tests.lab.network_cut import cut_network
 from tests.lab.notebook import Notebook
@@ -22,6 +22,7 @@ from tests.lab.test_web_services import open_ports
 from tests.lab.test_web_work import pane, vim_answers, wait_for_text
 from tests.lab.vs_code import VsCode
 from tests.lab_cluster import wait_for
+from tests.site import deploy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
     from tests.lab.conftest import User
-    from tests.lab_cluster import Lab
     from tests.site.deploy import Site
 
 pytestmark = pytest.mark.soak
@@ -49,10 +49,10 @@ READ_CLIPBOARD = "navigator.clipboard.readText()"
 
 
 @pytest.fixture(scope="module")
-def dev(lab: Lab, people: dict[str, User]) -> Iterator[str]:
+def dev(site: Site, people: dict[str, User]) -> Iterator[str]:
     """A session of alice's with a GPU and both services."""
     for profile in ("triton-xpu", "triton-xpu-code"):
-        images.published(lab, profile)
+        deploy.build_profile(site, profile, ProgressLog())
     alice = people["alice"]
     alice.ok("start", "editors", "--profile", "triton-xpu-code", "--gres=gpu:intel:1", "--mem=3G", seconds=300)
     yield "editors"
