@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from playwright.sync_api import expect
+
 from tests.lab.browser import host_of
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Notebook:
         """Make a new notebook."""
         self.page.goto(f"{host_of('jupyter', self.session, 'alice')}lab?reset")
         self.page.get_by_title("Python 3 (ipykernel)").first.click()
-        self.page.locator(".jp-Notebook .cm-content").wait_for()
+        expect(self.page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
 
     def open(self, name: str) -> None:
         """Show a notebook of the home, also in a page that shows it already."""
@@ -35,9 +37,12 @@ class Notebook:
 
     def run(self, code: str) -> None:
         """Type code into the last cell, and run it; a new cell is the last one then."""
-        self.page.locator(".jp-Notebook .cm-content").last.click()
+        cells = self.page.locator(".jp-Notebook .jp-CodeCell .cm-content")
+        count = cells.count()
+        cells.last.click()
         self.page.keyboard.insert_text(code)
         self.page.keyboard.press("Shift+Enter")
+        expect(cells).to_have_count(count + 1)
 
     def dismiss_errors(self) -> None:
         """Dismiss each message that the server is not reachable, whenever it is in the way of something else."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ from tests.lab.browser import host_of
 if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Locator, Page
 
-TRUST = re.compile("Yes, I trust the authors")
-
 
 @dataclass(frozen=True, slots=True)
 class VsCode:
@@ -24,19 +21,19 @@ class VsCode:
     session: str
 
     @property
-    def dialog(self) -> Locator:
-        return self.page.locator(".monaco-dialog-box")
-
-    @property
     def editor(self) -> Locator:
         """The lines of the editor that is shown."""
         return self.page.locator(".editor-instance .monaco-editor .view-lines").first
 
     def open_folder(self, folder: str) -> None:
-        """Open a folder of the home, and trust its authors, as VS Code asks in each new browser."""
+        """Open a folder of the home, and trust its authors: VS Code is in Restricted Mode in each new browser."""
         self.page.goto(f"{host_of('code', self.session, 'alice')}?folder=/home/alice/{folder}")
-        self.dialog.get_by_role("button", name=TRUST).click()
-        expect(self.dialog).to_have_count(0)
+        banner = self.page.get_by_role("banner").or_(self.page.locator(".part.banner"))
+        banner.get_by_role("button", name="Manage").click()
+        trust = self.page.locator(".workspace-trust-editor")
+        trust.get_by_role("button", name="Trust", exact=True).click()
+        expect(trust).to_contain_text("You trust the authors")
+        self.page.keyboard.press("Control+w")
 
     def open_file(self, name: str) -> None:
         """Open a file of the folder, to stay open."""
