@@ -189,8 +189,10 @@ def test_terminal_copies_what_is_selected_and_pastes(
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=host_of("terminal", dev, "alice"))
     type_in_terminal(page, "clear; echo copied-$((40 + 2))")
     wait_for_text(alice, dev, "copied-42")
-    page.locator(".xterm-screen").dblclick(position={"x": 20, "y": 8})
-    assert page.evaluate(READ_CLIPBOARD) == "copied-42"
+    page.locator(".xterm-screen").dblclick(
+        position={"x": 20, "y": 8}, modifiers=["Shift"]
+    )  # tmux has the mouse without
+    wait_for(lambda: page.evaluate(READ_CLIPBOARD) == "copied-42", what="the selection in the clipboard")
     page.keyboard.type("echo pasted >")
     page.keyboard.press("Control+Shift+V")
     page.keyboard.press("Enter")

@@ -35,6 +35,10 @@ class VsCode:
         expect(trust).to_contain_text("You trust the authors")
         self.page.keyboard.press("Control+w")
 
+    def hide_chat(self) -> None:
+        """Hide the view that VS Code opens beside the editor."""
+        self.page.get_by_role("button", name="Hide Secondary Side Bar").click()
+
     def open_file(self, name: str) -> None:
         """Open a file of the folder, to stay open."""
         self.page.get_by_role("treeitem", name=name).dblclick()

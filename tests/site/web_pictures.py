@@ -34,6 +34,8 @@ IMAGES = deploy.CHECKOUT / "docs/images"
 SESSION = "dev"
 SESSIONS = (SESSION, "docs", "train")
 STEP_S = 300.0
+DRAWING_MS = 2000
+"""Time in which a page draws what its terminal has received."""
 WIDTH, HEIGHT = 1100, 660
 MAX_BYTES = 150_000
 PROGRAM = '''\
@@ -103,13 +105,18 @@ def show_notebook(_: deploy.Site, page: Page) -> None:
     expect(notebook.outputs.last).to_contain_text(PRODUCT)
 
 
-def show_editor(_: deploy.Site, page: Page) -> None:
+def show_editor(site: deploy.Site, page: Page) -> None:
     code = VsCode(page, SESSION)
     code.open_folder("work")
+    code.hide_chat()
     code.open_terminal()
-    code.type_in_terminal("python3 matmul.py")
+    code.type_in_terminal("clear; python3 matmul.py; touch .ran")
     code.open_file("matmul.py")
     expect(code.editor).to_contain_text("multiply")
+    deploy.wait_until(
+        lambda: ".ran" in site.run(f"berth exec {SESSION} -- ls -A work", user=USER), "its output", STEP_S
+    )
+    page.wait_for_timeout(DRAWING_MS)
 
 
 def show_terminal(site: deploy.Site, page: Page) -> None:
@@ -123,7 +130,7 @@ PICTURES = (
     WebPicture("portal-sessions", "light", show_sessions),
     WebPicture("portal-session", "dark", show_session),
     WebPicture("web-jupyter", "light", show_notebook),
-    WebPicture("web-code", "dark", show_editor),
+    WebPicture("web-code", "light", show_editor),
     WebPicture("web-terminal", "dark", show_terminal),
 )
 
