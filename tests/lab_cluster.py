@@ -55,7 +55,7 @@ class Lab:
         return exec_argv(node, command, user=user, lab=self.place, env=env, host_network=host_network)
 
     def prefix(self, *, user: str = "root", node: str = LOGIN) -> tuple[str, ...]:
-        """What to put before a command to run it in a node with the caller's environment, and its process group."""
+        """Return the words before a command that run it in a node, with the caller's environment and process group."""
         pid = init_pid(self.place, node)
         assert pid is not None, f"node {node} is not up"
         return (
@@ -101,7 +101,7 @@ class Lab:
 
     @contextmanager
     def paused(self, daemon: str, *, node: str = LOGIN) -> Iterator[None]:
-        """Within the context the daemon is stopped with SIGSTOP: its port accepts connections and nobody answers."""
+        """Stop the daemon with SIGSTOP during the block: its port accepts connections and does not answer."""
         pid = self._pid(daemon, node)
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -116,7 +116,7 @@ class Lab:
 
     @contextmanager
     def without(self, daemon: str, *, node: str = LOGIN) -> Iterator[None]:
-        """Within the context the daemon is dead, by SIGKILL; after it, it serves again."""
+        """Have the daemon dead by SIGKILL during the block; afterwards it serves again."""
         os.kill(self._pid(daemon, node), signal.SIGKILL)
         named = daemons.daemon_named(daemon, node)
         wait_for(lambda: daemons.daemon_pid(self.place, node, named) is None, what=f"the end of {daemon}")
@@ -133,7 +133,7 @@ class Lab:
 
 
 def older_name(name: str) -> str:
-    """What the lab with an older Slurm is called that tests bring up beside the one of this name."""
+    """Return the name of the lab with an older Slurm that tests bring up beside the one of this name."""
     return f"{name}-old"
 
 

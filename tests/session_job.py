@@ -67,7 +67,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What Slurm says of one job."""
+    """One job as Slurm shows it."""
 
     id: int
     state: str
@@ -104,7 +104,7 @@ class SessionJob:
 
     @property
     def home_tree(self) -> str:
-        """What the home's top holds."""
+        """The directory with the content of the home's top."""
         return f"{self.layer(self.home[0])}/tree"
 
     @property
@@ -217,7 +217,7 @@ class SessionJob:
         return asked
 
     def outcome(self, asked: str) -> dict[str, str]:
-        """What the job says of that request."""
+        """Return the job's answer to that request; AssertionError without one."""
         text = ""
 
         def answered() -> bool:
@@ -232,7 +232,7 @@ class SessionJob:
         return self.outcome(self.ask_for_copy(**layers))
 
     def traces(self, node: str) -> list[str]:
-        """What there is of this session's jobs on a node: folders in /tmp and /var/tmp, mounts, and processes.
+        """Return the traces of this session's jobs on a node: folders in /tmp and /var/tmp, mounts, and processes.
 
         A process is theirs by its cgroup, and by the session's id in its command line, environment or mounts.
         """

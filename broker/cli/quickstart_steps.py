@@ -1,4 +1,4 @@
-"""The steps of `berth quickstart`: what a new user has to do once, and the commands that do it."""
+"""The steps of `berth quickstart`: the tasks of a new user, and the commands for them."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_SECRET_BYTES = 4096
 MAX_KEYS_BYTES = 262_144
 MAX_ACCOUNTS_BYTES = 16 * 2**20
-"""A hundred thousand lines."""
+"""Limit of the accounts file: a hundred thousand lines."""
 MAX_SUBJECT_CHARS = 255
 """Limit of `sub` (OpenID Connect Core 1.0, section 2)."""
 SHOWN_FAULTS = 5

@@ -1,4 +1,4 @@
-"""The form for a new session: its fields, the request that they make, and the same as a `berth start` line.
+"""The form for a new session: its fields, their request, and the equivalent `berth start` line.
 
 The types of the API are imported when a request is made: they take long, and the interface starts without them.
 """

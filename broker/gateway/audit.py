@@ -191,7 +191,7 @@ class _OpenConnection:
     """Node and port, for the log."""
     sent: int = 0
     received: int = 0
-    """How many of its bytes are in the counts."""
+    """The number of its bytes that are in the counts."""
 
 
 def _now(record: ConnectionRecord, relay: Relay, **changes: object) -> ConnectionRecord:

@@ -34,8 +34,10 @@ LIFE_S = 60.0
 """Seconds for which a guard stands at most. The sshd of a session ends it after 30."""
 
 SERVICE_REQUEST, SERVICE_ACCEPT = 5, 6
-"""What a guard says, and sshd's answer: a message that may be repeated before a login (RFC 4253, section 10), and that
-sshd does not log."""
+"""The message of a guard, and sshd's answer.
+
+The message may be repeated before a login (RFC 4253, section 10), and sshd does not log it.
+"""
 USERAUTH = (12).to_bytes(4, "big") + b"ssh-userauth"
 
 _log = logging.getLogger(__name__)

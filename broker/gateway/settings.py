@@ -46,18 +46,18 @@ class GatewaySettings:
     domain: str
     """The suffix of session host names."""
     name: str = field(default_factory=lambda: os.uname().nodename)
-    """Which gateway of the site's this is, for the records of connections."""
+    """The name of this gateway among the site's, for the records of connections."""
     metrics_directory: Path | None = None
-    """Where workers write what they count, for the master; None: nowhere."""
+    """The directory in which workers write their counters for the master; None: nowhere."""
     login_timeout: float = 20.0
     answer_timeout: float = 10.0
     """For the connection to a session, and for each answer of its sshd to the gateway's guard."""
     keepalive_interval: float = 15.0
     keepalive_count: int = 3
     max_startups: MaxStartups = MaxStartups(256, 30, 1024)  # noqa: RUF009 - frozen
-    """How many clients may be logging in at once."""
+    """Limits on the clients that are logging in at once."""
     penalty_exempt: tuple[Network, ...] = ()
-    """From where logins may fail as often as they like."""
+    """Networks from which logins may fail without limit."""
     max_auth_tries: int = 40
     """Offers and signatures of keys on one connection: every key of an agent costs one try, the right one two.
     A session's sshd takes as many (`MaxAuthTries` in broker/job/container/sshd.sh)."""
@@ -70,8 +70,8 @@ class GatewaySettings:
     max_user_window_bytes: int = 32 * 1024 * 1024
     """Bytes by which the windows of all forwards of one user together may exceed the first window of each."""
     keys_fresh_seconds: float = 5.0
-    """How long a removed key may still log in, and a new one may not yet."""
+    """Time for which a removed key may still log in, and a new one may not yet."""
     stale_seconds: float = 3600.0
-    """How long the last known keys and endpoints are used while the controller is down."""
+    """Time for which the last known keys and endpoints are used while the controller is down."""
     drain_seconds: float = 10.0
     """Time for which open connections continue after the gateway is stopped."""

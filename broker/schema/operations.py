@@ -17,7 +17,7 @@ class OperationKind(NamedTuple):
     """
 
     participle: str
-    """What the session is doing meanwhile, as in `dev is rolling back`."""
+    """The words for its progress, as in `dev is rolling back`."""
     permission: Permission | None
     """The permission that it needs on the session named in the request; None if the request names no session."""
     job: Literal["forbidden", "optional", "required"] = "forbidden"

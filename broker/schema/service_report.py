@@ -31,7 +31,7 @@ class ServiceReport:
         self.needs_new_tunnel = False
         """Whether this tunnel may not reach the socket, because the service was defined later."""
         self.refusal = ""
-        """Why the session does not start the service."""
+        """The reason for which the session does not start the service."""
 
     def read(self, line: bytes) -> None:
         word, _, text = line.decode(errors="replace").rstrip("\n").partition(" ")

@@ -28,7 +28,7 @@ class TimelineRow:
     bar: str
     """As many characters as the timeline is wide."""
     text: str
-    """When it ran, for how long, and how it ended: everything that the bar shows, too."""
+    """Start, duration and end in words: everything that the bar shows, too."""
 
 
 def timeline(jobs: Sequence[JobView], now: float, cells: int) -> list[TimelineRow]:

@@ -72,8 +72,8 @@ class Haproxy:
         async with self._process.lock:
             self._routes[route.server] = route
             try:
-                present = (await self._master.workers())[:1]
-                output = "".join([await self._master.run(worker, commands) for worker in present])
+                present, *_ = await self._master.workers()
+                output = await self._master.run(present, commands)
                 if output.strip() != "New server registered.":
                     raise HaproxyCommandError(f"HAProxy has not added a server: {output.strip()[:200]!r}")
             except HaproxyCommandError as error:
@@ -91,10 +91,8 @@ class Haproxy:
 
     async def traffic(self) -> BrowserTraffic:
         """Return the traffic of browsers since the start of berth-web."""
-        workers = await self._master.workers()
-        return self._totals.add(
-            {each: read_traffic(await self._master.run(each, BROWSER_STATISTICS)) for each in workers}
-        )
+        output = {each: await self._master.run(each, BROWSER_STATISTICS) for each in await self._master.workers()}
+        return self._totals.add({each: read_traffic(text) for each, text in output.items() if text})
 
     async def activity(self) -> dict[str, ServerActivity]:
         """Return the activity of each server by its name."""
@@ -110,13 +108,16 @@ class Haproxy:
         forget = [f"del map {self._files.map} {route.key}" for route in routes]
         disable = [f"disable server services/{server}" for server in servers]
         shut_down = [_shut_down(server) for server in servers]
-        workers = await self._master.workers()
-        for worker in workers:
-            is_present = worker == workers[0]
-            await self._master.run(worker, [*forget, *disable, *(shut_down if is_present else ())])
-            await self._close(worker, servers, is_present=is_present)
-        for worker in workers[:1]:
-            await self._master.run(worker, [f"del server services/{server}" for server in servers])
+        present, *older = await self._master.workers()
+        await self._master.run(present, [*forget, *disable, *shut_down])
+        await self._close(present, servers, is_present=True)
+        for worker in older:
+            try:
+                await self._master.run(worker, [*forget, *disable])
+                await self._close(worker, servers, is_present=False)
+            except HaproxyCommandError as error:
+                await self._process.kill_older(worker, error)
+        await self._master.run(present, [f"del server services/{server}" for server in servers])
 
     async def _close(self, worker: int, servers: set[str], *, is_present: bool) -> None:
         """Return when no server has a request or WebSocket in this process. HAProxy may miss one that just begins."""
@@ -129,7 +130,7 @@ class Haproxy:
             else:  # not in the present one: there, a new request may meanwhile have the address of one that has ended
                 sessions = _SESSION.findall(await self._master.run(worker, ["show sess"]))
                 commands = [f"shutdown session {pointer}" for pointer, server in sessions if server in open_servers]
-            await self._master.run(worker, commands)
+            await self._master.send(worker, commands)  # once: an address may by now be that of this command's stream
             await asyncio.sleep(POLL_S)
 
     async def _activity(self, worker: int) -> dict[str, ServerActivity]:

@@ -83,6 +83,22 @@ class HaproxyProcess:
         await self._kill()
         await self._restart()
 
+    async def kill_older(self, worker: int, error: Exception) -> None:
+        """Kill one worker from before a reload, which closes its connections only. The caller has the lock.
+
+        HaproxyCommandError if it does not end.
+        """
+        log.error("haproxy worker killed pid=%d error=%s", worker, error)
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(worker)
+            try:
+                _, *older = await self._master.workers()
+                if worker in older:  # so the descriptor is not that of another process, which got its id
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            finally:
+                os.close(descriptor)
+        await self._master.run(worker, [])
+
     async def _check(self) -> None:
         """Check configuration and certificate. BerthError with HAProxy's messages unless they are valid."""
         pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from broker.schema.web import EndedVisits, VisitAnswer
 
 MEMORY_S = 120.0
-"""Above the time that a call to the controller and a code take together."""
+"""Time for which an end is remembered: longer than a call to the controller and a code take together."""
 
 
 class RecentlyEnded:

@@ -1,4 +1,4 @@
-"""A session channel of a tunnel: it starts a service in the session, and reports how far the service is."""
+"""A session channel of a tunnel: it starts a service in the session, and reports the service's state."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class ServiceConnection:
-    """The way to one service of a session, and how far the service is."""
+    """The way to one service of a session, and the state of the service."""
 
     def __init__(self, visit: VisitAnswer) -> None:
         """`visit`: the one that opens it."""
@@ -57,9 +57,9 @@ class ServiceConnection:
         self.user = visit.user
         self.report = ServiceReport(visit.service)
         self.error: BerthError | None = None
-        """Why the service is not open, and will not be without another request."""
+        """The reason for which the service is not open, and stays closed until another request."""
         self.retry_at: float | None = None
-        """When a request may open it again: it has ended."""
+        """The time from which a request may open it again, once it has ended."""
         self.ready = asyncio.Event()
         self.was_ready = False
         self.socket: Path | None = None

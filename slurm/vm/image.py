@@ -28,7 +28,7 @@ DISK = HERE / "disk.sh"
 
 ROOT_SIZE = "8G"
 XFS_SIZE = "2G"
-"""What the guest may fill. The files are sparse: they take what is written."""
+"""The sizes of the guest's file systems. Their files are sparse: they take only the bytes that are written."""
 WRITE_SECONDS = 1800
 """Limit for writing disks, which takes half a minute on a free machine."""
 

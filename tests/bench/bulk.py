@@ -1,6 +1,6 @@
 """`bulk-up`, `bulk-down` and `bulk-four`: many bytes through `ssh -J`, the gateway against OpenSSH as jump host.
 
-The whole command is timed, login included, since that is what whoever copies a file waits for.
+The whole command is timed, login included, as a user waits for it who copies a file.
 """
 
 from __future__ import annotations

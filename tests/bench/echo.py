@@ -29,7 +29,7 @@ BEGUN = b"begun\n"
 STREAMS = 2
 KEYSTROKES = 150
 LONGEST = 100.0
-"""Milliseconds for which strangers may hold somebody up."""
+"""Milliseconds for which strangers may delay a user."""
 
 
 def measure_p50(ground: Ground, runs: int) -> Result:

@@ -1,4 +1,4 @@
-"""Where all is measured from: alice on the lab's login node, with one key, one set of ciphers and no prompts."""
+"""The place of all measurements: alice on the lab's login node, with one key, one set of ciphers and no prompts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROFILE = "base"
 HERE = "/opt/berth/src/tests/bench"
 """This folder, as the nodes see it."""
 PYTHON = ("env", "PYTHONPATH=/opt/berth/src", "/opt/berth/venv/bin/python", "-B", "-P")
-"""How programs of this folder are run there."""
+"""The command that runs programs of this folder there."""
 ROOM = f"/shared/home/{USER}/bench"
 SSH_CONFIG = f"{ROOM}/ssh_config"
 
@@ -33,7 +33,7 @@ BatchMode yes
 StrictHostKeyChecking yes
 ControlMaster no
 """
-"""The same for all connections, whoever answers them."""
+"""The same for all connections and servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,10 @@ class Ground:
         return cls(site, str(image))
 
     def sh(self, script: str, *, seconds: float = 60) -> str:
-        """What a shell script of alice's prints; UnmeasurableError if it fails or takes longer."""
+        """Return the output of a shell script of alice's.
+
+        UnmeasurableError if it fails or takes longer than `seconds`.
+        """
         return self.timed(["bash", "-euc", script], seconds=seconds)[1].decode()
 
     def berth(self, command: str) -> Any:  # noqa: ANN401 - JSON
@@ -80,7 +83,10 @@ class Ground:
         return took
 
     def timed(self, command: Sequence[str], *, seconds: float) -> tuple[float, bytes]:
-        """How long a command of alice's takes, and its output; it must end well, within `seconds`."""
+        """Run a command of alice's, and return the seconds that it took and its output.
+
+        UnmeasurableError if it fails or takes longer than `seconds`.
+        """
         began = time.perf_counter()
         try:
             done = self.lab.run(command, user=USER, seconds=seconds)

@@ -21,7 +21,7 @@ FEW = 4
 
 GATEWAY = f"pgrep -u {GATEWAY_ACCOUNT}"
 SSHD = "pgrep -x 'sshd|sshd-session|sshd-auth'"
-"""Which processes of the login node it is about."""
+"""The command that lists the measured processes of the login node."""
 
 
 def measure(ground: Ground, runs: int) -> Result:

@@ -44,7 +44,7 @@ def measure(ground: Ground, runs: int) -> Result:
 
 @contextmanager
 def _queue(lab: Lab) -> Iterator[None]:
-    """Within the context jobs of alice's wait in a partition that starts none, for the same reason."""
+    """Have jobs of alice's wait during the block, in a partition that starts none, for the same reason."""
     lab.sh(f"scontrol update PartitionName={PARTITION} State=DOWN")
     try:
         began = time.monotonic()

@@ -47,7 +47,7 @@ def _result(said: dict[str, Any]) -> Result:
 
 
 def _ticks(lab: Lab, backend: str, runs: int) -> dict[str, Any]:
-    """What tick.py says: the back end, the queries of one tick, and the seconds of both sides' runs."""
+    """Return the report of tick.py: the back end, the queries of one tick, and the seconds of both sides' runs."""
     said: dict[str, Any] = {"ours": [], "peer": []}
     for line in follow_program(NAME, lab, [f"{HERE}/tick.py", backend, str(runs), str(SESSIONS)], SERVICE_ACCOUNT):
         record = json.loads(line)
@@ -76,7 +76,7 @@ def follow_program(name: str, lab: Lab, command: Sequence[str], user: str) -> It
 
 @contextmanager
 def without_controller(ground: Ground) -> Iterator[None]:
-    """Within the context the site's own controller asks Slurm nothing."""
+    """Keep the site's own controller from asking Slurm during the block."""
     ground.site.kill("broker")
     try:
         yield
@@ -87,7 +87,7 @@ def without_controller(ground: Ground) -> Iterator[None]:
 
 @contextmanager
 def _crowd(lab: Lab) -> Iterator[None]:
-    """Within the context 10,000 held jobs are in the queue, a tenth of them sessions'."""
+    """Have 10,000 held jobs in the queue during the block, a tenth of them sessions'."""
     began = time.monotonic()
     for line in follow_program(NAME, lab, [f"{HERE}/crowd.py", str(JOBS), str(ONE_IN), HELD, *OWNERS], "root"):
         narrate(f"{NAME}: {line.strip()} of {JOBS} jobs in the queue after {time.monotonic() - began:.0f} s")

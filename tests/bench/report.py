@@ -1,4 +1,4 @@
-"""What a measurement is worth: medians, the ratio against its target, a table for people and JSON for programs."""
+"""The judgement of measurements: medians, ratios against targets, a table for people and JSON for programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEWEST_RUNS = 5
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the ratio `ours / peer` must be: at most `bound`, or at least that where more is better."""
+    """The target of the ratio `ours / peer`: at most `bound`, or at least `bound` if more is better."""
 
     bound: float
     more_is_better: bool = False

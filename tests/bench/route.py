@@ -21,7 +21,7 @@ DIRECT = "straight"
 
 @contextmanager
 def session(ground: Ground) -> Iterator[None]:
-    """Within the context a session runs that all three names lead to."""
+    """Run a session during the block to which all three names lead."""
     ground.sh(f"berth start {SESSION} --profile {PROFILE} --mem=2G", seconds=120)
     try:
         endpoint = ground.berth(f"show {SESSION}")["endpoint"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAME = "start"
 TARGET = Target(1.25)
 SHELL = "echo ready"
-"""What the shell is asked: its answer's first byte stops the clock."""
+"""The command for the shell: the first byte of its output stops the clock."""
 
 
 @dataclass(frozen=True, slots=True)

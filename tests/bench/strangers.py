@@ -3,7 +3,8 @@
     strangers.py HOST PORT
 
 Each connects, sends one of the odd things or a good beginning, waits a moment for the answer, and comes again. They
-come from an address from which somebody is logged in, so that nobody turns them away for what they have done before.
+come from an address from which a user is logged in, so that the gateway does not refuse them for what they have done
+before.
 """
 
 from __future__ import annotations

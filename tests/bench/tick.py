@@ -60,7 +60,7 @@ TIMEOUT = 60.0
 
 
 class Idle:
-    """Stands where the launcher is: in a tick that finds everything in order nobody needs it."""
+    """Stands where the launcher is: a tick that finds everything in order does not need it."""
 
 
 class NoSubmitter:
@@ -160,7 +160,7 @@ async def squeue() -> float:
 
 
 def queries_so_far() -> int:
-    """How many questions about jobs slurmctld has answered, by its own count."""
+    """Return the number of slurmctld's answers to questions about jobs, by its own count."""
     said = subprocess.run(["sdiag"], capture_output=True, text=True, check=True, timeout=TIMEOUT).stdout
     return sum(
         int(count) for count in re.findall(r"^\s+REQUEST_JOB_\w*INFO\w*\s+\(\s*\d+\) count:(\d+)", said, re.MULTILINE)

@@ -1,7 +1,7 @@
-"""What a session keeps: snapshots, rollbacks and clones against copying, and a home against a bare directory.
+"""Snapshots, rollbacks and clones against copying, and a home against a bare directory.
 
-Calls go to the API, as `curl` makes them, and are timed in the shell that makes them: what the command line's own start
-costs is in `start`. What a run leaves is cleared away off the clock.
+Calls go to the API, as `curl` makes them, and are timed in the shell that makes them: the start of the command line is
+measured in `start`. The files that a run leaves are removed outside the measured time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a job waited in the queue: from the daemons' own logs, since accounting knows whole seconds only."""
+"""The time that a job waited in the queue, from the daemons' logs: accounting knows whole seconds only."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def wait_of(lab: Lab, job_id: int) -> float:
 
 
 def submitted(slurmctld_log: str, job_id: int) -> float:
-    """When slurmctld took the job, in seconds since the epoch, to the millisecond."""
+    """Return the time at which slurmctld took the job, in seconds since the epoch, to the millisecond."""
     return _stamp(slurmctld_log, rf"_slurm_rpc_submit_batch_job: JobId={job_id}\b")
 
 
 def launched(slurmd_log: str, job_id: int) -> float:
-    """When slurmd launched the job's batch script."""
+    """Return the time at which slurmd launched the job's batch script."""
     return _stamp(slurmd_log, rf"Launching batch JobId={job_id}\b")
 
 
 def completed(slurmctld_log: str, job_id: int) -> float:
-    """When slurmctld heard that the job's batch script had ended."""
+    """Return the time at which slurmctld learned that the job's batch script had ended."""
     return _stamp(slurmctld_log, rf"_job_complete: JobId={job_id} ")
 
 

@@ -14,14 +14,13 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.origins import Origins
 from broker.web.haproxy import Haproxy
 from broker.web.haproxy_config import GrantRoute
-from broker.web.settings import WebProcessSettings
 from tests.bench.harness import in_turns
 from tests.bench.report import Result, Target, UnmeasurableError, result
 from tests.bench.web_requests import wrk
 from tests.fakes.openssh import free_port
+from tests.fakes.web_settings import loopback_settings
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
@@ -90,19 +89,10 @@ def _page(place: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _haproxy(place: Path, port: int, socket: Path) -> Iterator[None]:
     """HAProxy with one grant, whose server is the page itself."""
-    settings = WebProcessSettings(
-        origins=Origins.parse(f"http://berth.localhost:{port}"),
-        listen=("127.0.0.1", port),
-        certificate=None,
-        api_socket=place / "api.sock",
-        idle_tunnel=600,
-        address_connections=200,
-        provider="",
-        directory=place,
-    )
     key = f"{hashlib.sha256(COOKIE.encode()).hexdigest()}@{HOST}"
     with asyncio.Runner() as runner:
-        haproxy = Haproxy(settings)
+        url = f"http://berth.localhost:{port}"
+        haproxy = Haproxy(loopback_settings(url, api_socket=place / "api.sock", directory=place))
         runner.run(haproxy.__aenter__())
         try:
             runner.run(haproxy.add(GrantRoute(key, "s1", socket)))

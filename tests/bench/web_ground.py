@@ -56,7 +56,7 @@ class WebGround:
         return done.stdout
 
     def client(self, what: str, service: str, port: int, amount: str) -> float:
-        """What tests/bench/web_client.py measures at a port."""
+        """Return the measurement of tests/bench/web_client.py at a port."""
         return float(self.run("python3", str(CLIENT), what, str(port), amount, *self.headers(service)))
 
 
@@ -66,7 +66,7 @@ def in_network(ground: Ground) -> list[str]:
 
 @contextlib.contextmanager
 def opened(ground: Ground) -> Iterator[WebGround]:
-    """Within the context the session runs, its services are open, and nginx serves them too."""
+    """Run the session during the block, with its services open, which nginx serves too."""
     deploy.build_profile(ground.site, PROFILE, ProgressLog())
     ground.sh(f"berth start {SESSION} --profile {PROFILE} --mem=1G", seconds=120)
     try:

@@ -20,7 +20,7 @@ TIMES, AT_ONCE = 100, 20
 
 
 def measure(ground: Ground, runs: int) -> Result:
-    """One number, the worst of TIMES; `runs` is how often it is written down."""
+    """Measure the worst of TIMES; the result has it FEWEST_RUNS times."""
     times: list[float] = []
 
     def worst() -> float:

@@ -1,4 +1,4 @@
-"""What the contract suite does to a cluster, on the fake one and on a real one."""
+"""The actions of the contract suite on a cluster: the fake one and a real one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REAL = ("commands", "pyslurm", OLDER)
 
 
 class Work(Enum):
-    """What a job does, as a shell script."""
+    """The work of a job, as a shell script."""
 
     LAST = "exec sleep 600"
     SUCCEED = "true"
@@ -82,10 +82,10 @@ class Cluster(Protocol):
         """Requeue a running job."""
 
     def drained(self, node: str, reason: str) -> AbstractContextManager[None]:
-        """Within the context the node takes no new jobs."""
+        """Keep the node from taking new jobs during the block."""
 
     def outage(self, daemon: str, *, dead: bool, survivor: str) -> AbstractContextManager[None]:
-        """Within the context a daemon of the login node is dead, or else stopped; jobs called `survivor` outlast it."""
+        """Kill, or else stop, a daemon of the login node for the block; jobs called `survivor` outlast it."""
 
 
 class FakeCluster:

@@ -124,7 +124,7 @@ def test_copy_for_a_batch_job_is_refused_with_the_remedy(home: Path) -> None:
 def test_read_only_entries_come_back_with_their_attributes(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file server lets nobody set attributes of what is read-only, and unsquashfs sets them last."""
+    """A file server lets no one set attributes of a read-only file, and unsquashfs sets them last."""
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs/unshare").write_text(UNSHARE)
     (tmp_path / "programs/unshare").chmod(0o755)

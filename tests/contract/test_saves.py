@@ -47,7 +47,7 @@ def small(tmp_path: Path) -> Iterator[Running]:
 
 
 def made(folder: Path, **files: bytes) -> Path:
-    """What a job has changed, on its node's disk."""
+    """Make the top of a job on its node's disk, with these files; return its path."""
     top = folder / new_id()
     (top / "tree").mkdir(parents=True)
     for name, content in files.items():

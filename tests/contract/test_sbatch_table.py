@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("tidy")
 NEWER_OPTIONS = {
     "24.11": {"consolidate-segments", "container-type", "external", "mem-update", "resources", "spread-segments"}
 }
-"""What a release does not have yet."""
+"""By the release: the options that it does not have yet."""
 NEWER_VARIABLES = {
     "24.11": {
         *("SBATCH_CONSOLIDATE_SEGMENTS", "SBATCH_CONTAINER_TYPE", "SBATCH_SEGMENT_SIZE", "SBATCH_SPREAD_SEGMENTS"),
@@ -37,7 +37,7 @@ def release(lab: Lab) -> str:
 
 
 def complaint(lab: Lab, *words: str) -> str:
-    """What sbatch says of these words; with an empty script it never submits anything."""
+    """Return sbatch's messages about these words. Without a script it never submits anything."""
     return lab.run(["sbatch", *words], user="alice", seconds=30).stderr.decode()
 
 

@@ -1,4 +1,4 @@
-"""What every Scheduler promises: one suite over the fake, and over pyslurm and Slurm's commands on a real cluster."""
+"""The promises of every Scheduler: one suite over the fake, and over pyslurm and Slurm's commands on a real cluster."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_nobody_forges_a_job_of_somebody_else(asker: Asker, name: str, where: st
 
 @pytest.mark.parametrize("text", ["\udcff\udcfe", "a\udcc3"])
 def test_bytes_that_are_no_utf_8_harm_nobody_else(asker: Asker, name: str, text: str) -> None:
-    """What is not UTF-8 may read differently; the jobs beside it may not."""
+    """A name that is not UTF-8 may read differently; the jobs beside it may not."""
     foreign = [
         asker.cluster.submit(f"{name}{text}", user="bob", held=True),
         asker.cluster.submit(f"{text}{name}", comment=text, user="bob", held=True),

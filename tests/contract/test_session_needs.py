@@ -1,7 +1,7 @@
-"""What a session needs of Slurm, in each release: a job as the launcher asks for it, in which the functions of
-session.sh find what they look for, and sbatch's words when nobody takes the job.
+"""The needs of a session in each release of Slurm.
 
-No container runs here: the job is session.sh's own functions and no more.
+A job as the launcher asks for it: the functions of session.sh find their data in it, and sbatch explains why it takes
+no job. No container runs here: the job calls session.sh's own functions and no more.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Slurm:
     """Its directory."""
 
     def command(self, *options: str, submission: int = SUBMISSION) -> list[str]:
-        """What the launcher would run as alice."""
+        """Return the command that the launcher would run as alice."""
         place = RequestContext(pwd.getpwuid(0), "", "sbatch", f"{ROOM}/job.sh")
         return job_command(place, Path(self.session), submission, list(options))
 
@@ -88,7 +88,7 @@ class Slurm:
         return int(done.stdout)
 
     def refusal(self, *options: str, **env: str) -> str:
-        """What sbatch says when it ends without a job."""
+        """Return sbatch's messages when it ends without a job."""
         done = self.lab.run(self.command(*options), user="alice", env=env)
         assert done.returncode != 0, f"job {done.stdout.decode()}"
         return done.stderr.decode()
@@ -97,7 +97,7 @@ class Slurm:
         return self.lab.sh(f"cat {self.session}/run/job.log")
 
     def job(self, job_id: int) -> Job:
-        """As the controller sees it."""
+        """Return the job as the controller sees it."""
         scheduler = CommandScheduler(self.lab.prefix(user="berth"))
         jobs = asyncio.run(scheduler.jobs(job_comment.JOB_PREFIX))
         return {job.id: job for job in jobs}[job_id]

@@ -52,7 +52,7 @@ def on_disk(folder: Path) -> Disk:
 
 
 def walked(actor: Actor, session: str) -> dict[str, Any]:
-    """What `size` is to answer, but for the free space, as its definition has it."""
+    """Return the answer that `size` has to give, by its definition; without the free space."""
     storage = Storage(actor.root)
     record = actor.record(session)
     layers = {layer: on_disk(storage.layers.path(layer)) for layer in storage.layers.all()}
@@ -153,7 +153,7 @@ def image(tmp_path: Path) -> dict[str, Any]:
 
 
 def _layers_read(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many folders are listed."""
+    """Return the number of folders that `act` lists."""
     count = 0
     real = os.scandir
 

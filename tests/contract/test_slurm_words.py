@@ -42,7 +42,7 @@ print(json.dumps({
 
 
 class Library(TypedDict):
-    """What the functions of a release's libslurm return."""
+    """The results of the functions of a release's libslurm."""
 
     words: dict[int, str]
     codes: dict[int, str]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SIZE = 2**25
 HUGE = 2**41
-"""Bytes of a file that nobody can read to its end within a day."""
+"""Bytes of a file that takes more than a day to read."""
 
 
 @pytest.fixture(params=["overlay-ext4", "overlay-xfs", "overlay-btrfs", "reflink-xfs"])

@@ -78,7 +78,7 @@ def image_of(running: Running) -> ImageFiles:
 
 
 def differences(before: Tree, after: Tree, *, seconds: bool) -> Changes:
-    """Compare two trees path by path; of a folder that is gone or replaced only its own path is told."""
+    """Compare two trees path by path; of a folder that is gone or replaced only its own path is reported."""
 
     def comparable(entry: dict[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in entry.items() if name not in {"folder time", "names"}}

@@ -1,4 +1,4 @@
-"""A full disk and a used-up quota: the old state stays usable, the user is told, and with room it works."""
+"""A full disk and a used-up quota: the old state stays usable, the user gets the reason, and room lets it work."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 )
 @pytest.mark.parametrize("at_snapshot", [False, True])
 def test_a_disk_that_gets_full_at_any_point_changes_nothing(actor: Actor, driver: str, at_snapshot: bool) -> None:
-    """What was asked for fails with the reason, and is done when it is asked for again and there is room."""
+    """A request fails with the reason, and succeeds when it is repeated with room on the disk."""
     for verb, point in POINTS:
         if at_snapshot and verb != "clone":
             continue

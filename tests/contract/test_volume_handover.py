@@ -72,7 +72,7 @@ def test_one_follows_the_other(actor: Actor, session: str) -> None:
 
 
 def test_what_is_snapshotted_meanwhile_stays_what_it_was(actor: Actor, session: str) -> None:
-    """Of the running job: its top goes on, so the live copy is a layer of its own."""
+    """Of the running job: its top still changes, so the live copy is a layer of its own."""
     hand_over(actor, session, 2)
     (actor.session(session) / "run").mkdir()
     actor("copy", session=session, operation=new_id(), job_id=7)

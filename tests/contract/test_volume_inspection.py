@@ -73,7 +73,7 @@ def test_diff_tells_what_shows_again_of_the_image(actor: Actor, session: str, im
 
 
 def test_diff_between_two_states_of_what_the_image_has(actor: Actor, session: str, image: dict[str, Any]) -> None:
-    """What was gone, or changed, in the snapshot already is no news; what the image shows again is."""
+    """A file that was gone or changed in the former snapshot is no change; a file that the image shows again is one."""
     system = actor.top(session, "system")
     (system / "etc").mkdir()
     os.mknod(system / "etc/gone", stat.S_IFCHR)

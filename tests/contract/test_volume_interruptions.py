@@ -1,4 +1,4 @@
-"""What a kill of a verb at any labelled point leaves, and what the same request does after it."""
+"""A verb that is killed at any labelled point, and the same request after that."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_what_root_installed_is_in_snapshots_and_comes_back(actor: Actor, driver
 
 
 def root_made(actor: Actor, session: str) -> None:
-    """What is left when the job of a session in root mode was asked for a copy, and the verb has published it."""
+    """Make the layer of a session in root mode, as its job's copy does, and have the verb publish it."""
 
     def copied(opened: SessionVolumes, *_: object, system: str, **__: object) -> CopyOutcome:
         layer = opened.storage.layers.path(system)

@@ -217,7 +217,7 @@ _MEANINGS = {
     "GET /v1/doctor": "The controller's checks of itself and its environment.",
     "POST /v1/rebuild": "Restore sessions from their manifests. Root and the service account only.",
 }
-"""What the types do not tell; a call that is not here has no page."""
+"""The meaning of each call, which the types do not have. A call that is not here has no page."""
 
 
 _FAILURES: tuple[type[errors.BerthError], ...] = (
@@ -278,7 +278,7 @@ def _content(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shape(value: dict[str, Any]) -> str:
-    """What a value is, with a link to its type."""
+    """Return the type of a value in words, with a link to it."""
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"

@@ -1,4 +1,4 @@
-"""What a page says of one field of a pydantic model: the words below it, its kind, its default."""
+"""The description of one field of a pydantic model on a page: the words below it, its kind, its default."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def descriptions(section: type[BaseModel]) -> dict[str, str]:
 
 
 def kind(schema: dict[str, Any]) -> str:
-    """What a value must be, from its JSON schema."""
+    """Return the kind of a value in words, from its JSON schema."""
     if "anyOf" in schema:
         return next(kind(each) for each in schema["anyOf"] if each.get("type") != "null")
     if "enum" in schema:

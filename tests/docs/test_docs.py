@@ -111,7 +111,7 @@ def test_relative_links_resolve(page: Path) -> None:
 
 
 def _anchor(heading: str) -> str:
-    """How a heading is linked to: in small letters, blanks as hyphens, without punctuation."""
+    """Return the anchor of a heading: in small letters, blanks as hyphens, without punctuation."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 

@@ -27,6 +27,9 @@ ROOMS = sorted(
 )
 """All folders with modules, each without its subfolders."""
 
+TEST_ROOMS = sorted({str(path.parent.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")})
+"""The same of the tests, whose docstrings are checked; their strings are often those of users and of Slurm."""
+
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 _RELATIVE = re.compile(
@@ -87,6 +90,13 @@ def texts(source: Source) -> Iterator[tuple[int, str]]:
     yield from comments(source.text)
 
 
+def docstrings(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield the lines and texts of all docstrings, those of attributes too; white space is collapsed."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, " ".join(node.value.value.split())
+
+
 def comments(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines and texts of comments; lines of comments that follow each other are one text."""
     comments: list[tuple[int, str]] = []
@@ -105,7 +115,7 @@ def is_registered(node: _Definition) -> bool:
     return any(_REGISTERS.search(ast.unparse(each).partition("(")[0]) for each in node.decorator_list)
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", [*ROOMS, *TEST_ROOMS])
 def test_no_docstring_starts_with_a_relative_clause(room: str) -> None:
     hits = [
         f"{source.name}:{getattr(node, 'lineno', 1)}: {(ast.get_docstring(node) or '').splitlines()[0]}"
@@ -122,6 +132,17 @@ def test_messages_docstrings_and_comments_use_plain_words(room: str) -> None:
         f"{source.name}:{line}: {match[0]}"
         for source in sources(room)
         for line, text in texts(source)
+        for match in WORDS.finditer(text)
+    ]
+    assert not hits
+
+
+@pytest.mark.parametrize("room", TEST_ROOMS)
+def test_docstrings_of_tests_use_plain_words(room: str) -> None:
+    hits = [
+        f"{source.name}:{line}: {match[0]}"
+        for source in sources(room)
+        for line, text in docstrings(source)
         for match in WORDS.finditer(text)
     ]
     assert not hits

@@ -79,7 +79,7 @@ def view(name: str = "dev", state: SessionState = SessionState.STOPPED, **values
 
 
 def operation(verb: str, status: str = "pending", **values: object) -> OperationView:
-    """One of the operations of a session's; the same verb has the same id."""
+    """Return an operation of a session; the same verb has the same id."""
     defaults = {"id": f"01{verb}", "verb": verb, "status": status, "asked_at": CREATED}
     return OperationView.model_validate(defaults | values)
 
@@ -101,8 +101,7 @@ class ScriptedController:
     def __init__(self) -> None:
         self.sessions: dict[str, SessionView] = {}
         self.script: dict[str, deque[SessionView | errors.BerthError | None]] = defaultdict(deque)
-        """What a session becomes next, each time that somebody acts on it or waits for a change; None: it is gone.
-        An error is the answer that once."""
+        """Next states of each session, one for each action or wait. None: it is gone. An error is the answer once."""
         self.failures: dict[str, errors.BerthError] = {}
         """`METHOD /path` → what to answer instead."""
         self.asked: list[tuple[str, str, Any]] = []
@@ -115,7 +114,7 @@ class ScriptedController:
         """`METHOD /path` → what to answer, for calls that only look."""
         self.estimates: dict[str, StartEstimate] = {}
         self.logs: dict[str, deque[str]] = defaultdict(deque)
-        """What the log says, one entry a look; the last one stays."""
+        """The contents of the log, one for each look; the last one stays."""
         self.events: list[EventView] = []
         self.connections: list[ConnectionView] = []
         self.terminals: int | None = None
@@ -165,7 +164,7 @@ class ScriptedController:
 
     @functools.cached_property
     def user_authority(self) -> CertificateAuthority:
-        """Whose certificates it gives."""
+        """The authority that signs its certificates for users."""
         return CertificateAuthority.load_or_create(self.directory / "ca" / "key")
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> BaseModel:  # noqa: ANN401 - JSON
@@ -300,7 +299,7 @@ class ScriptedController:
         return self._turn(name) if self.script[name] else self.sessions[name]
 
     def _check(self, name: str, request: dict[str, Any]) -> BaseModel:
-        """As the real one: a request that needs a snapshot or a stopped session is refused without it."""
+        """Refuse, as the real one, a request without the snapshot or the stopped session that it needs."""
         session = self.sessions[name]
         reference = request["delete_snapshot"] or (request["rollback"] or {}).get("snapshot")
         if reference and all(reference not in {str(each.number), each.label} for each in self.snapshots[name]):
@@ -321,7 +320,7 @@ class ScriptedController:
         raise errors.NotFoundError(f"{name} has no snapshot {reference}")
 
     def _wait(self, name: str, seconds: float) -> SessionView:
-        """As the real one: the next change, or the same after that long."""
+        """Return the next change as the real one, or the same view after that time."""
         if not self.script[name]:
             time.sleep(seconds)
             return self.sessions[name]
@@ -391,7 +390,7 @@ def _handler(controller: ScriptedController) -> type[BaseHTTPRequestHandler]:
 
 
 def plain(text: str) -> str:
-    """What a terminal shows: escape sequences and carriage returns taken out."""
+    """Return the text as a terminal shows it: without escape sequences and carriage returns."""
     return re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", text)
 
 

@@ -19,6 +19,8 @@ from broker.schema.sessions import SessionView, StartRequest
 from broker.ssh.keys import PublicKey
 from profiles.image.store import Image, Store, file_digest
 from profiles.recipe.spec import parse_profile
+from tests.fakes.launcher import SlowLauncher
+from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
     import pytest
@@ -26,11 +28,10 @@ if TYPE_CHECKING:
     from broker.controller.registry.models import Session
     from slurm.state import JobState
     from tests.fakes.launcher import FakeLauncher
-    from tests.fakes.scheduler import FakeScheduler
 
 RECIPE = "name: {name}\nversion: {version}\nbase: debian:sid\nresources: {{mem: 1G}}\n"
 OFFSET = 40960
-"""Where the file system of a published image is said to begin."""
+"""The offset of the file system in a published image, as its description says it, in bytes."""
 BASE = StartRequest(profile="base")
 
 
@@ -106,7 +107,7 @@ class Core(Controller):
         return await self.sessions.start(user, name, request)
 
     async def tick(self) -> None:
-        """One tick, and everything that it began in the background."""
+        """Make one tick, and complete all that it began in the background."""
         await self.reconciler.tick()
         await self.settle()
 
@@ -139,7 +140,7 @@ class Core(Controller):
         await asyncio.sleep(0)
 
     async def kill(self) -> None:
-        """End as SIGKILL would: what was under way never goes on."""
+        """End as SIGKILL would: calls under way never continue."""
         tasks = self.under_way()
         for task in tasks:
             task.cancel()
@@ -207,3 +208,12 @@ class Core(Controller):
             for job in self.scheduler._jobs.values()
             if job.name == JOB_PREFIX + session.id and job.user == session.owner and not job.state.ended
         }
+
+
+async def start_until_sbatch(config: Config) -> tuple[Core, SlowLauncher, asyncio.Task[SessionView]]:
+    """Begin to start the session `dev`. Return when sbatch runs, which ends when the launcher lets it go."""
+    launcher = SlowLauncher(FakeScheduler())
+    core = Core.make(config, launcher)
+    starting = asyncio.create_task(core.start())
+    await launcher.reached.wait()
+    return core, launcher, starting

@@ -68,7 +68,7 @@ class Deaf(asyncio.Protocol):
 
 @contextlib.asynccontextmanager
 async def deaf_session(key_path: Path, says: bytes = b"") -> AsyncIterator[tuple[int, str]]:
-    """Within it such a server listens; gives its port, and its host key's fingerprint. `says`: to everybody."""
+    """Run such a server during the block; yield its port, and its host key's fingerprint. `says`: to all clients."""
     key = openssh.make_key(key_path)
     options = await asyncssh.SSHServerConnectionOptions.construct(server_factory=_Server, server_host_keys=[key])
     connections: list[Deaf] = []  # else those that read nothing are garbage, for Python, and closed

@@ -44,22 +44,22 @@ class GatewayController:
         self.keys: dict[str, list[str]] = {}
         self.sessions: dict[tuple[str, str], tuple[str, int] | BerthError] = {}
         self.authorities: list[str] = []
-        """Whose certificates for anybody are good."""
+        """The authorities whose certificates are good for every session."""
         self.revoked: list[str] = []
         self.notices: dict[str, dict[str, str]] = {}
         """By user and session."""
         self.waits = 0
-        """How often the answer is that the session is on its way."""
+        """The number of answers that the session is on its way."""
         self.waited: list[float] = []
         self.fingerprint = ""
         """Of the sessions' host key."""
         self.generation = "1.0"
         self.connections: dict[str, ConnectionRecord] = {}
-        """What was told of each connection last, by its id."""
+        """The last report of each connection, by its id."""
         self.gateways: set[str] = set()
-        """Those that have told of connections."""
+        """The gateways that have reported connections."""
         self.refuses: BerthError | None = None
-        """What reports of connections are answered with."""
+        """The answer to reports of connections; None: they are accepted."""
         self.asked: list[str] = []
         self.hung = False
         """Take questions and never answer."""

@@ -33,7 +33,7 @@ class Site(Protocol):
 
     @property
     def key(self) -> Path:
-        """Of the current user."""
+        """The path of the current user's key."""
         ...
 
 
@@ -48,7 +48,7 @@ class GatewayProcess:
         self.write(**gateway)
 
     def write(self, **gateway: object) -> None:
-        """The site's decisions, those that the test names and a port that nobody else has."""
+        """Write the site's settings: those of the test, and a free port."""
         host_key = self._world.place / "process" / "key"
         usual = {"listen_host": "127.0.0.1", "listen_port": free_port(), "host_key": str(host_key), "workers": 1}
         told = usual | gateway
@@ -114,9 +114,8 @@ class GatewayProcess:
 
 @contextlib.asynccontextmanager
 async def gateway_process(world: Site, **gateway: object) -> AsyncIterator[GatewayProcess]:
-    """Within it the process serves; in the end it is told to stop twice, so that it does not wait.
-
-    `gateway`: settings of that section.
+    """Run the process during the block; at the end it gets two signals to stop, so that it does not wait. `gateway`:
+    settings of that section.
     """
     made = GatewayProcess(world, **gateway)
     await made.start()
@@ -131,7 +130,7 @@ async def gateway_process(world: Site, **gateway: object) -> AsyncIterator[Gatew
 
 
 def free_port() -> int:
-    """One that nobody listens on just now."""
+    """Return a port at which no process listens now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What a stranger may send to an ssh server before a login: the beginning of a good one, and odd things (RFC 4253)."""
+"""Bytes of a stranger before a login at an ssh server: the beginning of a good one, and odd things (RFC 4253)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ IGNORE, DEBUG, UNIMPLEMENTED, DISCONNECT, KEXINIT, NEWKEYS, KEX_ECDH_INIT = 2, 4
 
 
 def packet(kind: int, payload: bytes = b"") -> bytes:
-    """As RFC 4253, section 6, has it, without encryption."""
+    """Return a packet of RFC 4253, section 6, without encryption."""
     body = bytes([kind]) + payload
     padding = 8 - (len(body) + 5) % 8
     padding += 8 if padding < 4 else 0

@@ -39,7 +39,7 @@ own tests may not let it.
 
 @dataclass(slots=True)
 class Directory:
-    """What one session has on the shared file system."""
+    """The files of one session on the shared file system."""
 
     host_key: str
     files: dict[str, str] = field(default_factory=dict)
@@ -249,7 +249,7 @@ class FakeLauncher(LauncherClient):
         return job is not None and not job.state.ended
 
     def submissions(self) -> int:
-        """How often sbatch was run."""
+        """Return the number of runs of sbatch."""
         return sum(asked.startswith("submit ") for asked in self.asked)
 
     async def _sbatch(self, user: str, name: str, comment: str) -> int:

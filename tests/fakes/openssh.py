@@ -118,7 +118,7 @@ def make_room_for_root() -> None:
 
 
 async def _listening(process: asyncio.subprocess.Process, port: int) -> bool:
-    """True as soon as the port answers, False when the process ended instead (somebody took the port in between)."""
+    """Return True when the port answers, False if the process has ended: another one may have the port."""
     async with asyncio.timeout(DEADLINE_S):
         while process.returncode is None:
             try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OTHER_UID = 65432
 """A user who is not the session's owner. Only root can run a server as this user."""
 LAST_WORDS = b"the client has finished"
-"""What the server sends after the client's end of file."""
+"""The answer of the server to the client's end of file."""
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ class FakePortalController(WebControllerClient):
         self.target: dict[str, str] | None = None
         self.closed = True
         self.events: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue()
-        """What the stream sends for all watches, as kind and data; None ends it."""
+        """The events of the stream for all watches, as kind and data; None ends the stream."""
         self.streams = 0
         self.watches: list[str] = []
         """The ids of the watches in the present stream."""

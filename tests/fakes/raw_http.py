@@ -58,7 +58,7 @@ class Wire:
         return Answer(head.status, head.headers, body)
 
     async def rest(self) -> bytes:
-        """What comes until the other side closes."""
+        """Return all bytes until the other side closes."""
         async with asyncio.timeout(DEADLINE_S):
             try:
                 return await self.reader.read()

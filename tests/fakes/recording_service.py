@@ -1,4 +1,4 @@
-"""A web service on a Unix socket, which keeps what it receives: echo, WebSocket, event stream and upload."""
+"""A web service on a Unix socket, which keeps what it receives: echo, WebSocket, streams and upload."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Self
 
-from tests.deadlines import DEADLINE_S
-
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
 ACCEPT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
+STREAM_HEADERS = {
+    b"/download": b"Content-Type: application/octet-stream\r\nContent-Length: 1000000\r\n\r\n",
+    b"/events": b"Content-Type: text/event-stream\r\nConnection: close\r\n\r\n",
+}
+"""Of the answers to requests with a name; events come until the connection closes."""
+
 
 class RecordingService:
-    """Answers `/ws` by an echo of bytes, `/events` by what `events` gets, and other paths by the request's head."""
+    """Answers `/ws` by an echo of bytes, `/events` by what `events` gets, and other paths by the request's head.
+
+    The answers to `/events?NAME` and `/download?NAME` have what a test writes to `streams[NAME]`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,6 +38,8 @@ class RecordingService:
         """The lines after the last chunk of each body that has some."""
         self.body_begun = asyncio.Event()
         self.events: asyncio.Queue[bytes] = asyncio.Queue()
+        self.streams: dict[str, asyncio.StreamWriter] = {}
+        """The connections of answers that a test writes, by their names."""
         self.answer_headers = b""
         """Lines that the answers to `/ws` and other paths have, too."""
         self.open = 0
@@ -73,13 +82,18 @@ class RecordingService:
         """Answer one request; whether the connection stays."""
         head = await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head)
-        path = head.split(b" ", 2)[1].partition(b"?")[0]
+        path, _, query = head.split(b" ", 2)[1].partition(b"?")
         if path == b"/ws" and b"\r\nupgrade: websocket" in head.lower():
             self.sockets += 1
             try:
                 await _echo(head, self.answer_headers, reader, writer)
             finally:
                 self.sockets -= 1
+            return False
+        if query and path in STREAM_HEADERS:
+            self.streams[query.decode()] = writer
+            writer.write(b"HTTP/1.1 200 OK\r\n" + STREAM_HEADERS[path])
+            await reader.read()
             return False
         if path == b"/events":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -119,8 +133,3 @@ async def _echo(head: bytes, more: bytes, reader: asyncio.StreamReader, writer: 
     while some := await reader.read(65536):
         writer.write(some)
         await writer.drain()
-
-
-async def read_for(reader: asyncio.StreamReader, count: int) -> bytes:
-    async with asyncio.timeout(DEADLINE_S):
-        return await reader.readexactly(count)

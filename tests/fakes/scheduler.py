@@ -273,18 +273,6 @@ class SlowScheduler(FakeScheduler):
         await self.let_go.wait()
 
 
-class ForgetfulScheduler(FakeScheduler):
-    """Lost its state: it answers, and knows none of the jobs it was given, neither live nor ended."""
-
-    async def jobs(self, name_prefix: str) -> list[Job]:
-        await super().jobs(name_prefix)
-        return []
-
-    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
-        await super().finished(job_ids)
-        return {}
-
-
 class StubbornScheduler(FakeScheduler):
     """Cancelled jobs stay COMPLETING until the test calls `end`, as with processes that do not die."""
 

@@ -1,4 +1,4 @@
-"""What Prometheus would read at an address."""
+"""Read the metrics at an address, as Prometheus would."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Samples = dict[tuple[str, tuple[str, ...]], float]
 
 
 def scrape(port: int) -> Samples:
-    """By name and the values of its labels, in the order of their names."""
+    """Return the samples by name and the values of their labels, in the order of the labels' names."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
         text = answer.read().decode()
     return {

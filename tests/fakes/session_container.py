@@ -39,7 +39,7 @@ _MOUNTS = (
     "mount --bind /dev/null /etc/shadow; "
 )
 _ENTER = f'exec unshare --user --map-user={UID} --map-group={UID} bash "$1/session.sh" container "$1/state"'
-"""As on a node: the owner's uid alone has a name, and root is nobody."""
+"""As on a node: the owner's uid alone has a name, and root has the one of unmapped users."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class SessionContainer:
 
     @property
     def files(self) -> Path:
-        """What the launcher writes: `/run/berth/session`."""
+        """The directory with the launcher's files: `/run/berth/session`."""
         return self.base / "run/berth/session"
 
     @property

@@ -55,7 +55,7 @@ class SessionStream:
             self._events.put(event)
 
     def _take_over(self) -> queue.SimpleQueue[str | None]:
-        """Return a queue with what nobody has received yet, and end the request that waits at the queue before."""
+        """Return a queue with the events that no request has taken, and end the request that waits at the old one."""
         with self._lock:
             former, self._events = self._events, queue.SimpleQueue()
             with contextlib.suppress(queue.Empty):

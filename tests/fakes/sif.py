@@ -16,7 +16,7 @@ def sif_bytes(*, offset: int, file_system: int = 1, role: int = 2, used: bool = 
 
 
 SQUASHFS_OFFSET = 8192
-"""Where the file system of `squashfs_sif` begins."""
+"""The offset of the file system in `squashfs_sif`, in bytes."""
 
 
 def squashfs_sif(mark: bytes = b"") -> bytes:

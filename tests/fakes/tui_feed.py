@@ -6,6 +6,7 @@ import queue
 from typing import TYPE_CHECKING
 
 from broker.errors import ControllerUnavailableError
+from broker.schema.connections import ConnectionView
 from broker.schema.sessions import Endpoint, SessionState, SessionView
 from tui.core.feed import FeedChange, FeedSnapshot
 from tui.core.site_facts import SiteFacts
@@ -42,6 +43,25 @@ def make_view(name: str = "dev", state: str = "ready", **values: object) -> Sess
             "ends_at": NOW + 14400,
         }
     return SessionView.model_validate(fields | values)
+
+
+def make_connection() -> ConnectionView:
+    """Return an open connection of 10 minutes, with different numbers of bytes for each direction."""
+    return ConnectionView(
+        id="01",
+        session="dev",
+        user="alice",
+        fingerprint="SHA256:abc",
+        peer="192.0.2.7:40000",
+        gateway="login",
+        generation="1.0",
+        began_at=NOW - 600,
+        seen_at=NOW,
+        ended_at=None,
+        sent=2**20,
+        received=2**24,
+        end="",
+    )
 
 
 class DrivenFeed:

@@ -11,7 +11,7 @@ Answer = dict[str, Any]
 
 @dataclass(slots=True)
 class Record:
-    """What volumes.json says of one session."""
+    """The record of one session in volumes.json."""
 
     tops: dict[str, str]
     layers: dict[str, list[str]] = field(default_factory=lambda: {"home": [], "system": []})

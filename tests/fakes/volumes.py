@@ -28,7 +28,7 @@ class FakeVolumes:
         self.layers: dict[str, dict[str, dict[str, str]]] = {}
         """By user and layer, the files in it."""
         self.environments: dict[tuple[str, str], Answer] = {}
-        """What is told of each batch job's environment."""
+        """The answer about each batch job's environment."""
         self.open: set[str] = set()
         """Ids of sessions whose job holds the lock."""
         self.full = False
@@ -37,7 +37,7 @@ class FakeVolumes:
     # What tests do and see.
 
     def write(self, user: str, session_id: str, path: str, content: str, volume: str = "home") -> None:
-        """What a process of the session does."""
+        """Write a file as a process of the session does."""
         self.layers[user][self.records[user, session_id].tops[volume]][path] = content
 
     def read(self, user: str, session_id: str, volume: str = "home") -> dict[str, str]:
@@ -238,7 +238,7 @@ class FakeVolumes:
         return {"environments": [told for (owner, key), told in found if owner == user and (user, key) in self.records]}
 
     def begin_job(self, user: str, environment: str, key: str, content: Mapping[str, str]) -> None:
-        """What a node does when the job begins, and the job with its home; it has ended then."""
+        """Begin the job on a node and end it, with this content of its home."""
         top = self._new_layer(user, content)
         record = self.records[user, environment]
         record.jobs[key] = top

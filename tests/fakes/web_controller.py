@@ -32,9 +32,9 @@ class WebController:
         self.door = door
         self.visits: dict[str, VisitAnswer] = {}
         self.doors = 0
-        """How often a door was opened."""
+        """The number of doors that were opened."""
         self.refusal: BerthError | None = None
-        """What is said of a door instead of an answer."""
+        """The error in place of an answer about a door."""
         self.check_status = 200
         """Another one: visits are not checked."""
         self.runs = asyncio.Event()

@@ -24,18 +24,19 @@ from broker.schema.web import DoorAnswer, EndedVisits, VisitAnswer
 from broker.ssh.certificates import CertificateAuthority
 from broker.web import tunnel
 from broker.web.process import serve_web
-from broker.web.settings import WebProcessSettings
 from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes import openssh, raw_http
 from tests.fakes.openssh import free_port, me, public
 from tests.fakes.raw_http import Answer, Wire, request
 from tests.fakes.recording_service import RecordingService
 from tests.fakes.web_controller import WebController
+from tests.fakes.web_settings import loopback_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from broker.web.process import WebGateway
+    from broker.web.settings import WebProcessSettings
 
 DOMAIN = "apps.localhost"
 ALIAS = "alice.dev.berth"
@@ -175,13 +176,16 @@ class WebWorld:
 
     async def entered(self, service: str = "echo", *, seconds: float = 3600, path: str = "/") -> Entered:
         """A browser that has come through the portal, until its service is open."""
-        visit = self.visit(service, seconds=seconds)
+        return await self.enter_until_open(self.visit(service, seconds=seconds), path)
+
+    async def enter_until_open(self, visit: VisitAnswer, path: str = "/") -> Entered:
+        """The same for a visit that there is already."""
         browser = await self.enter(visit, path)
         async with asyncio.timeout(TEST_DEADLINE_S):
             while (await self.navigate(visit.host, **self.cookie(browser))).status != 200:  # noqa: ASYNC110 - HAProxy sets no Event
                 await asyncio.sleep(0.02)
-        self.services[service].heads.clear()
-        self.services[service].bodies.clear()
+        self.services[visit.service].heads.clear()
+        self.services[visit.service].bodies.clear()
         return browser
 
     async def enter(self, visit: VisitAnswer, path: str = "/") -> Entered:
@@ -271,16 +275,8 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
                 name: await stack.enter_async_context(RecordingService(place / "s" / f"{name}.sock"))
                 for name in ("echo", "other")
             }
-            port = free_port()
-            usual = WebProcessSettings(
-                origins=Origins.parse(f"http://{DOMAIN}:{port}"),
-                listen=("127.0.0.1", port),
-                certificate=None,
-                api_socket=place / "api.sock",
-                idle_tunnel=600,
-                address_connections=200,
-                provider="",
-                directory=place / "run",
+            usual = loopback_settings(
+                f"http://{DOMAIN}:{free_port()}", api_socket=place / "api.sock", directory=place / "run"
             )
             chosen = dataclasses.replace(usual, **settings)
             yield WebWorld(place, chosen, controller, services, sshd_port, session_id, authority.public_line)

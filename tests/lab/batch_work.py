@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
 
 WORK = "/shared/home/alice/batch"
-"""Where jobs are submitted from; the home of the login node is not the environment's."""
+"""The directory from which jobs are submitted; the home of the login node is not the environment's."""
 
 
 class Work:
@@ -49,6 +49,6 @@ class Work:
         return {name: self.sh(f"cat {name}.out || cat {name}.said") for name in commands}
 
     def run(self, words: str, body: str, *, code: int = 0) -> str:
-        """What a job prints whose script is this."""
+        """Submit a job with this script, and return its output."""
         self.write("job.sh", f"#!/bin/bash\n{body}")
         return self.output(self.sbatch(f"{words} job.sh", code=code))

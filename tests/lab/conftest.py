@@ -1,4 +1,4 @@
-"""What the tests on the lab share: Berth installed on it, an image, people, and a laptop for each."""
+"""The fixtures of all tests on the lab: Berth installed on it, an image, people, and a laptop for each."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def session(bench: Bench) -> Iterator[SessionJob]:
 
 @dataclass(frozen=True)
 class User:
-    """Somebody on the login node and at a laptop."""
+    """A person on the login node and at a laptop."""
 
     name: str
     site: Site
@@ -131,9 +131,9 @@ class User:
         return done.stdout.decode()
 
     def request(self, path: str, *options: str) -> tuple[int, str]:
-        """One plain request to the API's socket, without the command line's start of a tenth of a second.
+        """Send one request to the API's socket, without the command line's start of a tenth of a second.
 
-        The HTTP status and the body; status 0 when nobody answers.
+        Return the HTTP status and the body; status 0 without an answer.
         """
         command = ["curl", "-s", "--unix-socket", API_SOCKET, "-w", "\n%{http_code}", *options]
         done = self.site.lab.run([*command, f"http://localhost{path}"], user=self.name)
@@ -252,13 +252,13 @@ def carol(people: dict[str, User]) -> User:
 
 @pytest.fixture(params=ways.ALL)
 def way(request: pytest.FixtureRequest, alice: User, session: str, tmp_path: Path) -> Way:
-    """One of the ways in, to what the module's own fixture `session` has started."""
+    """One of the ways in, to the session of the module's own fixture `session`."""
     return ways.ALL[request.param](alice, session, tmp_path / "room")
 
 
 @pytest.fixture
 def new_name(people: dict[str, User]) -> Iterator[Callable[[str], str]]:
-    """Makes names of sessions that are stopped and deleted after the test, whoever owns them."""
+    """Makes names of sessions that are stopped and deleted after the test, whichever user owns them."""
     made: list[str] = []
 
     def name(stem: str = "s") -> str:

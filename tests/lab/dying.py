@@ -25,13 +25,13 @@ IN_CHILD = frozenset({
 """Points that a process of the launcher's meets, which acts as the user; the others end launcher and controller."""
 COMING_TRUE = ["volumes.before-commit", "volumes.committed"]
 _TOLD = re.compile(r"will be repeated|submission unclear|data not (removed|set aside) yet")
-"""What the controller's log says when a child of the launcher has died."""
+"""The controller's log lines about a child of the launcher that has died."""
 
 
 def dies_at_each(
     site: Site, points: Iterable[str], ask: Callable[[], object], look: Callable[[str], object] = lambda _: None
 ) -> None:
-    """Ask once, of services that die at the first point; what goes on after each restart dies at the next one.
+    """Send one request to services that die at the first point; after each restart they die at the next one.
 
     `look` is called with every point after the death there, while nothing runs. At the end all runs again. A point
     that is never met is an AssertionError.
@@ -63,7 +63,7 @@ def begin(site: Site, crash_at: str) -> None:
 
 
 def child_died(site: Site, since: int) -> bool:
-    """Whether the controller has told of it, after so many characters of its log."""
+    """Whether the controller has logged it, after so many characters of its log."""
     return _TOLD.search(site.log("broker")[since:]) is not None
 
 

@@ -17,7 +17,7 @@ SITE_STORE = "/profiles"
 """The site's store of tests/site/config.yaml, kept over the end of the lab."""
 ROOM = "/shared/profile-tests"
 STORE = f"{ROOM}/store"
-"""Where the tests of building keep recipes and images: alice's, made anew for each file of tests."""
+"""The store of the tests of building, with recipes and images: alice's, new for each file of tests."""
 APPTAINER = "/usr/bin/apptainer"
 PUBLISHER = "carol"
 SHIPPED = "/opt/berth/src/profiles/library"
@@ -46,7 +46,7 @@ except KeyboardInterrupt:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a build told: its steps and lines, and at last the image or the error."""
+    """The report of a build: its steps and lines, and at last the image or the error."""
 
     steps: list[str]
     lines: list[str]
@@ -66,7 +66,7 @@ def build_argv(lab: Lab, recipe: str, store: str, user: str) -> list[str]:
 
 
 def told(output: str) -> Told:
-    """Read what a build told."""
+    """Read the report of a build."""
     records = [json.loads(line) for line in output.splitlines()]
     progress = [record for record in records if "step" in record]
     steps = [record["step"] for record in progress if not record["line"]]
@@ -100,7 +100,7 @@ def built(lab: Lab, name: str, text: str, *, user: str = "alice") -> Told:
 
 
 def inside(lab: Lab, image: str, script: str, *, user: str = "alice", env: dict[str, str] | None = None) -> str:
-    """What a script prints in a container of the image."""
+    """Return the output of a script in a container of the image."""
     done = lab.run([APPTAINER, "-q", "exec", "--contain", image, "sh", "-euc", script], user=user, env=env)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()

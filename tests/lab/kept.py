@@ -1,4 +1,4 @@
-"""What a session keeps, as tests look at it: from inside, by the commands, and in the layers on the file system."""
+"""The kept state of a session for tests: from inside, by the commands, and in the layers on the file system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 STORAGE = "/shared/berth"
 SIDES = {"home": "~/mark", "system": "/opt/mark"}
-"""Where `Kept.mark` leaves its marks, as the session sees it."""
+"""The files in which `Kept.mark` leaves its marks, as the session sees them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Kept:
         self.user.ok("stop", self.name, "--timeout", "60", seconds=90)
 
     def says(self, script: str, *, stdin: bytes = b"") -> str:
-        """What a shell script prints in the session, where it must succeed."""
+        """Return the output of a shell script in the session, where it must succeed."""
         return self.user.ok("exec", self.name, "--", "bash", "-euc", script, stdin=stdin).removesuffix("\n")
 
     def mark(self, text: str) -> None:

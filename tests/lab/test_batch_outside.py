@@ -1,4 +1,4 @@
-"""What a script of `berth sbatch --env` finds in its environment as it would find it on the node itself."""
+"""A script of `berth sbatch --env` finds the same in its environment as on the node itself."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_where_the_node_is_not_mounted_the_job_has_its_own_copy(work: Work, apar
 
 
 def test_of_the_home_only_the_submission_directory_is_the_nodes(work: Work) -> None:
-    """Where the node has the home at the same place as the environment; also with odd names, and on other nodes."""
+    """The node has the home at the same path as the environment; also with odd names, and on other nodes."""
     at = f"/home/{work.user.name}"
     odd = f'{at}/a b,c:d"e'
     everywhere = ("login", "c1", "c2", "c3")

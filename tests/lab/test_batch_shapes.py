@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
 
 WAYS = {"sbatch": "sbatch", "berth": "berth sbatch", "inside": "berth sbatch --env base"}
-"""How each job is submitted: the first is what the others are compared with."""
+"""The ways of submission; the others are compared with the first one."""
 FIELDS = "jobname,state,exitcode,derivedexitcode,alloccpus,nnodes,timelimit,comment,workdir"
 COMMON = "export SBATCH_TIMELIMIT=5 SBATCH_MEM_PER_NODE=100"
 JOB_ID = re.compile(r"(?<!\d)1\d{5}(?!\d)")
@@ -40,7 +40,7 @@ class Shape:
     files: dict[str, str] = field(default_factory=dict)
     """More files of its directory."""
     inside: dict[str, str] = field(default_factory=dict)
-    """What differs in an environment, and is meant to."""
+    """The intended differences in an environment."""
 
 
 def bash(body: str, head: str = "") -> str:
@@ -201,7 +201,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def left(people: dict[str, User], image: str) -> dict[str, dict[str, dict[str, str]]]:
-    """What the jobs of each way and shape have left: the files of their directories, by name."""
+    """The files that the jobs of each way and shape have left in their directories, by name."""
     assert image
     work = Work(people["alice"])
     place = work.lab.shared / WORK.removeprefix("/shared/")

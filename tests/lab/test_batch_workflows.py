@@ -92,7 +92,7 @@ def snakemake(work: Work) -> Work:
 
 
 def _needed(*names: str) -> set[str]:
-    """Those distributions and what they need here."""
+    """Return these distributions, and those that they need here."""
     found: set[str] = set()
     left = list(names)
     while left:

@@ -21,7 +21,7 @@ FILES = 10_000
 
 @pytest.fixture(scope="module")
 def session(people: dict[str, User]) -> Iterator[str]:
-    """One that all of these tests use: they leave nothing behind that matters to the next."""
+    """A session that all of these tests share: they leave nothing behind that matters to the next."""
     alice = people["alice"]
     alice.ok("start", "clients", "--profile", "base", "--mem=2G")
     yield "clients"
@@ -29,7 +29,7 @@ def session(people: dict[str, User]) -> Iterator[str]:
 
 
 def test_the_clients_are_of_two_ages(alice: User, session: str, tmp_path: Path) -> None:
-    """What is tested here is worth most if the clients differ: the laptop's may be years older than the lab's."""
+    """The tests here are worth most if the clients differ: the laptop's may be years older than the lab's."""
     theirs = ways.by_gateway(alice, session).run("command ssh -V 2>&1")
     assert theirs.startswith("OpenSSH_")
     assert ways.laptop(alice, session, tmp_path / "room").run("command ssh -V 2>&1").startswith("OpenSSH_")

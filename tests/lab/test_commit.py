@@ -122,7 +122,7 @@ except No:
 
 @dataclass(frozen=True)
 class Committed:
-    """What a commit told."""
+    """The report of a commit."""
 
     findings: dict[str, Any]
     end: dict[str, Any]
@@ -299,7 +299,7 @@ class TestRecipe:
 
 
 class TestRefusals:
-    """Nothing is published, and why is told."""
+    """Nothing is published, and the reason is shown."""
 
     def test_without_approval_nothing_is_left(self, lab: Lab, base: str, layers: list[str]) -> None:
         refused = commit(lab, base, layers, "no", no=True)

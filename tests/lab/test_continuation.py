@@ -1,4 +1,4 @@
-"""Sessions that outlive their jobs, on a real queue: the time limit. test_lost_jobs.py has what nobody foresees."""
+"""Sessions that outlive their jobs, on a real queue: the time limit. test_lost_jobs.py has unexpected ends."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def expect_starts(alice: User, name: str, view: dict[str, Any]) -> None:
 
 
 def test_it_is_stopped_at_its_time(alice: User, name: str) -> None:
-    """Whatever job carries it by then, and not before."""
+    """Even if another job runs it by then, and not before."""
     alice.ok("start", name, "--profile", "base", "--mem=200M")
     alice.ok("set", name, "--continue", "never")
     view = alice.show(name)

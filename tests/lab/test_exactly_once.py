@@ -1,4 +1,4 @@
-"""slurmctld stopped or dead at each point of a session's life: one job, none lost, and nobody told a tale."""
+"""slurmctld stopped or dead at each point of a session's life: one job, none lost, and no false answer."""
 
 from __future__ import annotations
 

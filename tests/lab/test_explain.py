@@ -1,4 +1,4 @@
-"""How a job really ended is said in the right words by `show`, `explain` and `history`."""
+"""The real end of a job is described in the right words by `show`, `explain` and `history`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def told(user: User, name: str) -> dict[str, str]:
-    """What `berth explain` says, by title; of several lines the last."""
+    """Return the lines of `berth explain` by title; of several lines the last."""
     return {line["title"]: line["text"] for line in json.loads(user.ok("explain", name, "--json"))["lines"]}
 
 
@@ -100,7 +100,7 @@ def _ext4(device: str, _: Path) -> None:
 
 
 def _btrfs_with_quota(device: str, place: Path) -> None:
-    """Of a subvolume: the one quota that every kernel with btrfs has, with EDQUOT as any other."""
+    """Set a quota on a subvolume: every kernel with btrfs has it, with EDQUOT as for any other quota."""
     _run("mkfs.btrfs", "-q", device)
     _run("mount", device, place)
     try:
@@ -145,7 +145,7 @@ def _run(*words: str | Path) -> str:
 
 
 def test_a_full_disk_or_quota(carol: User, disk: Disk, new_name: Callable[[str], str]) -> None:
-    """Whoever starts is told at once, and whoever looks later too; a session that runs is not touched."""
+    """A start reports it at once, and a later `show` too; a session that runs is not touched."""
     name, runs, new = new_name("no-room"), new_name("has-room"), new_name("new")
     carol.ok("start", name, "--profile", "base", "--mem=200M")
     carol.ok("stop", name)

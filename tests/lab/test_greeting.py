@@ -1,4 +1,4 @@
-"""What a session knows and tells at a login: itself, the client's terminal, a locale that it has."""
+"""The greeting of a login, and its environment: the session itself, the client's terminal, a locale that it has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def typed(user: User, session: str, words: str, *, command: str = "", term: str = "xterm-256color") -> str:
-    """What a terminal shows of a login in which these words are typed."""
+    """Return the text on the terminal of a login in which these words are typed."""
     argv = ["env", f"TERM={term}", *user.laptop.argv(session, [command] if command else [], options=["-tt"])]
     done = subprocess.run(argv, input=words.encode(), capture_output=True, timeout=DEADLINE_S, check=False)
     return done.stdout.decode().replace("\r\n", "\n")

@@ -1,4 +1,4 @@
-"""What counts as use of a session, and what becomes of one that nothing uses: on the lab, with everything real."""
+"""The use of a session, and the stop of an idle one: on the lab, with everything real."""
 
 from __future__ import annotations
 

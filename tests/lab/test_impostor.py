@@ -1,4 +1,4 @@
-"""Somebody else takes the port of a session whose job has just been killed, on its node, and writes down what comes."""
+"""Another user takes the port of a session whose job has just been killed, on its node, and records the bytes."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ asyncio.run(main())
 """
 TRIES = 60
 ASKING = b"SSH-2.0-Berth\r\n"
-"""How the gateway's own question begins, whatever follows: its algorithms."""
+"""The beginning of the gateway's own question; its algorithms follow."""
 
 
 def test_bob_hears_nothing_on_a_port_that_was_alices(alice: User, bob: User, name: str) -> None:
-    """While the controller is stopped and believes in the endpoint, and before and after; the gateway is not told."""
+    """While the controller is stopped and believes in the endpoint, and before and after; the gateway does not know."""
     alice.ok("start", name, "--profile", "base")
     view = alice.show(name)
     node, port, job = view["endpoint"]["node"], view["endpoint"]["port"], view["job_id"]

@@ -122,7 +122,7 @@ def test_by_the_file_system_on_every_node(bob: User, alice: User, session: str) 
 
 
 def test_bob_cannot_take_alices_directory_first(bob: User) -> None:
-    """The parent of the storage is sticky: somebody may squat on a name, but is not taken for its owner."""
+    """The parent of the storage is sticky: another user may take a name, but does not count as its owner."""
     lab = bob.site.lab
     listing = lab.sh("stat -c '%U %a' /shared/berth/alice")
     assert listing == "alice 700"

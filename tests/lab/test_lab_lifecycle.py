@@ -37,7 +37,7 @@ def _own_files(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def machine() -> set[str]:
-    """What the kernel has, by name: interfaces, namespaces, mounts, control groups; and the labs that are up."""
+    """Return the names of the kernel's interfaces, namespaces, mounts and control groups, and of the present labs."""
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     found = {"link " + line.split(":")[1] for line in links.splitlines()}
     found |= {"netns " + path.name for path in Path("/run/netns").glob("*")}

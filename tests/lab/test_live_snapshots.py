@@ -173,7 +173,7 @@ def test_a_database_has_every_transaction_that_was_acknowledged_before(
 
 
 def counters(session: Kept, modes: list[str]) -> list[int]:
-    """How many transactions have been acknowledged."""
+    """Return the number of acknowledged transactions of each mode."""
     told = session.says(f"for each in {' '.join(modes)}; do cat /tmp/$each 2>/dev/null || echo -n 0; echo; done")
     return [int(text or 0) for text in told.split("\n")]
 

@@ -1,4 +1,4 @@
-"""Jobs that end when nobody has foreseen it, on a real queue: preemption, a node without power, a node out of sight."""
+"""Jobs that end unexpectedly, on a real queue: preemption, a node without power, a node out of sight."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_drain_is_named_and_then_the_loss_of_the_node_that_requeues_the_job(alic
 
 
 def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable[[str], str]) -> None:
-    """Or says what has happened, if it is not to go on."""
+    """Or says the reason, if it must not continue."""
     name, ends = new_name("goes-on"), new_name("ends")
     alice.ok("start", name, "--profile", "base", "--exclude=c1")
     view = alice.show(name)
@@ -124,7 +124,7 @@ def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable
 
 
 def test_with_slurmd_dead_the_next_job_waits_for_the_first_which_still_lives(alice: User, name: str) -> None:
-    """Slurm calls the node down and the job lost, though its processes go on: two must not have the volumes open."""
+    """Slurm calls the node down and the job lost, but its processes run: two must not have the volumes open."""
     alice.ok("start", name, "--profile", "base", "--exclude=c1")
     view = alice.show(name)
     lab, node = alice.site.lab, view["endpoint"]["node"]

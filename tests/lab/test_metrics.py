@@ -1,4 +1,4 @@
-"""What Prometheus would read on the login node, of controller and gateway as they are installed."""
+"""The metrics of controller and gateway on the login node, as they are installed and as Prometheus would read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROLLER, GATEWAY = 9417, 9418
 
 
 def scraped(site: Site, port: int) -> dict[str, float]:
-    """By name and labels as they are written."""
+    """Return the samples by name and labels, as they are written."""
     text = site.lab.sh(f"curl -sf -m 10 http://127.0.0.1:{port}/metrics")
     return {
         sample.name + "".join(f" {name}={value}" for name, value in sorted(sample.labels.items())): sample.value

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.waits
 FORGETS = 20
 """Seconds; home routers take minutes, some firewalls less than one. More than the 15 s between our keepalives."""
 IDLE = 45
-"""Seconds in which nobody types."""
+"""Seconds without a key."""
 ROUTER, OUTSIDE = "10.77.0.200", "10.78.0.2"
 
 RULES = """
@@ -50,7 +50,7 @@ try:
 except OSError:
     print("forgotten")
 """
-"""A TCP connection to the login node's own sshd, on which nobody says anything for a while."""
+"""A TCP connection to the login node's own sshd, which carries no bytes for a while."""
 
 
 @pytest.fixture

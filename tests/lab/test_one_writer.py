@@ -26,7 +26,7 @@ def kept(alice: User, name: str) -> Kept:
 
 
 def by_hand(disk: Disk, *options: str, submission: int) -> str:
-    """The id of a job that runs the session's script under another name, so that nobody takes it for the session's."""
+    """The id of a job that runs the session's script under another name, so that it does not count as the session's."""
     log = f"{disk.directory}/run/by-hand.log"
     words = ["sbatch", "--parsable", f"--output={log}", "--export=NIL", "--mem=400", f"--chdir={disk.directory}"]
     return disk.sh(f"{' '.join([*words, *options])} {disk.directory}/run/session.sh {disk.directory} {submission}")

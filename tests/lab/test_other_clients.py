@@ -1,6 +1,6 @@
 """Other implementations of ssh than OpenSSH reach a session through the gateway, and an auditor looks at both servers.
 
-None of these knows Berth's configuration: each is told the gateway, the session's name, and the key.
+None of these knows Berth's configuration: each gets the gateway, the session's name, and the key.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def key(alice: User) -> Path:
 
 @pytest.fixture
 def port(alice: User) -> int:
-    """Where the gateway is on this machine."""
+    """The port of the gateway on this machine."""
     found = re.search(r"^\s*Port (\d+)$", alice.laptop.config.read_text().partition("berth-gateway")[2], re.MULTILINE)
     assert found
     return int(found[1])
@@ -190,7 +190,7 @@ def test_an_auditor_finds_nothing_to_fail_at_a_session(alice: User, session: str
 
 
 def _audited(port: int) -> dict[str, Any]:
-    """What ssh-audit says, once it has been made sure that none of it is a failure."""
+    """Return the report of ssh-audit, after a check that it has no failure."""
     command = [sys.executable, "-m", "ssh_audit.ssh_audit", "--json", "--skip-rate-test", "-p", str(port), "127.0.0.1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     report: dict[str, Any] = json.loads(done.stdout)

@@ -65,7 +65,7 @@ def running(people: dict[str, User]) -> Iterator[list[Running]]:
 
 @dataclass(frozen=True)
 class Outage:
-    """What goes away, and what can be seen of it meanwhile."""
+    """A part that is away for a time, and the visible effects."""
 
     begin: Callable[[Lab], AbstractContextManager[object]]
     stale: bool

@@ -107,7 +107,7 @@ def nobody_at_work(carol: Carol) -> Iterator[None]:
 
 @contextmanager
 def leaving_soon(carol: Carol) -> Iterator[None]:
-    """Within the context the controller leaves after a second without use; others outlast a busy machine."""
+    """Let the controller leave after a second without use during the block; others outlast a busy machine."""
     carol.kill()
     carol.sh("sed -i 's/^idle_exit: .*/idle_exit: 1/' ~/.config/berth/config.yaml")
     try:

@@ -1,4 +1,4 @@
-"""What Slurm's PrivateData hides from users, `berth cluster` does not show them either."""
+"""`berth cluster` hides from users the data that Slurm's PrivateData hides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def restart(site: Site) -> None:
 
 @contextmanager
 def private_data(site: Site, words: str) -> Iterator[None]:
-    """Within the context slurm.conf has this PrivateData, and the controller has been restarted.
+    """Set this PrivateData in slurm.conf during the block, with a restarted controller.
 
     A node may have its own slurm.conf, if another module has changed it.
     """

@@ -61,7 +61,7 @@ def description(lab: Lab, image: str) -> dict[str, Any]:
 
 
 class TestSmall:
-    """What the builder itself answers for."""
+    """The builder's own part of an image."""
 
     def test_its_steps_are_told(self, small: Told) -> None:
         assert small.steps == ["check", "debian", "finish", "squashfs", "image"]

@@ -59,7 +59,7 @@ def _queued(user: User) -> int:
 
 
 def rpcs(lab: Lab) -> int:
-    """How many requests of the service account slurmctld has counted."""
+    """Return the number of requests of the service account, by slurmctld's count."""
     found = re.search(r"^\s*berth\s+\(\s*\d+\) count:(\d+)", lab.sh("sdiag"), re.MULTILINE)
     assert found is not None, "sdiag knows nothing of the service account"
     return int(found[1])

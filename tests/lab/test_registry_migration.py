@@ -100,7 +100,7 @@ def _revision(lab: Lab, *downgrade_to: str) -> str:
 
 
 def _facts(user: User, session: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What the API says of the session and of its jobs, as far as time alone does not change it."""
+    """Return the session and its jobs from the API, without the fields that time alone changes."""
     view = user.show(session)
     return {name: value for name, value in view.items() if name not in CHANGES_ALONE}, _jobs(user, session)
 

@@ -102,7 +102,7 @@ def test_root_mode_keeps_the_job(alice: User, queued: str) -> None:
 
 
 class Undone:
-    """What does not start again: the session is as before, in the same job, and its owner reads why."""
+    """An operation that is undone: the session is as before, in the same job, and its owner reads why."""
 
     def __init__(self, alice: User) -> None:
         self.alice = alice

@@ -67,7 +67,7 @@ def test_up_starts_daemons_that_died(lab: Cluster) -> None:
 
 
 def options(lab: Cluster) -> list[str]:
-    """What the module's lab was brought up with."""
+    """Return the options with which the module's lab was brought up."""
     bind = json.loads(lab.place.spec_file.read_text())["binds"][0]
     return ["--operator", "service", "--bind", f"{bind['source']}:/bound:ro"]
 
@@ -263,7 +263,7 @@ def test_published_port_carries_many_connections_to_their_end(lab: Cluster) -> N
 
 
 def echo(port: int, data: bytes) -> bytes | None:
-    """Send `data`, end the sending side, read to the end, or until whoever listened has gone; None if nobody does."""
+    """Send `data`, end the sending side, read to the end, or until the listener has gone; None without a listener."""
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
     except ConnectionRefusedError:

@@ -37,7 +37,7 @@ VALUES = dict(
 )
 """One for each option that takes a value, right or wrong: what sbatch says of it is the same then, too."""
 RUNS = {"wait"}
-"""What would not come back for a job that is held."""
+"""The options with which sbatch would not return for a job that is held."""
 
 SCRIPTS = {
     "plain": "#!/bin/sh\n#SBATCH --time=3\n#SBATCH -n 2 --job-name=named\ntrue\n",
@@ -108,7 +108,7 @@ class Said(NamedTuple):
 
 
 def compared(lab: Lab, cases: dict[str, str]) -> dict[str, list[Said]]:
-    """What each way says of each case's words, submitted from the same directory by the same user."""
+    """Return each way's answer to each case's words, submitted from the same directory by the same user."""
     calls = []
     for case, words in cases.items():
         for way in WAYS:

@@ -1,4 +1,4 @@
-"""Whom the controller takes a gateway for that comes through ssh, as from another login node: its sshd's account."""
+"""A gateway that comes through ssh, as from another login node: to the controller it is the account of its sshd."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ with open(pathlib.Path(__file__).with_name("ballast"), "ab", buffering=0) as fil
             said = error.strerror
 raise SystemExit(f"{said}: ballast")
 """
-"""Takes what room there is, as somebody else may while a copy is made."""
+"""Takes all free room, as another user may while a copy is made."""
 
 
 @pytest.fixture

@@ -233,7 +233,7 @@ class TestPorts:
 
 
 class occupied:  # noqa: N801 - reads as what it does: `with occupied(…)`
-    """Ports of a node that somebody else listens on."""
+    """Ports of a node at which another user listens."""
 
     def __init__(self, bench: Bench, node: str, *ports: int) -> None:
         self._argv = bench.lab.argv(["python3", "-c", LISTEN, *map(str, ports)], user="bob", node=node)

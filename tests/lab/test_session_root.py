@@ -135,7 +135,7 @@ def running_sudo(bench: Bench) -> Iterator[SessionJob]:
 
 class TestRootMode:
     def commit(self, session: SessionJob) -> None:
-        """What the launcher does when all has gone well: the copy of what is new becomes a layer under a new top."""
+        """Commit root mode as the launcher does: the copy of the changes becomes a layer below a new top."""
         layer = new_id()
         assert session.copy(SYSTEM=layer)["RESULT"] == "frozen", session.log()
         session.stop()

@@ -1,4 +1,7 @@
-"""What a session keeps, as its job mounts it: stacks of layers, and what is fresh at each start; without the broker."""
+"""The volumes of a session as its job mounts them: stacks of layers, and a fresh part at each start.
+
+No controller runs.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def refusing_kernel(bench: Bench) -> Iterator[str]:
 
 
 def entries(session: SessionJob, tree: str) -> list[str]:
-    """What lies in the tree of a layer, relative to it."""
+    """Return the paths in the tree of a layer, relative to it."""
     return sorted(session.bench.sh(f"cd {tree}; find . -mindepth 1 -printf '%P\\n'").splitlines())
 
 

@@ -52,7 +52,7 @@ def small_disk(bench: Bench) -> Iterator[str]:
 
 
 def saved(session: SessionJob) -> dict[str, Any]:
-    """What the session's jobs have saved of its top."""
+    """Return the record of the last save of the session's top."""
     found: dict[str, Any] = json.loads(session.bench.sh(f"cat {session.layer(session.system[0])}/saved"))
     return found
 

@@ -1,4 +1,4 @@
-"""What a session's owner sees where the shared file system takes no overlay: all by the commands (ADR 120)."""
+"""The commands for a session where the shared file system takes no overlay (ADR 120)."""
 
 from __future__ import annotations
 

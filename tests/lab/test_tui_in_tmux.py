@@ -176,7 +176,7 @@ POINTS: dict[str, tuple[tuple[str, str], ...]] = {
     "log": (("l", "Esc closes"),),
     "snapshots": (("t", "present state"),),
 }
-"""Where the interface is interrupted: keys, and a text that is shown after each."""
+"""The points at which the interface is interrupted: keys, and a text that is shown after each."""
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "HUP", pytest.param("TERM", marks=pytest.mark.soak)])

@@ -38,7 +38,7 @@ CROWD = ["/opt/berth/venv/bin/python", "-P", "-m", "tests.load.tui_crowd"]
 
 @contextmanager
 def workers(people: Mapping[str, User]) -> Iterator[None]:
-    """Within the context, interfaces of three users are open; all of them are connected at its end."""
+    """Have interfaces of three users open during the block; all of them are connected at its end."""
     shares = {user: INTERFACES // len(people) + 1 for user in people.values()}
     with ExitStack() as stack:
         crowds = {

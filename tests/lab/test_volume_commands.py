@@ -1,4 +1,4 @@
-"""What a session keeps, by the commands, with real jobs: snapshots, ways back, clones, other images, deletion."""
+"""The commands for volumes, with real jobs: snapshots, rollbacks, clones, other images, deletion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def kept(alice: User, name: str) -> Kept:
-    """A session that nobody has started yet."""
+    """A session that was not started yet."""
     return Kept(alice, name)
 
 
@@ -345,7 +345,7 @@ def named(record: dict[str, Any]) -> set[str]:
 
 
 def unnamed(layers: set[str], session: Kept) -> set[str]:
-    """Those of a user's layers that no session of theirs names, deleted ones included, nor any batch job."""
+    """Return the user's layers that no session of theirs names, deleted ones included, and no batch job."""
     disk = session.disk()
     files = [
         f"{disk.root}/{place}/*/{name}" for place in ("sessions", "trash") for name in ("volumes.json", "run/jobs/*")

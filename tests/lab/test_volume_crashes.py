@@ -1,6 +1,6 @@
-"""`kill -9` at each labelled point of what is done to volumes: it happens once and as a whole, and nothing is lost.
+"""`kill -9` at each labelled point of operations on volumes: each happens once and as a whole, and nothing is lost.
 
-One operation dies at all of its points, one after the other: what goes on after a restart dies at the next point.
+One operation dies at all of its points, one after the other: after a restart it dies at the next point.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.site.deploy import Site
 
 PURGED = {"purge.renamed", "collect.removing", "launcher.purge-begun", "launcher.purge-done", "delete.removed"}
-"""Where the directory may be gone for good."""
+"""The points after which the directory may be gone for good."""
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_deletion_restoring_and_purging(crashing: Site, kept: Kept, bob: User) -
 
 
 def test_flattening_and_collecting(crashing: Site, kept: Kept, new_name: Callable[[str], str]) -> None:
-    """Nobody remembers these: they are asked for again, and have changed nothing until then."""
+    """These are not recorded: the user asks again, and nothing has changed until then."""
     disk = kept.disk()
     kept.post("snapshots", label="second")
     before = disk.record()
@@ -166,7 +166,7 @@ def test_flattening_and_collecting(crashing: Site, kept: Kept, new_name: Callabl
 
 
 def armed(site: Site, point: str) -> None:
-    """Launcher and controller, started anew."""
+    """Launcher and controller, started again."""
     site.kill("broker")
     begin(site, point)
     wait_for(site.api_answers, what="the controller to answer again")

@@ -1,4 +1,4 @@
-"""What alice keeps is nobody else's: not by command, API or forged ids, and at no moment of a deletion."""
+"""Alice's volumes are closed to others: by command, API or forged ids, and at each moment of a deletion."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ while not os.path.exists("/tmp/enough"):
         print("begun", flush=True)
 print("rounds", rounds, flush=True)
 """
-"""Tries again and again to read what there may be below a directory, by every id that somebody could know."""
+"""Tries again and again to read what there may be below a directory, by every id that another user could know."""
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,10 @@ SESSION = "faults"
 PAGE = origin("page", SESSION, "alice")
 TERMINAL = origin("terminal", SESSION, "alice")
 OPEN, REFUSED = 200, {0, 403, 503}
-"""What intruders get. Nothing listens for a while, and 503 is before the controller has said which visits are valid."""
+"""The status for the visitor, and those for intruders.
+
+Nothing listens for a while (0), and 503 is the answer until the controller has said which visits are valid.
+"""
 
 
 @dataclass

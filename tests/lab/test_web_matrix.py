@@ -63,7 +63,7 @@ class World:
     people: dict[str, User]
     targets: list[Target] = field(default_factory=list)
     browsers: dict[str, WebBrowser] = field(default_factory=dict)
-    """Whose login it is; `logged out` was alice's and visited everything, `stranger` has never logged in."""
+    """The browsers by their login; `logged out` was alice's and visited everything, `stranger` has never logged in."""
 
     def target(self, name: str) -> Target:
         return next(each for each in self.targets if each.name == name)
@@ -233,7 +233,7 @@ def test_node_of_several_users_has_no_open_port_but_sshds_and_no_socket_for_othe
 
 
 def test_no_log_and_no_command_line_has_a_secret(world: World) -> None:
-    """What the whole matrix has used: cookies of portal, entry and services."""
+    """The secrets of the whole matrix: cookies of portal, entry and services."""
     lab = world.site.lab
     secrets = set().union(*(browser.secrets() for browser in world.browsers.values()))
     assert len(secrets) > 10

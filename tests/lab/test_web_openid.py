@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from slurm.lab import network
 from slurm.lab.spec import LOGIN
 from tests.chromium import DEADLINE_MS
-from tests.lab.browser import chromium_on_login
+from tests.lab.browser import PORTAL
 from tests.lab.services import restart
 from tests.lab_cluster import wait_for
 from tests.openid.openid_provider import CLIENT, SECRET, OpenIdProvider
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PORT = 9400
 ISSUER = f"http://127.0.0.1:{PORT}"
-PORTAL = f"http://{deploy.WEB_HOST}:{deploy.WEB_PORT}"
 CONFIG, SECRET_FILE, ACCOUNTS_FILE = (f"/etc/berth/{name}" for name in ("config.yaml", "oidc_secret", "oidc_accounts"))
 
 
@@ -64,19 +63,6 @@ def provider(site: Site) -> Iterator[OpenIdProvider]:
     with made.running(["nsenter", f"--net={namespace}", "--"]):
         yield made
     _configure(site, before)
-
-
-@pytest.fixture(scope="module")
-def chromium(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium_on_login(site.lab, tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
-
-
-@pytest.fixture
-def context(chromium: Browser) -> Iterator[BrowserContext]:
-    with chromium.new_context() as made:
-        made.set_default_timeout(DEADLINE_MS)
-        yield made
 
 
 def log_in(page: Page, user: str) -> None:

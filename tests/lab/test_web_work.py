@@ -89,7 +89,7 @@ def clients(user: User, session: str) -> set[str]:
 
 
 def wait_for_new_client(user: User, session: str, before: set[str]) -> None:
-    """Wait until a page has connected anew: what is typed earlier is lost."""
+    """Wait until a page has connected again: keys that are typed earlier are lost."""
     wait_for(lambda: bool(clients(user, session) - before), what="the new page in tmux")
 
 

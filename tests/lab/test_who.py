@@ -1,4 +1,4 @@
-"""Who is connected to a session, and who was: by each way in, seen by its owner and by nobody else."""
+"""The present and former connections of a session: by each way in, visible to its owner only."""
 
 from __future__ import annotations
 

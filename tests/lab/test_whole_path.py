@@ -1,4 +1,4 @@
-"""What alice does all day, with the machine's own OpenSSH as her laptop's."""
+"""A day of alice's, with the machine's own OpenSSH as her laptop's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_session_keeps_name_host_key_and_files_over_stop_and_start_on_another_
 
 
 def test_replaced_host_key_is_told_and_then_certified(alice: User, name: str) -> None:
-    """The owner replaces the file while the session runs: no client notices, until Slurm starts the job anew."""
+    """The owner replaces the file while the session runs: no client notices, until Slurm starts the job again."""
     alice.ok("start", name, "--profile", "base", "--nodelist=c1")
     first = alice.show(name)
     run = f"/shared/berth/alice/sessions/{first['id']}/run"

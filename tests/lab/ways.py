@@ -29,7 +29,10 @@ class Way:
     """On this machine, or on the lab's login node."""
 
     def run(self, script: str, *, seconds: float = LIMIT) -> str:
-        """What the script prints; it must end well. What _HEAD defines is there, and $ROOM, where it runs, is empty."""
+        """Run the script, and return its output; it must succeed.
+
+        It can use the definitions of _HEAD, and $ROOM, an empty directory in which it runs.
+        """
         head = f"CONFIG={self.config} HOST={self.host} ROOM={self.room}\n{_HEAD}"
         command = ["timeout", str(seconds), "bash", "-c", head + script]
         if self.here:
@@ -74,7 +77,7 @@ ALL: dict[str, Callable[[User, str, Path], Way]] = {
     "sid by the gateway": lambda user, session, _: by_gateway(user, session),
     "sid by the login node": lambda user, session, _: by_login(user, session),
 }
-"""What makes each, of the user, the session's name and a directory on this machine."""
+"""The constructor of each way: from the user, the session's name and a directory on this machine."""
 
 _HEAD = r"""
 set -euo pipefail
@@ -84,8 +87,11 @@ eventually() { for _ in {1..200}; do if "$@" 2>/dev/null; then return; fi; sleep
 FREE_PORT="python3 -c 'import socket; s = socket.socket(); s.bind((\"127.0.0.1\", 0)); print(s.getsockname()[1])'"
 rm -rf $ROOM; mkdir -p $ROOM; cd $ROOM
 """
-"""What is to be killed later is started with "${SSH[@]}" and not with the function, whose process is a shell.
-`eventually COMMAND` waits until it succeeds: the shell has no better way than to ask again."""
+"""The beginning of each script.
+
+A process that the script kills later is started with "${SSH[@]}" and not with the function, whose process is a shell.
+`eventually COMMAND` repeats the command until it succeeds: the shell has no better way to wait.
+"""
 
 _PREPARE = f"""
 umask 077

@@ -60,7 +60,7 @@ class WebBrowser:
         assert reply.status == 303, reply
 
     def ask(self, url: str, headers: Mapping[str, str], *, method: str = "GET", body: str = "") -> Reply:
-        """One request, with this browser's cookies for the origin."""
+        """Send one request, with this browser's cookies for the origin."""
         parts = urlsplit(url)
         jar = self.cookies.setdefault(f"{parts.scheme}://{parts.netloc}", {})
         words = [f"{name}: {value}" for name, value in headers.items()]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.lab_cluster import Lab
 
-_CLIENT = "/opt/berth/src/tests/lab/web_socket.py"
+CLIENT = "/opt/berth/src/tests/lab/web_socket.py"
 
 
 class WebSocket:
@@ -38,7 +38,7 @@ class WebSocket:
             return self.status == 101 and not selector.select(0)
 
     def closed_at(self) -> float:
-        """When it was closed, in seconds since the epoch; it must be within the deadline."""
+        """Return the time at which it was closed, in seconds since the epoch; it must be within the deadline."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._lines, selectors.EVENT_READ)
             assert selector.select(DEADLINE_S), "the WebSocket is still open"
@@ -49,7 +49,7 @@ class WebSocket:
 def web_socket(lab: Lab, url: str, grant: str) -> Iterator[WebSocket]:
     """A WebSocket of the service's own page, with this cookie."""
     words = [str(deploy.WEB_PORT), urlsplit(url).netloc, url, f"{GRANT}={grant}"]
-    argv = lab.argv(["python3", _CLIENT, *words], user=ACCOUNT)
+    argv = lab.argv(["python3", CLIENT, "hold", *words], user=ACCOUNT)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         try:
             yield WebSocket(process)

@@ -33,9 +33,11 @@ AT_ONCE = 3000
 SHORT = Crowd(good=150, half_open=4500)
 FULL = Crowd(good=1000, half_open=10_000)
 LOGINS = 16
-"""How many of them log in at the same time. All of them are one process of the test: the more there are, the longer
-each is silent, and the gateway parts with who is silent for long. With 64, a machine with ten times the processes that
-it can run let 983 of the thousand in."""
+"""The number of concurrent logins.
+
+All of them are one process of the test: the more there are, the longer each is silent, and the gateway closes silent
+connections. With 64, a machine with ten times the processes that it can run let 983 of the thousand in.
+"""
 USERS = 20
 SLACK = 16 * 2**20
 """Bytes by which a worker may be larger after another crowd: memory that the first one left is the allocator's."""
@@ -49,7 +51,7 @@ def memory(pid: int) -> int:
 
 
 def another_address() -> str:
-    """One of this machine's that is not loopback, which all is one source."""
+    """Return an address of this machine that is not loopback: all of that is one source."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("192.0.2.1", 9))  # of TEST-NET-1 (RFC 5737); it chooses a route and sends nothing
         return str(sock.getsockname()[0])

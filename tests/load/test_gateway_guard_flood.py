@@ -32,7 +32,7 @@ MOST_BYTES = 32 * 1024
 
 @contextlib.asynccontextmanager
 async def flooding_server(key_path: Path, how: str) -> AsyncIterator[tuple[EndpointAddress, list[str]]]:
-    """Within it that server runs; gives its endpoint, and a list that gets a line for each connection."""
+    """Run that server during the block; yield its endpoint, and a list that gets a line for each connection."""
     key = openssh.make_key(key_path)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", flooding.__name__, key, how,

@@ -29,7 +29,7 @@ METHODS = ["GET", "POST"]
 TLS_NEVER_USED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """One for all clients: httpx would take long to make another for each."""
 RECEIVER = "/receiver"
-"""Where the relay takes logout tokens, in place of berth-web."""
+"""The path at which the relay takes logout tokens, in place of berth-web."""
 
 Claims = dict[str, Any]
 

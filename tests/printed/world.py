@@ -15,8 +15,6 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from tests.lab_cluster import wait_for
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -219,7 +217,3 @@ class World:
         return next(
             (each["fingerprint"] for each in listed if each["kind"] == kind and each["standing"] in standings), ""
         )
-
-    def wait_until_stopped(self, name: str) -> None:
-        """Wait until the session has no job."""
-        wait_for(lambda: self.state(name) in {"stopped", ""}, what=f"{name} to stop")

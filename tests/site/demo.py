@@ -147,7 +147,7 @@ def step(name: str, *, log: str = "", remedy: str = LOOK) -> Iterator[None]:
 
 
 def _checked(port: int, setting: str) -> int:
-    """The port, unless somebody other than our own lab has it."""
+    """Return the port, unless another program than our own lab has it."""
     lab = LabPaths.find("lab")
     if any(entry.port == port for entry in publish.published_ports(lab)):
         return port

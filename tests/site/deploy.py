@@ -33,10 +33,12 @@ CHECKOUT = HERE.parent.parent
 DEMO = "lab"
 """The lab of the demonstration."""
 SOURCE = "/opt/berth/src"
-"""Where the lab sees the checkout."""
+"""The path of the checkout in the lab."""
 WRITABLE = "/opt/berth/writable"
-"""Where root in the lab may write into the checkout: bytecode for the lab's Python, as pip makes it at an installation.
-Without it each command compiles what it imports, which is a third of its time."""
+"""The part of the checkout that root in the lab may write to: bytecode for the lab's Python, as pip makes it.
+
+Without it each command compiles the modules that it imports, which is a third of its time.
+"""
 THERE = f"{SOURCE}/{HERE.relative_to(CHECKOUT)}"
 SERVICE_ACCOUNT = "berth"
 GATEWAY_ACCOUNT = "berth-gateway"
@@ -220,7 +222,7 @@ def build_profile(site: Site, name: str, progress: ProgressLog) -> None:
 
 
 def images(cache: Path, suffix: str = "") -> Path:
-    """Where images are kept over the lab's end: a directory for each state of what builds them.
+    """Return the directory of the images, which outlives the lab: one for each state of the sources that build them.
 
     The demonstration has one of its own, without the images of the tests.
     """

@@ -27,21 +27,23 @@ HERE = Path(__file__).parent
 CHECKOUT = deploy.CHECKOUT
 PACKAGES = ("broker", "profiles", "slurm", "tui")
 INSTALLED = (*PACKAGES, "docs/man", "pyproject.toml", "README.md", "LICENSE", "requirements.lock")
-"""What `pip install .` reads of a checkout."""
+"""The files of a checkout that `pip install .` reads."""
 PROFILES = ("base", "other")
 """The images that sessions start from, in the order in which one stands on the other."""
 GATEWAY_PORT = deploy.GATEWAY_PORT
 PROFILE_TEAM = deploy.PROFILE_TEAM
 API_SOCKET = "/run/berth/api.sock"
 KEPT = 5
-"""How many versions of each part the cache keeps: a saved guest takes 1.2 GB."""
+"""Versions of each part that the cache keeps: a saved guest takes 1.2 GB."""
 COPY_SECONDS = 1800
-"""How long copying Berth and the images into the guest may take: 10 s of a free machine under emulation."""
+"""Limit for copying Berth and the images into the guest: it takes 10 s on a free machine under emulation."""
 SERVICE_SECONDS = 900
-"""How long the services may take to answer: 15 s of a free machine under emulation, many times that on a busy one."""
+"""Limit for the services to answer: it takes 15 s on a free machine under emulation, many times that on a busy one."""
 ANSWER_SECONDS = 120
-"""How long the gateway waits for a session's sshd. A key exchange takes 1 s of a free machine under emulation, and more
-than the default of 10 s on a busy one."""
+"""Time for which the gateway waits for a session's sshd.
+
+A key exchange takes 1 s on a free machine under emulation, and more than the default of 10 s on a busy one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Kind:
     """A site: where /shared and /home are, and whether Berth is a service there or each user's own."""
 
     mounted: str
-    """What mount-shared of the guest is told."""
+    """The argument of the guest's mount-shared."""
     backing: str
     """The same files on the file server, which is the guest: there root is not squashed."""
     personal: bool = False

@@ -45,12 +45,17 @@ LANE_LIMIT_S = 4500
 """A lane that takes longer hangs. pytest's faulthandler_timeout shows where."""
 STOP_LIMIT_S = 60
 ENDS_WHAT_HANGS = ("-o", "faulthandler_exit_on_timeout=true")
-"""After pytest's faulthandler_timeout the worker of a test that hangs ends, which fails the test; another one goes on.
-Tests of `make soak` may take longer."""
+"""The worker of a test that hangs ends after pytest's faulthandler_timeout, and another one runs the rest.
+
+The test has failed then. Tests of `make soak` may take longer.
+"""
 
 
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 8 * 2**30  # noqa: S108 - a folder of an unpredictable name is made in it
-"""Where the tests' own files lie if that much is free, and not on the disk: they write hundreds of thousands."""
+"""The directory of the tests' own files, and the bytes that it must have free.
+
+With less, they are on the disk: the tests write hundreds of thousands of files.
+"""
 
 
 @dataclass(eq=False)

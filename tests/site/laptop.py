@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 THERE = "~/.config/berth/known_hosts"
-"""Where the printed configuration looks for known_hosts."""
+"""The path at which the printed configuration expects known_hosts."""
 
 
 class LoginNode(Protocol):
-    """Where users type `berth`: the lab's login node, or a guest."""
+    """The machine on which users type `berth`: the lab's login node, or a guest."""
 
     def run(self, command: str, *, user: str, seconds: float = DEADLINE_S, stdin: bytes = b"") -> str:
         """Run a command line as `user`; its output. An error if it fails or takes too long."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OURS = f"test-{hashlib.sha256(os.fsencode(deploy.CHECKOUT)).hexdigest()[:6]}"
-"""What this checkout's labs are called: two checkouts may run their tests on one machine."""
+"""The name of this checkout's labs: two checkouts may run their tests on one machine."""
 NAME = os.environ.get("LAB_NAME", OURS)
 PROFILES = (("base", "other"), ("triton-xpu",))
 """Those of one group are built one after the other, since one may be the other's base; the groups at once."""

@@ -24,7 +24,7 @@ SESSION = "dev"
 PROFILE = "triton-xpu"
 OTHER_PROFILE = "base"
 START = f"berth start {SESSION} --profile {PROFILE} --gres=gpu:intel:1"
-"""How `make demo` starts the session that the tutorial continues with."""
+"""The command with which `make demo` starts the tutorial's session."""
 PROMPTS = {"login": "login$ ", "laptop": "laptop$ ", "session": f"{SESSION}$ "}
 CONFIG = "-F build/ssh_config"
 SECONDS = 300

@@ -1,4 +1,4 @@
-"""Which tests go to a worker together, in which order they begin, and how often who waits looks."""
+"""The groups of tests for one worker, the order in which they begin, and the growing pauses of a wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that several ask for is done once for all of them, and anew for whoever asks after its end."""
+"""Work that several callers request is done once for all of them, and again for a caller after its end."""
 
 from __future__ import annotations
 

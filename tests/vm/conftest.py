@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 SESSION = "dev"
 LIMIT = "makes no folder without write permission"
-"""How the doctor and the driver's promises name the faults of fuse-overlayfs on a file server."""
+"""The words of the doctor and the driver's promises for the faults of fuse-overlayfs on a file server."""
 PRICE = "loses those since the last save"
-"""How the doctor and the driver's promises name what a system volume on the node's disk costs (ADR 120)."""
+"""The words of the doctor and the driver's promises for the cost of a system volume on the node's disk (ADR 120)."""
 IDLE, CONTINUED = "1m", "always"
 """Policies that tests give to the session, and that no default is."""
 FIRST, LAST = "test_quickstart.py", "test_survival.py"
@@ -91,7 +91,7 @@ def alice(guest: Guest, personal: bool, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def doctor(alice: Person) -> str:
-    """What `berth doctor` says to alice before she has a session."""
+    """The output of `berth doctor` for alice before she has a session."""
     return alice.ok("doctor")
 
 
@@ -109,7 +109,7 @@ def on_node(doctor: str) -> bool:
 
 @pytest.fixture(scope="session")
 def started() -> list[int]:
-    """How many tests had failed when the session was last seen to be ready."""
+    """The number of failed tests when the session was last seen to be ready, in a list; empty before that."""
     return []
 
 

@@ -44,7 +44,7 @@ class Line:
 
 @contextmanager
 def line(person: Person, session: str) -> Iterator[Line]:
-    """Within the context there is a connection from the laptop to the session, through the gateway."""
+    """Hold a connection from the laptop to the session, through the gateway, during the block."""
     argv = person.laptop.argv(session, ["cat"])
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:

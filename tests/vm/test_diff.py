@@ -1,4 +1,4 @@
-"""`berth diff` on each site: added, changed and deleted files of both volumes, whoever wrote the layers."""
+"""`berth diff` on each site: added, changed and deleted files of both volumes, with layers of any writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a session's job ends: out of memory, unused, at its time limit, by a kill. It says why, and comes back."""
+"""The ends of a session's job: out of memory, unused, at its time limit, by a kill. It says why, and comes back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.vm
 
 HOG = "python3 -c 'x = []\nwhile True: x.append(bytearray(1 << 20))'"
 LIMIT_SECONDS = 1800
-"""For what waits for minutes by design: the idle time, the time limit."""
+"""Limit for steps that wait for minutes by design: the idle time, the time limit."""
 
 KILLED = {
     "sshd": "cat /run/berth/node/sshd.pid",

@@ -54,7 +54,7 @@ done
 
 @pytest.fixture(scope="module")
 def places(limited: bool) -> list[str]:
-    """Where repositories are: in the system volume too, unless the doctor has announced its limits."""
+    """The directories of the repositories: in the system volume too, unless the doctor has announced its limits."""
     return ["/home/alice"] if limited else ["/home/alice", "/opt"]
 
 

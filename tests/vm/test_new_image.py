@@ -21,7 +21,7 @@ LONG_SECONDS = 1800
 
 @pytest.fixture
 def publisher(guest: Guest, alice: Person, personal: bool, tmp_path_factory: pytest.TempPathFactory) -> Person:
-    """Whoever may publish: the profile team, or each user in personal mode."""
+    """A person who may publish: of the profile team, or a user in personal mode."""
     return alice if personal else Person.of(guest, PROFILE_TEAM, tmp_path_factory.mktemp("laptop"), personal=False)
 
 

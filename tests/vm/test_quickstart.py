@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.vm
 
 DRIVERS = {"ext4": "overlay", "nfs-ext4": "plain", "nfs-xfs": "reflink", "personal-nfs": "plain"}
-"""What doctor promises on each site."""
+"""The driver that the doctor promises on each site."""
 
 OPEN_EACH = (
     "for d in /dev/dri/renderD*; do "

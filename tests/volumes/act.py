@@ -134,7 +134,7 @@ class Actor:
         return record.load_record(self.session(session))
 
     def top(self, session: str, kind: str = "home") -> Path:
-        """Where a job would write to."""
+        """Return the directory to which a job would write."""
         return self.root / "layers" / self._volume(session, kind).top / "tree"
 
     def _volume(self, session: str, kind: str) -> Volume:

@@ -25,7 +25,7 @@ EPOCH = 1_700_000_000
 SPARSE = 3 * 2**20
 
 Tree = dict[str, dict[str, Any]]
-"""What is at each path."""
+"""The properties of each path."""
 
 
 class Changer:
@@ -151,7 +151,7 @@ class Changer:
             self.stamp(path / "new")
 
     def move(self) -> None:
-        """As mv(1): rename, or copy and remove where the file system cannot rename a folder."""
+        """Move as mv(1) does: rename, or copy and remove where the file system cannot rename a folder."""
         path, target = self.pick("fdo"), self.fresh()
         if path is None or target.is_symlink() or target.exists() or path in [target, *target.parents]:
             return

@@ -37,7 +37,7 @@ KINDS = ("home", "system")
 STEPS = 14
 """Operations of one history."""
 MOST_SHOWN = 5
-"""How many paths a failure names."""
+"""Paths that a failure names."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,10 @@ class Model:
 
 
 def comparable(running: Running, kind: str, tree: Tree) -> Tree:
-    """What has to be equal: not the times of folders, which any change sets; the rest as the driver promises."""
+    """Return the parts of a tree that must be equal: not the times of folders, which any change sets.
+
+    The driver's promises decide about the rest.
+    """
     left_out = {"folder time"} | (set() if running.exact(kind) else {"names"})
     shown = {}
     for path, entry in tree.items():
@@ -241,7 +244,7 @@ class History:
 
 
 def copy_here(session: SessionVolumes, job_id: int, *, home: str, system: str) -> CopyOutcome:
-    """What session.sh and copying.pyz do together on the node, for tops that nothing writes to."""
+    """Copy tops that nothing writes to, as session.sh and copying.pyz do together on the node."""
     del job_id
     layers = session.storage.layers
     for volume, layer in ((session.record.home, home), (session.record.system, system)):

@@ -42,7 +42,7 @@ class Running:
 
     storage: Storage
     base: Path
-    """What lies under a system volume, as an image's squashfs does."""
+    """The tree below a system volume, as an image's squashfs has one."""
     driver: str
     by_fuse: bool = False
     on_node: bool = False
@@ -124,7 +124,7 @@ class Running:
         return made
 
     def _change_on_node(self, session: str, seed: int, count: int, what: str) -> Tree:
-        """One job: it mounts what is saved, changes something, and saves that, as session.sh does."""
+        """Run one job: it mounts the save, changes something, and saves that, as session.sh does."""
         top, generation = self.begin_job(session)
         layers, system = self.storage.layers, self.record(session).system
         node = Path(tempfile.mkdtemp(prefix="node-", dir=self.base.parent))
@@ -151,7 +151,7 @@ class Running:
 
     def _run(self, mount: str, folder: Path, kind: str, seed: int, *, count: int, what: str = "") -> Tree:
         """Make the changes and return what the tree is then. fuse-overlayfs lists names that are gone until it is
-        mounted anew (1.10), so it is looked at in a second mount.
+        mounted again (1.10), so it is looked at in a second mount.
         """
         if self.by_fuse and mount != "true" and (count or what):
             self._program(mount, folder, kind, seed, count=count, what=f"{what} unseen")

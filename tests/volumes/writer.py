@@ -150,7 +150,7 @@ class Writer:
         os.setxattr(self.pick(), "user.test", self.random.randbytes(10))
 
     def replace(self) -> None:
-        """As an editor does."""
+        """Replace the file as an editor does."""
         path = self.pick()
         beside = path.with_name(".beside")
         beside.write_bytes(self.random.randbytes(PAGES * mmap.PAGESIZE))

@@ -46,7 +46,7 @@ def quickstart(invocation: Invocation) -> None:
 
 
 def _print_commands(steps: list[QuickstartStep]) -> None:
-    """Print the steps as a script: everything but the commands is a comment."""
+    """Print the steps as a script, in which all but the commands is a comment."""
     for number, step in enumerate(steps, 1):
         print_line(f"# {number}. {step.purpose}{': already done' if step.done else ''}")
         if step.note:

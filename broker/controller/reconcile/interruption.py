@@ -1,4 +1,4 @@
-"""Name what interrupts a session: the loss of its node, a requeue, preemption. And what Slurm reports of its node.
+"""Name the interruption of a session (loss of its node, requeue, preemption), and the state of its node.
 
 Pure functions. Slurm's answer about a job does not say why the job was requeued; the state of its former node does.
 """

@@ -1,9 +1,9 @@
 """Sessions whose running job makes, or is about to make, a copy for a request that no row of the registry shows.
 
 An environment for a batch job has no row, and a clone has none until its request is checked. A takeover (ADR 144) would
-end the job that makes the copy; it is postponed while the session is here. Who asks for a copy enters the session here
-first and looks for a takeover afterwards, and the takeover is recorded first and looks here afterwards: one of the two
-always sees the other.
+end the job that makes the copy; it is postponed while the session is here. A request for a copy enters the session
+here, and then looks for a takeover. A takeover is recorded, and then looks here. So one of the two always sees the
+other.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Operation(BaseModel):
     """Whether the pending operation is being undone."""
     reversed_at: float = 0.0
     because: str = ""
-    """Why it is undone."""
+    """The reason for which it is undone."""
     reversed: bool = False
     """Whether it was undone."""
     state: SessionState = SessionState.STOPPED

@@ -171,18 +171,13 @@ class Snapshots:
         snapshot = None if request.at is None else await self._find(source, request.at)
         if snapshot is None:
             check_source(source)
-        if request.profile is not None:
-            image = await self._images.published(user, request.profile, request.version)
-        elif request.version is not None:
-            profile = source.profile if snapshot is None else snapshot.profile
-            image = await self._images.published(user, profile, request.version)
-        elif snapshot is not None:
-            image = await self._required(source, snapshot.profile, snapshot.version, snapshot.digest)
+        former = source if snapshot is None else snapshot
+        if request.profile is not None or request.version is not None:
+            image = await self._images.published(user, request.profile or former.profile, request.version)
         else:
-            image = await self._required(source, *source.image.values())
+            image = await self._required(source, former.profile, former.version, former.digest)
         if request.start:
             self._submitter.check(image.profile, source.options)
-        before = source.digest if snapshot is None else snapshot.digest
         to = ImageTarget.of(image, source.policy if source.persistence_chosen else None)
         arguments = {
             "source": source.id,
@@ -191,7 +186,7 @@ class Snapshots:
             "job_id": source.job.job_id if source.state is SessionState.READY else None,
             "copy": new_id(),
             "of": source.image,
-            "switched": image.digest != before,
+            "switched": image.digest != former.digest,
             "gpus": source.job.gpus,
         }
         now = clock.now()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CODE_ALPHABET = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 """Letters and digits that no one mistakes for another: no I, L, O, 0 and 1."""
 CODE_CHARS = 10
-"""49 bits: with MAX_WRONG_CODES a minute, guessing one of a thousand takes thousands of years."""
+"""Letters of a code, 49 bits: with MAX_WRONG_CODES a minute, guessing one of a thousand takes thousands of years."""
 WRONG_CODES_S = 60.0
 MAX_ADDRESS_WRONG_CODES = 5
 """Wrong codes from one address within WRONG_CODES_S, after which no code from there is accepted. Links work

@@ -170,7 +170,7 @@ def test_what_is_no_script_and_no_option_is_sbatchs_to_refuse(controller: Script
 
 
 CLOSED = f"/{'x' * 300}"
-"""A directory that nobody can look into: nothing is closed to root, but a name that is too long is."""
+"""A directory that even root cannot read: its name is too long."""
 
 
 def test_a_place_that_may_not_be_looked_at_has_neither_sbatch_nor_a_script(
@@ -293,7 +293,7 @@ def test_a_script_that_cannot_be_read_starts_nothing(controller: ScriptedControl
 
 
 def completed(*words: str) -> set[str]:
-    """What the shell is told after these words, of which the last is incomplete."""
+    """Return the completions of the last of these words."""
     return {item.value for item in ShellComplete(berth, {}, "berth", "_").get_completions(list(words[:-1]), words[-1])}
 
 

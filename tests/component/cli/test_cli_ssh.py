@@ -159,7 +159,7 @@ def test_the_key_is_made_once_and_added_again_when_it_was_lost(controller: Scrip
 
 
 def settings(config: Path, host: str) -> dict[str, str]:
-    """What the real ssh makes of it."""
+    """Return the settings for the host, as the real ssh reads the file."""
     done = subprocess.run(["ssh", "-G", "-F", config, host], capture_output=True, text=True, check=True)
     return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
 

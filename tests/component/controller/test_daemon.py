@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).parents[3]
 NOBODY = "65534"
 AS_A_PERSON = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"] if os.getuid() == 0 else []
-"""The launcher never acts for root, so root has no personal mode; in a user namespace it takes itself, and us, for
-somebody else (user_namespaces(7))."""
+"""The launcher never acts for root, so root has no personal mode; in a user namespace, launcher and test have another
+user id (user_namespaces(7))."""
 
 
 class Home:
@@ -136,7 +136,7 @@ def other_home() -> Iterator[Home]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def shared_registry(request: pytest.FixtureRequest, home: Home, other_home: Home) -> Iterator[None]:
-    """One registry of two controllers, which share nothing else."""
+    """One registry for two controllers, which share nothing else."""
     server: PostgreSQL | None = None
     if request.param == "postgresql":
         server = request.getfixturevalue("postgresql")

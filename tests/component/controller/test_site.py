@@ -1,8 +1,9 @@
-"""What the site tells clients of whom to believe, and what real ssh makes of it."""
+"""The site tells clients which host keys to trust, and real ssh acts on it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from tests.fakes.openssh import me, public, run
 from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from broker.controller.site import Site
@@ -123,17 +124,24 @@ def test_the_users_authority_needs_no_announcement(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+@contextlib.asynccontextmanager
+async def believed_sshd(core: Core, laptop: Laptop, place: Path) -> AsyncIterator[int]:
+    """Yield the port of an sshd with the host key of the stopped session `dev`, which the laptop believes."""
+    await certified(place, core.authority)
+    session = await core.stopped(user=me())
+    core.registry.update(session.id, lambda _: ({"host_key": public(place / "host")}, None))
+    await laptop.fetch(core.site)
+    async with openssh.sshd(place, public(laptop.key)) as port:
+        assert await laptop.believes(port)
+        yield port
+
+
 def test_the_host_key_of_a_deleted_session_is_revoked(tmp_path: Path) -> None:
     """For its owner's clients, for as long as a certificate for it may be valid; a restored session has another one."""
 
     async def scene(core: Core, site: Site) -> None:
         laptop, place = Laptop(tmp_path), _made(tmp_path / "session")
-        await certified(place, core.authority)
-        session = await core.stopped(user=me())
-        core.registry.update(session.id, lambda _: ({"host_key": public(place / "host")}, None))
-        await laptop.fetch(site)
-        async with openssh.sshd(place, public(laptop.key)) as port:
-            assert await laptop.believes(port)
+        async with believed_sshd(core, laptop, place) as port:
             await core.sessions.delete(me(), "dev")
             await core.tick()
             assert core.registry.find(me(), "dev") is None
@@ -155,12 +163,7 @@ def test_the_former_host_key_of_a_renamed_session_is_revoked(tmp_path: Path) -> 
 
     async def scene(core: Core, site: Site) -> None:
         laptop, place = Laptop(tmp_path), _made(tmp_path / "session")
-        await certified(place, core.authority)
-        session = await core.stopped(user=me())
-        core.registry.update(session.id, lambda _: ({"host_key": public(place / "host")}, None))
-        await laptop.fetch(site)
-        async with openssh.sshd(place, public(laptop.key)) as port:
-            assert await laptop.believes(port)
+        async with believed_sshd(core, laptop, place) as port:
             await core.rename.rename(me(), "dev", "thesis")
             await laptop.fetch(site)
             assert not await laptop.believes(port)

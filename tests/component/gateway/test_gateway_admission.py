@@ -1,4 +1,4 @@
-"""Who may begin a login: the policy by itself, and the gateway by it."""
+"""The limits on clients that begin a login: the policy by itself, and the gateway under it."""
 
 from __future__ import annotations
 

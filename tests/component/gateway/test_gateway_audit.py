@@ -1,4 +1,4 @@
-"""What a gateway tells of its connections, with real ssh through it."""
+"""The gateway's records of its connections, with real ssh through it."""
 
 from __future__ import annotations
 

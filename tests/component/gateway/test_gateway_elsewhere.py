@@ -26,7 +26,7 @@ RESTRICTED = (
     "PermitTTY no",
     "ForceCommand /usr/sbin/nologin",
 )
-"""What docs/howto/site.md has administrators write for the account."""
+"""The lines of sshd_config that docs/howto/site.md has administrators write for the account."""
 UNIT = Path(__file__).parents[3] / "broker" / "systemd" / "berth-gateway-api.service"
 
 

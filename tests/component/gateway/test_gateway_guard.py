@@ -33,7 +33,7 @@ SECRET = b"what only the session may hear"
 PATIENCE_S = 3600.0
 """For answers in tests of something else: a busy machine may take its time."""
 ROUNDS, TRIES = 40, 25
-"""How often a port changes hands, and connections that are tried each time."""
+"""Changes of a port's owner, and connections that are tried after each."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Impostor:
-    """Takes a port and writes down what it is told, each connection by itself."""
+    """Takes a port, and records the bytes of each connection."""
 
     def __init__(self, *, says: bytes = b"", hangs_up: bool = True) -> None:
         self._says = says
@@ -117,7 +117,7 @@ def test_an_impostor_hears_nothing_of_a_client(place: Path, says: bytes) -> None
 
 
 async def tries_late(client: asyncssh.SSHClientConnection, target: str) -> None:
-    """The same while the session may live still: what is said then goes to nobody else."""
+    """The same while the session may live still: no other process gets its bytes then."""
     with contextlib.suppress(asyncssh.ChannelOpenError, ConnectionError):
         _, writer = await client.open_connection(target, 22)
         writer.write(SECRET)
@@ -235,7 +235,7 @@ def test_forward_in_the_moment_that_a_guard_ends_gets_through(place: Path) -> No
 def test_who_does_not_answer(place: Path) -> None:
     async def scene(guards: EndpointVerifier) -> None:
         async def refused(endpoint: EndpointAddress, error: type[Exception]) -> None:
-            """Expect the error: a time-out soon, and anything else after as long as the machine needs."""
+            """Expect the error: a timeout soon, and anything else after as long as the machine needs."""
             guards.answer_timeout = 0.3 if error is TimeoutError else PATIENCE_S
             with pytest.raises(error):
                 await guards.prove(endpoint)

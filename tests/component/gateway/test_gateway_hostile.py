@@ -1,4 +1,4 @@
-"""What strangers may send before a login: none of it reaches anybody else, and all of it ends."""
+"""Hostile bytes before a login: they reach no other client, and every such connection ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def hostile(port: int, data: bytes, *, piece: int = 0, leave: bool = False
 
 
 def play_well(place: Path, scene: Callable[[World], Awaitable[None]], caplog: pytest.LogCaptureFixture) -> None:
-    """Afterwards nobody waits for anything, who was connected all the time still is, and nothing went wrong."""
+    """Afterwards no login waits, the client that was connected all the time still is, and no error was logged."""
 
     async def whole(w: World) -> None:
         async with await w.client() as client:

@@ -155,7 +155,7 @@ def test_only_modern_algorithms_are_offered(place: Path) -> None:
 
 
 def test_a_login_without_proof_is_cut_off(place: Path) -> None:
-    """What docs/security.md calls last-key confusion: the proof was for another user than the one who is let in."""
+    """Last-key confusion (docs/security.md): the proof was for another user than the one who would be let in."""
 
     class Connection:
         aborted = False

@@ -242,7 +242,7 @@ def test_a_reload_waits_for_one_that_is_under_way(place: Path) -> None:
 
 @pytest.mark.parametrize("error", [None, OSError("no such table")])
 def test_counts_of_ended_worker_are_cleared_before_it_is_reaped(error: Exception | None) -> None:
-    """A worker that is gone from the master's children counts no more, and its process id is nobody else's yet."""
+    """A worker that is gone from the master's children counts no more, and no other process has its id yet."""
     cleared = []
 
     def clear_up(pid: int) -> None:

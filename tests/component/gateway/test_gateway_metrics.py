@@ -1,4 +1,4 @@
-"""What the gateway tells Prometheus: of all workers together, over reloads and the death of some."""
+"""The gateway's metrics for Prometheus: of all workers together, over reloads and the death of some."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def play(place: Path, scene: Callable[[World, GatewayProcess, int], Awaitable[No
 
 
 async def until_told(port: int, wanted: Callable[[Samples], object]) -> Samples:
-    """What is told, once it is so."""
+    """Return the samples once `wanted` holds for them; TimeoutError after the deadline."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             with contextlib.suppress(urllib.error.URLError, ConnectionError):

@@ -99,7 +99,7 @@ CHANNEL_REQUESTS: dict[str, tuple[bytes, ...]] = {
     "eow@openssh.com": (),
     "berth-test@example.org": (),
 }
-"""What RFC 4254 and OpenSSH's PROTOCOL define, and one that nobody does."""
+"""The channel requests of RFC 4254 and of OpenSSH's PROTOCOL, and one that does not exist."""
 
 
 def test_a_forward_takes_bytes_and_no_requests(place: Path) -> None:

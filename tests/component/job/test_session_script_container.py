@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TestSkeleton:
-    """What goes between image and volume: nothing there may hide anything of the image."""
+    """The skeleton between image and volume: nothing in it may hide anything of the image."""
 
     @pytest.mark.parametrize(
         ("path", "leads_to"),

@@ -147,7 +147,7 @@ class TestSlurmstepd:
 
 
 class TestFarewell:
-    """What the terminals of a session hear before their end."""
+    """The message on the terminals of a session before its end."""
 
     JOB = (
         "DIRECTORY=$1 NODE_DIR=$1 BERTH_SESSION_NAME=dev BERTH_SUBMISSION=3 LISTENS=yes; "

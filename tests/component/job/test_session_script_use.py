@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TestUse:
-    """What is measured of how a session is used: time(7)'s ticks of all its processes, and the driver's of its GPU."""
+    """The measured use of a session: ticks (time(7)) of all its processes, and the driver's count for its GPU."""
 
     def test_processor_time_is_kept_when_a_process_has_ended(self) -> None:
         burn = "for ((i = 0; i < 300000; i++)); do :; done"
@@ -107,7 +107,7 @@ class TestUse:
     def test_the_gpus_work_is_what_its_driver_counts(
         self, tmp_path: Path, device: str, fdinfo: str | None, work: str
     ) -> None:
-        """Empty if it does not count, so that whoever has it open counts as using it."""
+        """Empty if it does not count, so that a process that has it open counts as using it."""
         if fdinfo is not None:
             tmp_path.joinpath("proc/7/fdinfo").mkdir(parents=True)
             tmp_path.joinpath("proc/7/fdinfo/3").write_text(fdinfo)

@@ -21,7 +21,7 @@ ID = "01jd0000000000000000000000"
 ME = pwd.getpwuid(os.getuid()).pw_name
 ROOT = os.getuid() == 0
 USER = "nobody" if ROOT else ME
-"""Whom the launcher acts for here: root becomes somebody else, anybody else stays."""
+"""The account that the launcher acts for: another one than root's for root, the caller's own for all others."""
 
 
 @contextlib.asynccontextmanager

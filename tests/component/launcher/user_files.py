@@ -205,7 +205,7 @@ class World:
             return await self.snapshot(other)
 
     def calls(self, kind: Kind) -> dict[str, tuple[Path | None, Callable[[], Call], str]]:
-        """By what is replaced: where it is, the verb that reads it, and what is to come of that."""
+        """Return, by the replaced file: its path, the verb that reads it, and the expected result."""
         launcher, session, layers = self.launcher, self.session, self.root / "layers"
         layer = self.record()["snapshots"][0]["home"][0]
         programs, log = session / f"run/{ARCHIVE}", session / "run/job.log"

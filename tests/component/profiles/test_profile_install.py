@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INSTALL = f"mount -t tmpfs tmpfs /usr/sbin; exec sh {INSIDE / 'install.sh'} no-such-package"
-"""Where it may write /usr/sbin/policy-rc.d."""
+"""The command that runs install.sh where it may write /usr/sbin/policy-rc.d."""
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def systemd(place: Path) -> Iterator[Datagrams]:
 
 
 def launched(systemd: Datagrams, end: str) -> subprocess.Popen[str]:
-    """Start the launcher with a controller that goes on at each line of its standard input, and then does `end`."""
+    """Start the launcher with a controller that takes a step at each line of its input, and at last does `end`."""
     account = pwd.getpwuid(os.getuid()).pw_name
     command = ["--account", account, "--storage", "/nowhere/{user}", "--", sys.executable, "-c", CONTROLLER % end]
     return subprocess.Popen(

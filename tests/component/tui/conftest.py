@@ -25,7 +25,7 @@ def site(tmp_path: Path) -> Iterator[TuiSite]:
 
 @pytest.fixture(scope="module")
 def standing_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TuiSite]:
-    """One whose controller answers, for all tests of a module that only look at it."""
+    """A site whose controller answers, for all tests of a module that only look at it."""
     with tui_site(tmp_path_factory.mktemp("site")) as site:
         site.start_controller()
         yield site

@@ -1,4 +1,4 @@
-"""The screens of the actions look as in `action_snapshots`; `screen_pictures` says how to write these anew."""
+"""The screens of the actions look as in `action_snapshots`; `screen_pictures` says how to write them again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import tui.screens
 from broker.client.client import Client
 from broker.forms.start_form import ProfileChoice
 from broker.schema.checks import CheckReport, StartEstimate, SwitchPreview
-from broker.schema.connections import ConnectionView
 from broker.schema.sessions import JobView, Persistence
 from broker.schema.site import EventView
 from broker.schema.volumes import SizeLine, SizeReport, SnapshotView
@@ -28,7 +27,7 @@ from tests.component.tui.screen_pictures import (
 )
 from tests.fakes.command_line import command_line
 from tests.fakes.tui_app import TuiTest, run_tui
-from tests.fakes.tui_feed import NOW, make_view
+from tests.fakes.tui_feed import NOW, make_connection, make_view
 from tui.action_runner import ActionRunner
 from tui.catalogue import Catalogue
 from tui.core.actions import ACTIONS
@@ -120,7 +119,7 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
                 outcome="TIMEOUT",
             ),
         ]
-        running.connections = [connection()]
+        running.connections = [make_connection()]
         running.events = [EventView(at=NOW, actor="alice", session="dev", action="snapshot", detail=LABEL)]
         running.terminals = 2
         running.logs["dev"] = deque(["11:00 berth: job 4711 on gpu01\n11:00 berth: sshd listens on port 20001\n"])
@@ -131,24 +130,6 @@ def snapshot(number: int, home: str, **values: object) -> SnapshotView:
     fields = {"number": number, "at": NOW - 86400 / number, "consistency": "stopped"}
     image = {"profile": "torch", "version": "2.9", "home": home.split()}
     return SnapshotView.model_validate(fields | image | values)
-
-
-def connection() -> ConnectionView:
-    return ConnectionView(
-        id="01",
-        session="dev",
-        user="alice",
-        fingerprint="SHA256:abc",
-        peer="192.0.2.7:40000",
-        gateway="login",
-        generation="1.0",
-        began_at=NOW - 600,
-        seen_at=NOW,
-        ended_at=None,
-        sent=2**20,
-        received=2**24,
-        end="",
-    )
 
 
 def take(

@@ -11,13 +11,12 @@ from pydantic import BaseModel, ValidationError
 from broker.errors import RefusedError
 from broker.forms.start_form import ProfileChoice
 from broker.schema.checks import CheckReport, StartEstimate, SwitchPreview
-from broker.schema.connections import ConnectionView
 from broker.schema.sessions import JobView, OperationView, Persistence, SessionView
 from broker.schema.site import EventView
 from broker.schema.volumes import SizeLine, SizeReport, SnapshotView
 from tests.fakes.cluster import cluster_view, node_view, partition_view
 from tests.fakes.tui_actions import act, snapshot
-from tests.fakes.tui_feed import NOW, make_view
+from tests.fakes.tui_feed import NOW, make_connection, make_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,21 +64,6 @@ SESSIONS: list[SessionView] = [
     hostile(make_view("wait", "queued", reason="x")),
 ]
 JOB = JobView(submission=1, job_id=4711, node="gpu01", asked_at=NOW - 100, started_at=NOW - 50, ended_at=NOW)
-CONNECTION = ConnectionView(
-    id="01",
-    session="dev",
-    user="alice",
-    fingerprint="SHA256:abc",
-    peer="192.0.2.7:40000",
-    gateway="login",
-    generation="1.0",
-    began_at=NOW - 600,
-    seen_at=NOW,
-    ended_at=None,
-    sent=1,
-    received=1,
-    end="",
-)
 PREVIEW = SwitchPreview(profile="base", version="2", description="x", options=["x"], persistence=Persistence())
 CHECK = CheckReport(
     session=SESSIONS[0], ends_job=True, switch=hostile(PREVIEW), estimate=StartEstimate(at=NOW, waiting=1)
@@ -91,7 +75,7 @@ def prepare(controller: ScriptedController) -> None:
     controller.snapshots["dev"] = [hostile(snapshot(1)), hostile(snapshot(2, "a b"))]
     controller.jobs["dev"] = [hostile(JOB)]
     controller.events = [hostile(EventView(at=NOW, actor="alice", session="dev", action="start", detail="x"))]
-    controller.connections = [hostile(CONNECTION)]
+    controller.connections = [hostile(make_connection())]
     controller.logs["dev"] = deque([f"one\n{EVIL}\n"])
     controller.deleted = {"gone": hostile(make_view("gone", "deleted"))}
     nodes, partitions = [hostile(node_view("c1"))], [hostile(partition_view("gpu"))]

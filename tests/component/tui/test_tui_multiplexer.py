@@ -41,7 +41,7 @@ def is_drawn(text: str, size: tuple[int, int]) -> bool:
 
 
 class Unchanged:
-    """Whether a text has been the same for a time, each time that it is asked."""
+    """A condition that holds if a text has been the same for `seconds`, as far as it was asked."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -1,4 +1,4 @@
-"""The screens of the list look as in `snapshots`; `screen_pictures` says how to write these anew."""
+"""The screens of the list look as in `snapshots`; `screen_pictures` says how to write them again."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_reason_of_a_failure_needs_no_room_on_the_disk(shared: Path) -> None:
 
 
 def test_program_needs_nothing_but_its_archive(shared: Path) -> None:
-    """And the same sources make the same archive, or each start of a job would write it anew."""
+    """And the same sources make the same archive, or each start of a job would write it again."""
     done = run_as_nobody(shared, "--unknown")
     assert (done.returncode, done.stderr) == (2, USAGE + "\n")
     copy_archive.cache_clear()

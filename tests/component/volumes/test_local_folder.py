@@ -1,4 +1,4 @@
-"""What a killed child of the launcher leaves on the login node's local disk goes with the next one."""
+"""Files that a killed child of the launcher leaves on the login node's local disk are removed by the next child."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def names_by_file(root: Path) -> set[frozenset[bytes]]:
 
 
 def without_names(found: dict[bytes, tuple[int, int, int, bytes]]) -> dict[bytes, tuple[int, int, bytes]]:
-    """What `content` found but the numbers of names: a copy's files have some in the last copy, too."""
+    """Return the result of `content` without the numbers of links: a copy's files have some in the last copy, too."""
     return {path: (mode, time, data) for path, (mode, time, _, data) in found.items()}
 
 

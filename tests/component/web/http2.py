@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9  # RFC 9113, 6
 END_STREAM, END_HEADERS, ACKNOWLEDGED = 1, 4, 1
 MAX_FRAME_BYTES = 16384
-"""What each side may send without an agreement (RFC 9113, section 4.2)."""
+"""The largest frame that a side may send without an agreement, in bytes (RFC 9113, section 4.2)."""
 ENABLE_CONNECT_PROTOCOL = 8  # RFC 8441, section 3
 STATUS_INDEX = {0x88: 200, 0x89: 204, 0x8A: 206, 0x8B: 304, 0x8C: 400, 0x8D: 404, 0x8E: 500}  # RFC 7541, appendix A
 
@@ -67,7 +67,7 @@ class Http2:
                 return _status_of(content)
 
     async def outcome(self, stream: int) -> int | None:
-        """The status of the answer; 0 if stream or connection is reset; None if HAProxy goes on without a word."""
+        """The status of the answer; 0 if stream or connection is reset; None if HAProxy sends nothing about it."""
         while True:
             try:
                 kind, flags, number, content = await self._read()

@@ -1,4 +1,4 @@
-"""Who reaches a service in a browser: the browser that entered, by its cookie, at that host, and nobody else."""
+"""A service in a browser can be reached only by the browser that entered, by its cookie, at that host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What HAProxy takes from the answers of a service: it can reach no other origin by them."""
+"""HAProxy removes from the answers of a service everything by which it could reach another origin."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_hostile_streams_are_refused_or_made_plain(haproxy: str) -> None:
 
 
 def _faults(world: WebWorld, browser: Entered, case: dict[str, Any], status: int | None, haproxy: str) -> list[object]:
-    """What is wrong: the case's name, what was answered, and what has arrived."""
+    """Return the case's name, the answer, and the bytes that arrived at the service; nothing if all is right."""
     heads = [head for head in world.echo.heads if not head.startswith(b"GET /last ")]
     trailers = list(world.echo.trailers)
     may_have = _release(haproxy) < _release(case.get("trailers_pass_before", "0"))

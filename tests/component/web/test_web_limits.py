@@ -1,4 +1,4 @@
-"""What strangers, and a browser with too much at once, can take from others: times and numbers."""
+"""Limits of time and number for strangers, and for a browser with too much at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads of berth-web: visits, requests, tunnels, refusals and revocations."""
+"""The metrics of berth-web: visits, requests, tunnels, refusals and revocations."""
 
 from __future__ import annotations
 

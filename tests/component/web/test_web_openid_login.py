@@ -15,7 +15,6 @@ from playwright.sync_api import BrowserContext, expect
 from broker.origins import Origins
 from broker.web.portal.provider_routes import COOKIE
 from broker.web.process import serve_web
-from broker.web.settings import WebProcessSettings
 from tests.chromium import DEADLINE_MS, chromium_program, running_chromium
 from tests.component.controller.api.api_server import serving
 from tests.deadlines import TEST_DEADLINE_S
@@ -23,6 +22,7 @@ from tests.fakes.core import Core, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.openssh import free_port
 from tests.fakes.scheduler import FakeScheduler
+from tests.fakes.web_settings import loopback_settings
 from tests.openid.openid_provider import CLIENT, SECRET, OpenIdProvider
 
 if TYPE_CHECKING:
@@ -51,19 +51,8 @@ async def _site(issuer: str, url: str) -> AsyncIterator[None]:
         config = site_config(place / "site", web=web, gateway=gateway)
         (place / "site").mkdir()
         core = Core.make(config, FakeLauncher(FakeScheduler()))
-        origins = Origins.parse(url)
-        assert origins.port is not None
         async with serving(core) as api_socket:
-            settings = WebProcessSettings(
-                origins=origins,
-                listen=("127.0.0.1", origins.port),
-                certificate=None,
-                api_socket=api_socket,
-                idle_tunnel=600,
-                address_connections=200,
-                provider=NAME,
-                directory=place / "run",
-            )
+            settings = loopback_settings(url, api_socket=api_socket, directory=place / "run", provider=NAME)
             async with serve_web(settings):
                 yield
         core.registry.close()

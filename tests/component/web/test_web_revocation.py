@@ -1,4 +1,4 @@
-"""What ends: visits, delegations, certificates, tunnels and processes, while browsers have connections open."""
+"""The ends of visits, delegations, certificates, tunnels and processes, while browsers have connections open."""
 
 from __future__ import annotations
 
@@ -48,9 +48,8 @@ async def _is_refused(world: WebWorld, browser: Entered) -> bool:
 
 
 @pytest.mark.parametrize("by", ["visit", "delegation"])
-@pytest.mark.parametrize(
-    ("haproxy", "reloads"), [(RELEASES[0], 0), (RELEASES[0], 2), (RELEASES[1], 0)], indirect=["haproxy"]
-)
+@pytest.mark.parametrize("reloads", [0, 2])
+@pytest.mark.parametrize("haproxy", RELEASES, indirect=True)
 def test_close_is_acknowledged_when_connections_are_closed(haproxy: str, by: str, reloads: int) -> None:
     assert haproxy
 

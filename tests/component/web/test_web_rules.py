@@ -1,4 +1,4 @@
-"""What HAProxy refuses and what it changes, before a request reaches a service."""
+"""HAProxy's rules for requests, before one reaches a service: refusals and changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hostile page can do in Chromium to a service at a sibling origin, and from another site: link to it."""
+"""A hostile page at a sibling origin, or of another site, can do one thing to a service in Chromium: link to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes through HAProxy as it is: WebSockets of any size and kind, and streams, one message at a time."""
+"""WebSockets of any size and kind, and event streams, pass through HAProxy unchanged, one message at a time."""
 
 from __future__ import annotations
 

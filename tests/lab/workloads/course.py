@@ -1,5 +1,7 @@
-"""What a session goes through while programs write in it: snapshots each second, rollback, clones, a switch there and
-back, and services that are killed in the middle of any of them.
+"""A session's life while programs write in it.
+
+Snapshots each second, rollback, clones, a switch there and back, and services that are killed in the middle of any of
+them.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ POINTS = {
     "switch": ("switch.announced", "launcher.switch-begun", "volumes.committed", "switch.intent-recorded",
                "volumes.before-commit", "hold.answered", "launcher.switch-done", "switch.done", "start.prepared"),
 }  # fmt: skip
-"""Where the controller, the launcher or its child is killed: in turn, and at the first ones in a short course."""
+"""The points at which the controller, the launcher or its child is killed, in turn.
+
+A short course takes the first ones.
+"""
 
 
 @dataclass(slots=True)
@@ -50,7 +55,7 @@ class Course:
     workloads: Workloads
     trees: QuietTrees
     acknowledged: dict[int, dict[str, int]] = field(default_factory=dict)
-    """What each snapshot must have at least."""
+    """The least progress that each snapshot must have."""
     points: dict[str, Iterator[str]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +78,7 @@ class Course:
         self.tidy()
 
     def snapshot_each_second(self, count: int) -> list[int]:
-        """Take snapshots while all workloads go on; their numbers. Services are killed during each third of them."""
+        """Take snapshots while all workloads run; return their numbers. Services are killed during some (EACH_KILL)."""
         progress, due, numbers = dict.fromkeys(self.workloads.names, 0), 0.0, []
         for number in range(1, count + 1):
             progress = self.workloads.wait_for_more(self.session, progress)
@@ -111,7 +116,7 @@ class Course:
         self.workloads.wait_for_more(self.session, progress)
 
     def roll_back(self, number: int) -> None:
-        """Go back to a snapshot while all work; then they go on from there."""
+        """Go back to a snapshot while all work; then they continue from there."""
         before = self.session.view()
         self.kill_during("rollback", "rollback", snapshot=str(number))
         self._carried_by_one_job(before)

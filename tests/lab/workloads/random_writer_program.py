@@ -1,7 +1,7 @@
 """A writer whose every change is known beforehand, so that its files can be judged by its log at any moment.
 
 `random_writer_program.py write ROOT ACKNOWLEDGED` makes changes until it is killed, and writes the number of the last
-one that is done to ACKNOWLEDGED. It goes on from what ROOT holds.
+one that is done to ACKNOWLEDGED. It continues from the state in ROOT.
 `random_writer_program.py judge ROOT NUMBER` fails unless ROOT holds the state after some change, NUMBER or a later one,
 or between two: then each byte of the file that the change writes to is the one before or the one after.
 
@@ -40,7 +40,7 @@ KINDS = (
 )  # fmt: skip
 
 Contents = dict[str, bytes]
-"""What each file holds."""
+"""The content of each file."""
 
 
 class WrongError(Exception):
@@ -88,7 +88,7 @@ def change(number: int, contents: Contents) -> Change:
 
 
 def after(made: Change, contents: Contents) -> Contents:
-    """What the files hold after a change."""
+    """Return the contents of the files after a change."""
     old = contents.get(made.name, b"")
     if made.kind == "rename":
         return {name: data for name, data in contents.items() if name != made.name} | {made.other: old}
@@ -272,7 +272,7 @@ class Writer:
             self.mappings[made.other] = self.mappings.pop(made.name)
 
     def replace(self, made: Change) -> None:
-        """As an editor does: with the new content beside it, which takes its name."""
+        """Replace a file as an editor does: the new content is beside it, and takes its name."""
         beside = self.root / ".beside"
         beside.write_bytes(made.data)
         beside.rename(self.root / made.name)

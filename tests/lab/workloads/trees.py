@@ -91,7 +91,7 @@ class QuietTrees:
     """A source tree, a tree of node_modules and a virtual environment, in the home and in the system volume."""
 
     reference: Path
-    """Where this machine has a copy of them."""
+    """The path of a copy of them on this machine."""
     scale: int
     """As trees_program.py has it."""
     folders: tuple[str, ...] = ("quiet/", "/opt/quiet/")

@@ -63,7 +63,7 @@ def _package(path: Path, store: Path, number: int, level: int) -> None:
 
 
 def _give_attributes(modules: Path) -> None:
-    """What `rsync -AX` compares: an attribute of a file, and access control lists of a file and of a folder."""
+    """Set attributes that `rsync -AX` compares: one of a file, and access control lists of a file and of a folder."""
     first, second = sorted(modules.glob("package*"))[:2]
     os.setxattr(first / "package.json", "user.origin", b"registry")
     entries = ((OWNER, 7, -1), (NAMED_USER, 5, os.getuid()), (GROUP, 5, -1), (MASK, 5, -1), (OTHER, 0, -1))

@@ -1,6 +1,6 @@
 """Programs that write in a session while it is snapshotted, and judges of what they left: shell scripts, all of them.
 
-Scripts and programs lie in the session's /tmp, which no snapshot has, and are put there anew after each start: a
+Scripts and programs lie in the session's /tmp, which no snapshot has, and are put there again after each start: a
 snapshot cannot damage its own judge.
 """
 
@@ -38,7 +38,7 @@ class Workload:
     prepare: str
     """Lays out what has to be there before the first snapshot."""
     work: str
-    """Works until it is killed. It ends only by a failure, and goes on from what the volumes hold."""
+    """Works until it is killed. It ends only by a failure, and continues from the state in the volumes."""
     progress: str
     """Prints how much work is done: a snapshot that is asked for afterwards has it. Nothing, while there is none."""
     judge: str
@@ -46,7 +46,7 @@ class Workload:
     damage: str
     """Changes one byte, so that `judge` must fail."""
     complaint: str
-    """What it then says."""
+    """The message of the check about that change."""
     programs: tuple[Path, ...] = ()
 
     def archive(self, archive: tarfile.TarFile) -> None:
@@ -76,14 +76,14 @@ class Workloads:
         self._run_all(session, "prepare", dict.fromkeys(self.names, ""))
 
     def start(self, session: Kept) -> None:
-        """Begin, or go on, with all of them; return when each has done something."""
+        """Begin or continue all of them; return when each has done something."""
         before = self.progress(session)
         begin = "echo $$ >pid; exec nice bash -euo pipefail work >said 2>&1 </dev/null"
         session.says("; ".join(f"(cd {ROOM}/{each.name}; setsid bash -c '{begin}' &)" for each in self.members))
         self.wait_for_more(session, before)
 
     def progress(self, session: Kept) -> dict[str, int]:
-        """How much work each has done; AssertionError, with what it said, if one works no more."""
+        """Return the amount of work of each writer; AssertionError, with its output, if one has ended."""
         ended = '{ echo "$each ended: $(tail -c 2000 said)" >&2; exit 1; }'
         lives = f"! test -e pid || kill -0 $(cat pid) 2>/dev/null || {ended}"
         names = " ".join(self.names)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ScriptedController]:
-    """Of a site that lets people in by certificates."""
+    """A controller of a site that lets people in by certificates."""
     with command_line(monkeypatch, tmp_path) as running:
         running.site = running.site.model_copy(update={"login_with": "certificates", "user": "alice"})
         yield running

@@ -57,7 +57,7 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, PathFilter]]:
-    """What is committed, without the work."""
+    """The sources and filters of all commits, which do no work."""
     seen: list[tuple[Source, PathFilter]] = []
 
     def commit(

@@ -157,7 +157,7 @@ def test_version() -> None:
 
 
 def complete(line: str) -> list[str]:
-    """What bash would be told for the last word of `line`."""
+    """Return bash's completions for the last word of `line`."""
     words = line.split(" ")
     environment = os.environ | {
         "_BERTH_COMPLETE": "bash_complete",

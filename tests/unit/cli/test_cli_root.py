@@ -204,7 +204,7 @@ def test_json_says_nothing(controller: ScriptedController) -> None:
 def test_interrupted_nothing_is_kept_and_the_session_comes_back(
     controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ending: signal.Signals
 ) -> None:
-    """As a closed terminal does it: nobody reads what we say, either."""
+    """As by a closed terminal, which does not show our messages, either."""
     started = tmp_path / "started"
     os.mkfifo(started)
     monkeypatch.setenv("SSH_DOES", f"echo > {started}; exec sleep 60")

@@ -1,4 +1,4 @@
-"""What `berth explain` says of every state, every end of a job and every reason for waiting."""
+"""The answer of `berth explain` for every state, every end of a job and every reason for waiting."""
 
 from __future__ import annotations
 

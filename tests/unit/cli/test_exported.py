@@ -1,4 +1,4 @@
-"""Which variables of a submission a batch job in an environment gets, and what is said of the others."""
+"""The variables of a submission that a batch job in an environment gets, and the message about the others."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ REPORT = f"3400 {2**30} {2 * 2**30} "
 
 @pytest.fixture
 def stream(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What is written on stderr; the steps of time are short."""
+    """The text on stderr; the time between two updates is short."""
     monkeypatch.setattr(progress, "TERMINAL_STEP_S", 0.01)
     monkeypatch.setattr(progress, "PLAIN_STEP_S", 0.01)
     monkeypatch.setenv("COLUMNS", "80")

@@ -1,4 +1,4 @@
-"""What personal mode is careful about: directories that others made, homes on network file systems, a second start."""
+"""The checks of personal mode: directories of others, homes on network file systems, a second start."""
 
 from __future__ import annotations
 

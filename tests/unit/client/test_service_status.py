@@ -90,7 +90,7 @@ def stale(place: Path) -> Path:
 
 @pytest.fixture
 def starting(systemd: Systemd, stale: Path) -> Iterator[list[Api]]:
-    """A controller that begins to serve once somebody has asked twice how the unit is."""
+    """A controller that begins to serve once it was asked twice for the state of the unit."""
     started: list[Api] = []
     systemd.set("activating")
 

@@ -38,7 +38,7 @@ def site(**changes: object) -> SiteView:
 
 
 def understood(config: Path, host: str, *options: str) -> dict[str, str]:
-    """What ssh(1) would do: `ssh -G` prints each setting with its value."""
+    """Return the settings that ssh(1) would use, by name, as `ssh -G` prints them."""
     openssh.require()
     done = subprocess.run(
         ["ssh", "-G", "-T", "-F", config, *options, host], capture_output=True, text=True, check=False

@@ -95,7 +95,7 @@ def test_a_full_queue_of_the_controller_is_waited_for() -> None:
         tries: list[str] = []
 
         def connect(self: socket.socket, path: str) -> None:
-            """As the kernel does for a socket with a time-out while the backlog is full."""
+            """Fail as the kernel does for a socket with a timeout while the backlog is full."""
             tries.append(path)
             if len(tries) < 4:
                 raise BlockingIOError(11, "Resource temporarily unavailable")

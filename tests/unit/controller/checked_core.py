@@ -57,7 +57,7 @@ class CheckedCore(RuleBasedStateMachine):
         """Ids of sessions that have had a job: only their owner's word deletes these."""
         self.deleted: set[str] = set()
         self.snapshots: dict[tuple[str, int], dict[str, str]] = {}
-        """What was in each snapshot that was acknowledged, by session and number."""
+        """The content of each acknowledged snapshot, by session and number."""
         self.written = 0
 
     def _run(self, call: Coroutine[Any, Any, _Thing]) -> _Thing:
@@ -203,7 +203,7 @@ class CheckedCore(RuleBasedStateMachine):
         return [job for job in self.scheduler._jobs.values() if not job.state.ended]
 
     def _one_of(self, things: list[_Thing], which: int) -> list[_Thing]:
-        """One thing, or none if there is none; no precondition, as threads decide what there is and not the data."""
+        """Draw one thing, or none without any. No precondition: threads, and not the data, decide about things."""
         return [things[which % len(things)]] if things else []
 
     def _foreign(self) -> list[Job]:

@@ -1,5 +1,7 @@
-"""Whatever people, Slurm and crashes do, in any order: one job a session, none lost or orphaned, no false endpoint; no
-acknowledged snapshot lost, and nothing that is asked for volumes pending for ever.
+"""The invariants of the controller under any order of requests, events of Slurm and crashes.
+
+One job a session, none lost or orphaned, no false endpoint; no acknowledged snapshot lost, and no request for volumes
+pending for ever.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ class Machine(CheckedCore):
 
     @rule(name=NAMES)
     def everything_goes_well_until_it_is_ready(self, name: str) -> None:
-        """What needs a session that runs would hardly ever find one otherwise."""
+        """Start a session and make it ready: the rules that need one would hardly ever find one otherwise."""
         self.launcher.mood = self.launcher.disk = "answers"
         self.start(name, "answers")
         session = self.core.registry.find("alice", name)

@@ -247,7 +247,7 @@ def test_a_deleted_session_can_be_brought_back_although_the_registry_was_lost(co
 def test_a_registry_that_is_lost_in_the_middle_of_a_rollback_goes_on_with_it(
     config: Config, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The launcher dies before or after the volumes are changed: the manifest tells what was to be done."""
+    """The launcher dies before or after the volumes are changed: the manifest has the requested operation."""
 
     async def scenario() -> None:
         core = Core.make(config, FakeLauncher(FakeScheduler()))

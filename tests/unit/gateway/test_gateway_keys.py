@@ -1,4 +1,4 @@
-"""Who may log in to the gateway, while the controller answers, is slow, or is gone; and the gateway's own proof."""
+"""The keys that the gateway accepts while the controller answers, is slow, or is gone; and the gateway's own proof."""
 
 from __future__ import annotations
 

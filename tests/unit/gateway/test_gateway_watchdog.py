@@ -1,4 +1,4 @@
-"""Which workers hang, by the beats that they count in the shared table."""
+"""The detection of workers that hang, by the beats that they count in the shared table."""
 
 from __future__ import annotations
 

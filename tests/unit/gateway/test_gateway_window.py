@@ -1,4 +1,4 @@
-"""How the window of a forward follows the distance of its client. Hours of satellite links pass in no time here."""
+"""The window of a forward follows the distance of its client. Hours of satellite links pass in no time here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Client:
     now: float = 0.0
     window: int = FIRST_WINDOW_BYTES
     granted: list[tuple[float, int]] = field(default_factory=list)
-    """What arrives at the gateway when, for what it has granted."""
+    """The times at which bytes arrive at the gateway for the window that it has granted, and their numbers."""
 
     def open_window(self, size: int) -> None:
         if size > self.window:

@@ -1,4 +1,4 @@
-"""What the launcher writes for a job that is kept, and what it reads from the job's answers."""
+"""The files that the launcher writes for a kept job, and its reading of the job's answers."""
 
 from __future__ import annotations
 

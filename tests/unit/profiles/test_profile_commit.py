@@ -1,4 +1,4 @@
-"""What layers change on an image's tree, putting them into it, and the recipe of that."""
+"""The changes of layers on an image's tree, their application to it, and the recipe for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How squeue's and sacct's answers are read, with programs in their place that print what Slurm prints."""
+"""The reading of squeue's and sacct's answers, with programs in their place that print the same."""
 
 import asyncio
 import json
@@ -125,7 +125,7 @@ def test_every_field_of_a_job(commands: Commands) -> None:
 
 
 def test_how_many_are_ahead(commands: Commands) -> None:
-    """By priority, then by id; each in its own partition; those that are held or could not start yet are nobody's."""
+    """By priority, then by id, in each partition. Jobs that are held, or could not start yet, delay no other job."""
     waits = JOB | {"State": "PENDING", "Reason": "Priority", "Name": "other"}
     commands.show(
         waits | {"JobId": "1", "PriorityLong": "9"},

@@ -1,4 +1,4 @@
-"""What the lab learns from the machine it runs on, with files in place of the machine's."""
+"""The lab's knowledge of its machine, with files in place of the machine's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node's state means for the jobs on it, in every form in which Slurm shows it."""
+"""The meaning of a node's state for the jobs on it, in every form in which Slurm shows it."""
 
 import pytest
 from hypothesis import given

@@ -33,7 +33,7 @@ JOB = [7, "berth-a", "alice", "RUNNING", "None", "a\nb\u2028\x1b", "c1", 2, 1795
 
 
 class Pyslurm:
-    """A scheduler with a worker that answers as told, and the process ids of all workers so far."""
+    """A scheduler with a worker that gives a chosen answer, and the process ids of all workers so far."""
 
     def __init__(self, folder: Path) -> None:
         self._pids = folder / "pids"
@@ -46,7 +46,7 @@ class Pyslurm:
     def ask(
         self, reply: str, *questions: Callable[[PyslurmScheduler], Awaitable[object]], timeout: float = 20
     ) -> list[Any]:
-        """What each question is answered, an exception included, by one scheduler."""
+        """Return the answer to each question, or its exception, of one scheduler."""
 
         async def answers() -> list[Any]:
             scheduler = self.scheduler(reply, timeout=timeout)

@@ -26,7 +26,7 @@ def authority(tmp_path: Path) -> CertificateAuthority:
 
 
 def shown(path: Path) -> dict[str, list[str]]:
-    """What `ssh-keygen -L` says: heading → the rest of the line and the indented lines below it."""
+    """Return the output of `ssh-keygen -L`: heading → the rest of the line and the indented lines below it."""
     done = subprocess.run(["ssh-keygen", "-L", "-f", path], check=True, capture_output=True, text=True)
     fields: dict[str, list[str]] = {}
     heading = ""

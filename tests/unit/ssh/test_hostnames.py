@@ -1,4 +1,4 @@
-"""Which session a host name means."""
+"""The session that a host name means."""
 
 from __future__ import annotations
 

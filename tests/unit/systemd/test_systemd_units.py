@@ -146,7 +146,7 @@ MOST_EXPOSURE = {
     "berth-gateway-api.service": 1.5,
     "berth-web.service": 1.7,
 }
-"""What `systemd-analyze security` may find at most in each unit."""
+"""The highest exposure that `systemd-analyze security` may find in each unit."""
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in UNITS.iterdir()))

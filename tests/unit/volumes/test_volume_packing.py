@@ -44,7 +44,7 @@ def room(tmp_path: Path) -> Iterator[Path]:
 
 
 def access_list(owner: int) -> bytes:
-    """One that gives a further user, of this number, what it has: acl(5), as the kernel stores it."""
+    """Return a list that gives a further user, of this number, its rights: acl(5), as the kernel stores it."""
     none = 2**32 - 1
     entries = [(0x01, 7, none), (0x02, 5, owner), (0x04, 5, none), (0x10, 5, none), (0x20, 0, none)]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)

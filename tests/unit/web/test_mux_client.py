@@ -19,7 +19,7 @@ FAILURE = struct.pack(">IIII", 12 + len(REASON), 0x80000003, 1, len(REASON)) + R
 
 
 async def _errors(tmp_path: Path, answers: tuple[bytes, ...]) -> set[str]:
-    """What a request for a forward and one for a channel raise, if the master sends these packets and then closes."""
+    """Return the errors of opening a forward and a channel, if the master sends these packets and then closes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for answer in answers:

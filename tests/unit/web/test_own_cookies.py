@@ -1,4 +1,4 @@
-"""Which cookies count as Berth's own."""
+"""The cookies that count as Berth's own."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def _report(*lines: str) -> ServiceReport:
 
 @asynccontextmanager
 async def _printed(*argv: str) -> AsyncIterator[asyncio.StreamReader]:
-    """What a program prints, in place of a session."""
+    """Yield the output of a program, in place of a session."""
     process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:

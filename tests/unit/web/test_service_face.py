@@ -1,4 +1,4 @@
-"""Where the origins of services lead browsers."""
+"""The origins of services lead browsers to the portal, and in."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from broker.errors import RefusedError
 MAX_LOGINS: Final = 10_000
 """Logins at once, at some 700 bytes; another one replaces the oldest."""
 MAX_ADDRESS_LOGINS: Final = 100
-"""The same of one address: so a single one cannot push out the logins of others."""
+"""The same from one address, so that no address can push out the logins of others."""
 
 
 @dataclass(frozen=True, slots=True)

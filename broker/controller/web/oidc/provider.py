@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from broker.config.oidc_settings import OidcSettings
 
 FRESH_S: Final = 3600.0
-"""Time for which a document is used without asking again. A key that the provider has withdrawn counts as long."""
+"""Age up to which a document is used. A key that the provider has withdrawn is trusted for as long."""
 KEYS_RETRY_S: Final = 10.0
-"""A token with an unknown key has the keys fetched again, unless they are as young as this."""
+"""Least age at which the keys are fetched again for a token with an unknown key."""
 FAILURE_S: Final = 3.0
-"""Time for which a failure is the answer, so that many logins do not wait for the same provider one by one."""
+"""Time for which a failure is repeated, so that many logins do not wait for the same provider one by one."""
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Provider:
         return token
 
     async def keys(self, *, max_age_s: float = FRESH_S) -> dict[str, Any]:
-        """Return the provider's JSON Web Key Set, unchecked and at most so old; from the file, if there is one."""
+        """Return the provider's JSON Web Key Set, unchecked, at most `max_age_s` old; or that of the file."""
         if self._settings.keys_file is not None:
             return parse_object(await _read_file(read_keys, self._settings.keys_file), "web.oidc.keys_file")
         return await self._key_set.get(max_age_s)
@@ -119,7 +119,7 @@ class Provider:
 
 
 class _CachedDocument:
-    """A document of the provider. Callers for whom it is too old wait while it is fetched, and share the result."""
+    """A document of the provider. One fetch at a time serves all callers for whom the last document is too old."""
 
     def __init__(self, fetch: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         self._fetch = fetch
@@ -130,7 +130,7 @@ class _CachedDocument:
         self._failed_at = 0.0
 
     async def get(self, max_age_s: float = FRESH_S) -> dict[str, Any]:
-        """Return the document, at most so old. ProviderUnavailableError if the provider does not answer."""
+        """Return the document, at most `max_age_s` old. ProviderUnavailableError if the provider does not answer."""
         if (content := self._content_of(max_age_s)) is not None:
             return content
         async with self._lock:
@@ -148,7 +148,7 @@ class _CachedDocument:
             return self._content
 
     def _content_of(self, max_age_s: float) -> dict[str, Any] | None:
-        """Return the document if it is at most so old."""
+        """Return the document if it is at most `max_age_s` old."""
         is_fresh = clock.monotonic() - self._fetched_at <= max_age_s
         return self._content if is_fresh else None
 

@@ -73,7 +73,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def crowd(path: Path, first: int, count: int, each: int, *, hold: bool = True) -> Iterator[str]:
-    """Within it these connections stand; what was answered."""
+    """Have these connections during the block; yield the answers."""
     command = [sys.executable, "-c", CROWD, str(path), *(str(n) for n in (first, count, each, int(hold)))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

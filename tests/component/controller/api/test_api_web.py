@@ -1,4 +1,4 @@
-"""berth-web acts for a logged-in browser on a list of routes; nobody else can use its routes or a delegation."""
+"""berth-web acts for a logged-in browser on a list of routes; no other caller can use its routes or a delegation."""
 
 from __future__ import annotations
 

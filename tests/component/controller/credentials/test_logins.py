@@ -1,4 +1,4 @@
-"""What lets users in: keys, certificates or both, told to sessions and gateway; with a real sshd."""
+"""Keys and certificates let users in, in sessions and at the gateway; with a real sshd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fake launcher claims is so with the real one: the same small contract over both."""
+"""The fake launcher behaves as the real one: one small contract over both."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_what_sbatch_did_not_take(kind: str, sbatch: str, word: str, tmp_path: P
 
 
 def write(launcher: LauncherClient, directory: Path, content: str, session_id: str = ID) -> None:
-    """What a process of the session would do in its home."""
+    """Write a file in the home, as a process of the session would."""
     if isinstance(launcher, FakeLauncher):
         launcher.volumes.write(USER, session_id, "file", content)
         return

@@ -174,7 +174,7 @@ def test_the_old_tables_come_back(url: str) -> None:
 
 
 def test_names_are_unique_until_deleted_after_the_migration(url: str) -> None:
-    """SQLite makes the table anew for it, with its partial index."""
+    """SQLite makes the table again for it, with its partial index."""
     _write_old(url)
     open_registry(url).close()
     engine = sqlalchemy.create_engine(url)

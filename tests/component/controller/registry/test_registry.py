@@ -1,4 +1,4 @@
-"""What the registry promises, the same over SQLite and a real PostgreSQL server of the test's own."""
+"""The registry's promises, the same over SQLite and a real PostgreSQL server of the test's own."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
     "subject that is a number": ({"sub": 7}, "claim sub is faulty"),
     "session that is a list": ({"sid": []}, "claim sid is faulty"),
 }
-"""What is changed, and the reason of the refusal."""
+"""By the fault: the changed claims, and the reason of the refusal."""
 
 
 @pytest.mark.parametrize("case", CLAIMS)
@@ -149,7 +149,7 @@ def test_public_key_is_no_shared_secret(provider: Running, key: str) -> None:
 
 
 def _play_refused(provider: Running, forge: Callable[[ProviderWorld, Claims], str], message: str) -> None:
-    """The token logs nobody in, and the provider's own one does."""
+    """The token is refused, and the provider's own one logs the browser in."""
 
     async def scene(world: ProviderWorld) -> None:
         world.relay.forge = lambda sent: forge(world, sent)

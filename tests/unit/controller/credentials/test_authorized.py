@@ -1,4 +1,4 @@
-"""Whose keys open a user's sessions: read as that user, remembered for a moment, never more than the user gave."""
+"""The keys that open a user's sessions: read as that user, cached briefly, never more than the user gave."""
 
 from __future__ import annotations
 

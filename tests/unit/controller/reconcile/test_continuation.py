@@ -1,4 +1,4 @@
-"""A session goes on in another job when one has to end: whether it does, when, and what its owner is told."""
+"""The continuation of a session in another job when one has to end: its conditions, its time, and its messages."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def test_a_restore_that_fails_leaves_it_deleted_and_restorable(tmp_path: Path, c
 def test_a_restore_that_fails_after_its_answer_leaves_it_deleted_too(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found by the core machine: whoever asks for it back and is told that it is coming has a deleted session again."""
+    """Found by the core machine: a user whose restore was accepted has a deleted session again."""
     monkeypatch.setattr(broker.controller.sessions.pending, "ANSWER_TIMEOUT_S", 0.0)
 
     async def scenario() -> None:

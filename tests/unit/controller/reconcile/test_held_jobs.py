@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def asked(core: Core, *verbs: str) -> list[str]:
-    """What the launcher was asked, of these verbs, without the user."""
+    """Return the calls of these verbs to the launcher, without the user."""
     return [words.split()[0] for words in core.launcher.asked if words.split()[0] in verbs]
 
 

@@ -47,7 +47,7 @@ def play(
 
 
 def file(core: Core, name: str, session: str = "dev") -> str:
-    """What the controller has written for the session's job."""
+    """Return a file that the controller has written for the session's job."""
     return core.launcher.directories["alice", core.row(session).id].files[name]
 
 
@@ -120,7 +120,7 @@ def test_it_is_warned_then_stopped_and_says_why(tmp_path: Path, monkeypatch: pyt
 
 
 def test_use_takes_the_warning_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the job measures, and what its connections carry."""
+    """By the job's measurement, and by the bytes of its connections."""
 
     async def scenario(core: Core, clock: Clock) -> None:
         await core.ready()
@@ -203,7 +203,7 @@ def test_one_that_is_to_stay_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_controller_that_has_just_begun_knows_too_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections may have told a controller that was not there."""
+    """Reports of connections may have met no controller."""
 
     async def scenario(core: Core, clock: Clock) -> None:
         await core.ready()

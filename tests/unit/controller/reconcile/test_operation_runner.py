@@ -1,4 +1,4 @@
-"""What becomes of an operation whose launcher dies, hangs, refuses or has no space, and whose controller is killed."""
+"""Operations whose launcher dies, hangs, refuses or has no space, and whose controller is killed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ASKED: dict[str, Callable[[Core], Coroutine[Any, Any, SessionView]]] = {
     "clone": lambda c: c.snapshots.clone("alice", "dev", CloneRequest(name="two")),
 }
 MADE = {"snapshot": 2, "rollback": 2, "switch": 2, "clone": 2}
-"""How many snapshots `dev` has after it, one of which was there before."""
+"""The number of snapshots of `dev` after each operation; one of them was there before."""
 
 
 async def made(tmp_path: Path, *, running: bool = False, clock: Clock | None = None) -> Core:
@@ -50,7 +50,7 @@ async def made(tmp_path: Path, *, running: bool = False, clock: Clock | None = N
 
 
 async def asked(core: Core, word: str) -> asyncio.Future[SessionView]:
-    """Begin to ask; whoever asks waits while the loop ticks."""
+    """Begin a request, which waits while the loop ticks."""
     asking = asyncio.ensure_future(ASKED[word](core))
     await asyncio.sleep(0)
     return asking
@@ -95,7 +95,7 @@ async def given_up(asking: asyncio.Future[SessionView]) -> None:
 def test_a_controller_killed_at_any_point_is_taken_up_where_it_was(
     tmp_path: Path, word: str, verb: str, when: str, running: bool
 ) -> None:
-    """The launcher has or has not done what it was asked; the next controller goes on, and nothing is done twice."""
+    """The launcher has or has not answered the request; the next controller continues, and nothing is done twice."""
 
     async def scenario() -> None:
         core = await made(tmp_path, running=running)

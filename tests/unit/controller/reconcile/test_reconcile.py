@@ -152,7 +152,7 @@ def test_no_answer_changes_nothing_but_the_stamp(tmp_path: Path) -> None:
     ],
 )
 def test_what_was_seen_does_not_overwrite_what_was_asked_since(newer: dict[str, Any]) -> None:
-    """Between the tick's look at a session and its change, somebody stopped it or started it anew."""
+    """Between the tick's look at a session and its change, its user stopped it or started it again."""
     seen = make_session(state=SessionState.STARTING, job_id=7)
     values: dict[str, Any] = {"id": seen.id, "state": SessionState.STARTING, "job_id": 7}
     now = make_session(**values | newer)

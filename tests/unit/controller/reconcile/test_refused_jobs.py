@@ -1,4 +1,4 @@
-"""What slurmctld keeps of a job that it has refused: it is no job of the session, whenever a tick sees it."""
+"""A refused job that slurmctld keeps is no job of the session, whenever a tick sees it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.submission import REFUSED
 from broker.errors import RefusedError
 from broker.schema.sessions import SessionState
-from tests.fakes.core import Clock, Core, site_config
+from tests.fakes.core import Clock, Core, site_config, start_until_sbatch
 from tests.fakes.launcher import SlowLauncher
 from tests.fakes.scheduler import FakeScheduler
 
@@ -53,10 +53,7 @@ def test_refused_job_that_slurm_still_shows_is_nobodys_job(tmp_path: Path, *, is
 
 def test_refusal_that_a_killed_controller_did_not_record_is_asked_for_again(tmp_path: Path) -> None:
     async def scenario() -> None:
-        launcher = SlowLauncher(FakeScheduler())
-        core = Core.make(site_config(tmp_path), launcher)
-        starting = asyncio.create_task(core.start())
-        await launcher.reached.wait()
+        core, launcher, starting = await start_until_sbatch(site_config(tmp_path))
         session = core.row()
         core.scheduler.refuse(f"berth-{session.id}", comment=f"berth:{session.id}:1")
         starting.cancel()

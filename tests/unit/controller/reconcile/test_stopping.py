@@ -72,7 +72,7 @@ def test_the_loop_wakes_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_until_then_another_job_carries_it_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its policy says with `keep`, and not without."""
+    """With `keep`, against any policy of the session, and only then."""
 
     async def scenario(core: Core, clock: Clock) -> None:
         for name, keep in (("stays", True), ("goes", False)):

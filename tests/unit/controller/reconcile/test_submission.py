@@ -1,4 +1,4 @@
-"""What becomes of a submission that is accepted, refused, left unclear, overtaken, or interrupted."""
+"""Submissions that are accepted, refused, left unclear, overtaken, or interrupted."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from profiles.image.store import Store
 from profiles.recipe.service import Service, parse_services
 from profiles.recipe.spec import parse_profile
 from tests.deadlines import DEADLINE_S
-from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config
-from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher, SlowLauncher
+from tests.fakes.core import OFFSET, RECIPE, Core, publish, site_config, start_until_sbatch
+from tests.fakes.launcher import FakeLauncher, MumblingLauncher, RefusingLauncher
 from tests.fakes.rows import make_session
 from tests.fakes.scheduler import FakeScheduler
 
@@ -119,10 +119,7 @@ def test_a_refusal_of_a_known_session_leaves_it_stopped_with_its_data(tmp_path: 
 
 def test_a_new_session_that_was_stopped_while_it_was_refused_is_kept_as_its_owner_asked(tmp_path: Path) -> None:
     async def scenario() -> None:
-        launcher = SlowLauncher(FakeScheduler())
-        core = Core.make(site_config(tmp_path), launcher)
-        starting = asyncio.create_task(core.start())
-        await launcher.reached.wait()
+        core, launcher, starting = await start_until_sbatch(site_config(tmp_path))
         await core.sessions.stop("alice", "dev")
         launcher.then = LauncherError("refused", "no")
         launcher.let_go.set()
@@ -147,10 +144,7 @@ def test_an_unclear_answer_keeps_the_session_and_says_so(tmp_path: Path) -> None
 
 def test_what_was_found_meanwhile_is_not_overwritten_by_a_late_unclear_answer(tmp_path: Path) -> None:
     async def scenario() -> None:
-        launcher = SlowLauncher(FakeScheduler())
-        core = Core.make(site_config(tmp_path), launcher)
-        starting = asyncio.create_task(core.start())
-        await launcher.reached.wait()
+        core, launcher, starting = await start_until_sbatch(site_config(tmp_path))
         session = core.row()
         launcher.scheduler.submit(f"berth-{session.id}", comment=f"berth:{session.id}:1")
         await core.reconciler.tick()
@@ -189,10 +183,7 @@ def test_a_stop_before_sbatch_means_no_sbatch(tmp_path: Path) -> None:
 
 def test_a_stop_during_sbatch_cancels_the_job(tmp_path: Path) -> None:
     async def scenario() -> None:
-        launcher = SlowLauncher(FakeScheduler())
-        core = Core.make(site_config(tmp_path), launcher)
-        starting = asyncio.create_task(core.start())
-        await launcher.reached.wait()
+        core, launcher, starting = await start_until_sbatch(site_config(tmp_path))
         await core.sessions.stop("alice", "dev")
         launcher.let_go.set()
         view = await starting
@@ -207,10 +198,7 @@ def test_a_stop_during_sbatch_cancels_the_job(tmp_path: Path) -> None:
 
 def test_whoever_waits_hears_of_an_attempt_that_ended_late(tmp_path: Path) -> None:
     async def scenario() -> None:
-        launcher = SlowLauncher(FakeScheduler())
-        core = Core.make(site_config(tmp_path), launcher)
-        starting = asyncio.create_task(core.start())
-        await launcher.reached.wait()
+        core, launcher, starting = await start_until_sbatch(site_config(tmp_path))
         waiting = asyncio.create_task(core.sessions.show("alice", "dev", after=core.row().revision, wait=60))
         await asyncio.sleep(0)
         launcher.let_go.set()
@@ -265,10 +253,7 @@ def test_an_image_that_is_gone_or_another_one_is_refused_and_the_session_kept(tm
 
 def test_draining_waits_for_sbatch_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        launcher = SlowLauncher(FakeScheduler())
-        core = Core.make(site_config(tmp_path, slurm={"submit_timeout": 0.01}), launcher)
-        starting = asyncio.create_task(core.start())
-        await launcher.reached.wait()
+        core, launcher, starting = await start_until_sbatch(site_config(tmp_path, slurm={"submit_timeout": 0.01}))
         monkeypatch.setattr("broker.controller.reconcile.submission.DRAIN_MARGIN_S", 0.05)
         async with asyncio.timeout(DEADLINE_S):
             await core.submitter.drain()
@@ -308,7 +293,7 @@ def test_only_what_profile_and_site_allow_is_bound(source: str, site: list[str],
 
 
 def replace_host_key(core: Core, session: Session) -> str:
-    """As the session's owner can, whose file it is; its public line."""
+    """Replace the key as the session's owner can, whose file it is; return its public line."""
     key = asyncssh.generate_private_key("ssh-ed25519", comment="mine")
     line = key.export_public_key().decode().strip()
     core.launcher.directories[session.owner, session.id].host_key = line

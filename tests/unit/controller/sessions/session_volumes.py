@@ -1,4 +1,4 @@
-"""What tests of a session's volumes do: read and write them, ask for changes, and wait for them."""
+"""The actions of tests on a session's volumes: read and write them, request changes, and wait for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def end_job(core: Core, state: JobState = JobState.CANCELLED, name: str = "dev")
 
 
 async def wait_for_operation(core: Core, asked: Coroutine[Any, Any, SessionView]) -> SessionView:
-    """Ticks go on while somebody waits for the answer."""
+    """Ticks continue while a caller waits for the answer."""
     waiting = asyncio.ensure_future(asked)
     while not waiting.done():
         await core.reconciler.tick()

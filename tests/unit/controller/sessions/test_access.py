@@ -49,7 +49,7 @@ def test_the_owner_may_and_nobody_else(registry: AsyncRegistry, user: str, owner
 
 @pytest.mark.parametrize("user", USERS)
 def test_a_watch_has_the_sessions_of_its_user_only(registry: AsyncRegistry, user: str) -> None:
-    """Also if it is told that another user's session has changed: a user may give a job any session's name."""
+    """Also if another user's session is reported as changed: a user may give a job any session's name."""
 
     async def scenario() -> None:
         for owner in USERS[:2]:

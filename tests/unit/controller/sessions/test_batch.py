@@ -208,7 +208,7 @@ def test_a_promotion_whose_answer_is_lost_is_asked_for_again(tmp_path: Path, mon
 
 
 def awake() -> FakeScheduler:
-    """One that can fall silent."""
+    """Return a scheduler that can fall silent."""
     made = SilentScheduler()
     made.silent = False
     return made

@@ -1,4 +1,4 @@
-"""Connecting to a session that is not ready: it is started once, waited for, and how far it is is told."""
+"""Connecting to a session that is not ready: it is started once, awaited, and its progress is shown."""
 
 from __future__ import annotations
 

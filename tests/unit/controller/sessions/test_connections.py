@@ -1,4 +1,4 @@
-"""Who is, and was, connected: what the registry keeps of it, and who is told."""
+"""The present and former connections of a session: the registry's records, and the answers about them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def play(place: Path, scene: Callable[[Core], Awaitable[None]], **registry: obje
 
 
 def record(core: Core, clock: Clock, **values: Any) -> ConnectionRecord:  # noqa: ANN401 - fields of several types
-    """One of alice's to dev from a laptop, that stands, unless `values` say otherwise."""
+    """Return an open connection of alice's to dev from a laptop, unless `values` say otherwise."""
     session = core.row()
     usual: dict[str, Any] = {
         "id": new_id(),

@@ -1,4 +1,4 @@
-"""What one user may have and do: what is one too many is refused in words, and changes nothing."""
+"""The limits of one user: a request above one is refused in words, and changes nothing."""
 
 from __future__ import annotations
 

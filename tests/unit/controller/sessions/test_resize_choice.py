@@ -1,4 +1,4 @@
-"""Whether a resize keeps the present job: by the request, and by Slurm's expectation."""
+"""The choice of a resize to keep the present job: by the request, and by Slurm's expectation."""
 
 from __future__ import annotations
 

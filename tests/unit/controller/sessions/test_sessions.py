@@ -1,4 +1,4 @@
-"""What people ask for, in every state: what becomes of it, and who hears of it."""
+"""Requests of users in every state: the results, and the users who are notified."""
 
 from __future__ import annotations
 

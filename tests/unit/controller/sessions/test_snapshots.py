@@ -1,4 +1,4 @@
-"""Snapshots and rollback in every state: what becomes of session, data and image."""
+"""Snapshots and rollback in every state: the effects on session, data and image."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_rollback_of_a_running_session_stops_it_and_starts_it_again_as_it_was(
 
 @pytest.mark.parametrize("state", sorted(LIVE - {SessionState.READY}))
 def test_what_a_session_on_its_way_can_be_asked_for(core: Core, state: SessionState) -> None:
-    """It has nothing to be copied by yet; a rollback ends its job whatever it is doing."""
+    """No job can copy it yet; a rollback ends its job in any state."""
     put(core, state, job_id=7)
     stopping = state is SessionState.STOPPING
 
