@@ -138,7 +138,7 @@ def press(page: Page, target: Locator) -> None:
 def test_session_is_started_opened_and_stopped_by_keyboard_alone(
     alice: User, image: str, new_name: Callable[[str], str], page: Page
 ) -> None:
-    """Nothing is clicked. A screen reader is told once that the session is ready."""
+    """Nothing is clicked. The page announces once that the session is ready."""
     name = new_name("keys")
     page.add_init_script(RECORD_ANNOUNCEMENTS)
     page.goto(login_link(alice, "portal"))

@@ -131,7 +131,7 @@ def test_vim_is_found_again_after_lost_connections(alice: User, dev: str, page: 
 
 
 def vim_answers(user: User, session: str, page: Page) -> bool:
-    """Whether what is typed in the page reaches vim. Until the page has connected anew, it is lost."""
+    """Whether what is typed in the page reaches vim. Until the page has connected again, it is lost."""
     page.keyboard.press("Escape")
     page.keyboard.type(":set tabstop=7 tabstop?\n")
     return "tabstop=7" in tmux(user, session, "capture-pane", "-p", "-t", "web")
