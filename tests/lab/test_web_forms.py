@@ -6,17 +6,26 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import Page, expect
 
-from tests.lab.browser import PORTAL, log_in, new_browser
+from tests.lab.browser import PORTAL, host_of, log_in, login_link, new_browser, wait_for_terminal
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Locator
 
     from tests.lab.conftest import User
 
 HOUR_S = 3600
+MAX_TABS = 60
+"""Elements of a page that Tab comes to, at most."""
+RECORD_ANNOUNCEMENTS = """
+window.announced = [];
+document.addEventListener("DOMContentLoaded", () => {
+    const region = document.getElementById("announcement");
+    if (region) new MutationObserver(() => announced.push(region.textContent)).observe(region, {childList: true});
+});
+"""
 
 
 def act(page: Page, session: str, action: str, **fields: str) -> None:
@@ -110,6 +119,50 @@ def test_life_of_a_session_by_forms(alice: User, other: str, new_name: Callable[
     view = alice.wait(name, "ready")
     assert (view["profile"], "--mem=300M" in view["options"]) == (other, True)
     assert alice.ok("ssh", name, "cat kept /opt/other") == "first\nonly in other\n"
+
+
+def tab_to(page: Page, target: Locator) -> None:
+    """Come to an element with Tab alone."""
+    for _ in range(MAX_TABS):
+        if target.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not reach {target}")
+
+
+def press(page: Page, target: Locator) -> None:
+    tab_to(page, target)
+    page.keyboard.press("Enter")
+
+
+def test_session_is_started_opened_and_stopped_by_keyboard_alone(
+    alice: User, image: str, new_name: Callable[[str], str], page: Page
+) -> None:
+    """Nothing is clicked. The page announces once that the session is ready."""
+    name = new_name("keys")
+    page.add_init_script(RECORD_ANNOUNCEMENTS)
+    page.goto(login_link(alice, "portal"))
+    press(page, page.get_by_role("button", name="Log in as"))
+    page.wait_for_url(f"{PORTAL}/")
+    press(page, page.get_by_role("link", name="New session").last)
+    page.wait_for_url(f"{PORTAL}/start")
+    for label, text in (("Name", name), ("Profile", image)):
+        tab_to(page, page.locator("form").get_by_label(label))
+        page.keyboard.type(text)
+    press(page, page.locator("form .primary"))
+    page.wait_for_url(f"{PORTAL}/sessions/{name}?done=start")
+    expect(page.locator("#announcement")).to_contain_text("ready on")
+    assert len([text for text in page.evaluate("announced") if "ready on" in text]) == 1
+    press(page, page.locator("#service-terminal"))
+    page.wait_for_url(f"{host_of('terminal', name, 'alice')}**")
+    wait_for_terminal(page)
+
+    page.goto(f"{PORTAL}/sessions/{name}")
+    press(page, page.locator("#action-stop"))
+    page.wait_for_url(f"{PORTAL}/sessions/{name}/stop")
+    press(page, page.locator("form .primary"))
+    accepted(page, name, "stop")
+    alice.wait(name, "stopped")
 
 
 def test_form_with_faults_changes_nothing(alice: User, page: Page) -> None:

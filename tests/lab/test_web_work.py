@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.browser import host_of, open_service, reopen, type_in_terminal, wait_for_terminal
+from tests.lab.network_cut import cut_network
 from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
@@ -127,6 +128,32 @@ def test_vim_is_found_again_after_lost_connections(alice: User, dev: str, page: 
     page.keyboard.type(":wq\n")
     wait_for(lambda: pane(alice, dev)[1] != "vim.tiny", what="the end of vim")
     assert alice.ok("ssh", dev, "cat story.txt") == "Once upon a time there was a tunnel and a proxy\n"
+
+
+def vim_answers(user: User, session: str, page: Page) -> bool:
+    """Whether what is typed in the page reaches vim. Until the page has connected again, it is lost."""
+    page.keyboard.press("Escape")
+    page.keyboard.type(":set tabstop=7 tabstop?\n")
+    return "tabstop=7" in tmux(user, session, "capture-pane", "-p", "-t", "web")
+
+
+def test_vim_goes_on_by_itself_after_a_cut_of_the_network_with_a_restart(
+    alice: User, dev: str, page: Page, crashing: Site
+) -> None:
+    """A short form; `make soak` has a long one, with editors."""
+    open_service(page, alice, dev, "terminal")
+    type_in_terminal(page, "vim.tiny cut.txt")
+    wait_for(lambda: pane(alice, dev)[1] == "vim.tiny", what="vim")
+    before = pane(alice, dev)[:2]
+    page.evaluate("window.isFirstLoad = true")
+    with cut_network(crashing.lab):
+        crashing.kill("web")
+        crashing.start("web")
+    wait_for(lambda: vim_answers(alice, dev, page), what="vim in the page")
+    assert pane(alice, dev)[:2] == before
+    assert page.evaluate("window.isFirstLoad") is True
+    page.keyboard.type(":q\n")
+    wait_for(lambda: pane(alice, dev)[1] != "vim.tiny", what="the end of vim")
 
 
 def test_page_of_the_terminal_reconnects_by_itself(alice: User, dev: str, page: Page, crashing: Site) -> None:

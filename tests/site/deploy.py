@@ -49,8 +49,8 @@ GATEWAY_PORT = 2222
 WEB_PORT = 8080
 WEB_HOST = "portal.berth.localhost"
 """The host name of the portal: web.url of config.yaml."""
-BUILD_TIMEOUT = 900
-"""Seconds for one profile, over a slow network."""
+BUILD_TIMEOUT = 1800
+"""Seconds for one profile, over a slow network, on a machine that builds others too."""
 WAIT_LIMIT_S = 120
 """Seconds for one service to start or to end; as in tests/deadlines.py, it only ends what hangs."""
 

@@ -17,7 +17,9 @@ from playwright.sync_api import expect
 
 from slurm.lab.progress import ProgressLog
 from tests.chromium import DEADLINE_MS
-from tests.lab.browser import PORTAL, chromium_on_login, host_of
+from tests.lab.browser import PORTAL, chromium_on_login, host_of, type_in_terminal
+from tests.lab.notebook import Notebook
+from tests.lab.vs_code import VsCode
 from tests.site import deploy
 
 if TYPE_CHECKING:
@@ -32,14 +34,16 @@ IMAGES = deploy.CHECKOUT / "docs/images"
 SESSION = "dev"
 SESSIONS = (SESSION, "docs", "train")
 STEP_S = 300.0
+DRAWING_MS = 2000
+"""Time in which a page draws what its terminal has received."""
 WIDTH, HEIGHT = 1100, 660
 MAX_BYTES = 150_000
 PROGRAM = '''\
-"""Multiply two matrices on the session's GPU."""
+"""Multiply two matrices."""
 
 import os
 
-MASK = os.environ["ZE_AFFINITY_MASK"]
+GPU = os.environ["ZE_AFFINITY_MASK"]
 
 
 def multiply(left, right):
@@ -50,9 +54,15 @@ def multiply(left, right):
 
 
 if __name__ == "__main__":
-    print(f"on GPU {MASK}:", multiply([[1, 2], [3, 4]], [[5, 6], [7, 8]]))
+    print("session with GPU", GPU)
+    print(multiply([[1, 2], [3, 4]], [[5, 6], [7, 8]]))
 '''
-CELL = "import sys\nsys.path.append('work')\nimport matmul\n\nf'The GPU of this session: {matmul.MASK}'"
+CELLS = (
+    "import sys\nsys.path.append('work')\nimport matmul\n\nf'The GPU of this session: {matmul.GPU}'",
+    "matmul.multiply([[1, 2], [3, 4]], [[5, 6], [7, 8]])",
+)
+PRODUCT = "[43, 50]"
+"""The last row of the product."""
 PREPARATION = (
     "berth start train --profile base --mem=500M --time=2:00:00",
     "berth set train --continue always",
@@ -70,52 +80,57 @@ class WebPicture:
 
     name: str
     scheme: Literal["light", "dark"]
-    show: Callable[[Page], None]
+    show: Callable[[deploy.Site, Page], None]
 
     @property
     def file(self) -> Path:
         return IMAGES / f"{self.name}.png"
 
 
-def show_sessions(page: Page) -> None:
+def show_sessions(_: deploy.Site, page: Page) -> None:
     page.goto(f"{PORTAL}/")
     expect(page.get_by_role("link", name=SESSION, exact=True)).to_be_visible()
 
 
-def show_session(page: Page) -> None:
+def show_session(_: deploy.Site, page: Page) -> None:
     page.goto(f"{PORTAL}/sessions/{SESSION}")
     expect(page.locator("#service-code")).to_be_visible()
 
 
-def show_notebook(page: Page) -> None:
-    page.goto(f"{host_of('jupyter', SESSION, USER)}lab")
-    page.get_by_title("Python 3 (ipykernel)").first.click()
-    page.locator(".jp-Notebook .cm-content").first.click()
-    page.keyboard.insert_text(CELL)
-    page.keyboard.press("Shift+Enter")
-    expect(page.locator(".jp-OutputArea-output").first).to_contain_text("The GPU of this session")
-    page.keyboard.insert_text("matmul.multiply([[1, 2], [3, 4]], [[5, 6], [7, 8]])")
-    page.keyboard.press("Shift+Enter")
-    expect(page.locator(".jp-OutputArea-output").last).to_contain_text("43, 50")
+def show_notebook(_: deploy.Site, page: Page) -> None:
+    notebook = Notebook(page, SESSION)
+    notebook.create()
+    for cell in CELLS:
+        notebook.run(cell)
+    expect(notebook.outputs.last).to_contain_text(PRODUCT)
 
 
-def show_editor(page: Page) -> None:
-    page.goto(f"{host_of('code', SESSION, USER)}?folder=/home/{USER}/work")
-    page.get_by_role("treeitem", name="matmul.py").dblclick()
-    expect(page.get_by_role("tab", name="matmul.py")).to_be_visible()
+def show_editor(site: deploy.Site, page: Page) -> None:
+    code = VsCode(page, SESSION)
+    code.open_folder("work")
+    code.hide_chat()
+    code.open_terminal()
+    code.type_in_terminal("clear; python3 matmul.py; touch .ran")
+    code.open_file("matmul.py")
+    expect(code.editor).to_contain_text("multiply")
+    deploy.wait_until(
+        lambda: ".ran" in site.run(f"berth exec {SESSION} -- ls -A work", user=USER), "its output", STEP_S
+    )
+    page.wait_for_timeout(DRAWING_MS)
 
 
-def show_terminal(page: Page) -> None:
+def show_terminal(site: deploy.Site, page: Page) -> None:
     page.goto(host_of("terminal", SESSION, USER))
-    page.locator(".xterm-helper-textarea").wait_for(state="attached")
-    page.keyboard.type("clear; clinfo -l; echo $ZE_AFFINITY_MASK; vim.tiny work/matmul.py\n")
+    type_in_terminal(page, "clear; vim.tiny -c 'set number' work/matmul.py")
+    capture = f"berth exec {SESSION} -- tmux capture-pane -p -t web"
+    deploy.wait_until(lambda: "Multiply" in site.run(capture, user=USER), "vim in the terminal", STEP_S)
 
 
 PICTURES = (
-    *(WebPicture(f"portal-sessions-{scheme}", scheme, show_sessions) for scheme in ("light", "dark")),
-    *(WebPicture(f"portal-session-{scheme}", scheme, show_session) for scheme in ("light", "dark")),
+    WebPicture("portal-sessions", "light", show_sessions),
+    WebPicture("portal-session", "dark", show_session),
     WebPicture("web-jupyter", "light", show_notebook),
-    WebPicture("web-code", "dark", show_editor),
+    WebPicture("web-code", "light", show_editor),
     WebPicture("web-terminal", "dark", show_terminal),
 )
 
@@ -154,7 +169,7 @@ def take_picture(site: deploy.Site, chromium: Browser, picture: WebPicture) -> N
         page.goto(found[0])
         page.get_by_role("button", name="Log in as").click()
         page.wait_for_url(f"{PORTAL}/")
-        picture.show(page)
+        picture.show(site, page)
         content = page.screenshot(animations="disabled", caret="hide")
     assert len(content) < MAX_BYTES, f"{picture.name} has {len(content)} bytes"
     picture.file.write_bytes(content)
