@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from broker.job.bundle import BATCH_SCRIPT, SERVICE_SCRIPT, SESSION_SCRIPT, write_scripts
+from broker.job.bundle import ENVIRONMENT_SCRIPT, SERVICE_SCRIPT, SESSION_SCRIPT, write_scripts
 
 PARTS = Path(__file__).parents[1] / "broker/job"
 FOLDER = Path(__file__).parents[1] / "build/job"
 SESSION = FOLDER / SESSION_SCRIPT
-BATCH = FOLDER / BATCH_SCRIPT
+BATCH = FOLDER / ENVIRONMENT_SCRIPT
 SERVICE = FOLDER / SERVICE_SCRIPT
 
 write_scripts(FOLDER)

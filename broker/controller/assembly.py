@@ -134,7 +134,7 @@ class Controller(ReconcileParts):
             reconciler=self.reconciler,
             limits=self.limits,
             estimates=self.start_estimates,
-            restorer=self.file_restorer,
+            rewriter=self.file_rewriter,
         )
 
     @cached_property
@@ -252,7 +252,7 @@ class Controller(ReconcileParts):
         """
         if wait:
             await self.submitter.drain()
-        files = (self.idle_policy, self.farewells, self.file_restorer)
+        files = (self.idle_policy, self.farewells, self.file_rewriter)
         queries = (self.node_watch, self.name_policy, self.cluster_answers, self.groups)
         changes = (self.holder, self.operations, self.deletion, self.maintenance, self.environments)
         for part in (*changes, *files, *queries):

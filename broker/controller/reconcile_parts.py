@@ -23,7 +23,7 @@ from broker.controller.reconcile.node_watch import NodeWatch
 from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.reconcile.operation_runner import OperationRunner
 from broker.controller.reconcile.running_copies import RunningCopies
-from broker.controller.reconcile.session_files import FileRestorer, SessionFiles
+from broker.controller.reconcile.session_files import FileRewriter, SessionFiles
 from broker.controller.reconcile.shown_names import NamePolicy
 from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.reconcile.submission import Submitter
@@ -91,7 +91,7 @@ class ReconcileParts(CredentialParts):
             files=SessionFiles(self.config, self.authority),
             logins=self.logins,
             names=self.name_policy,
-            restorer=self.file_restorer,
+            rewriter=self.file_rewriter,
             changes=self.changes,
         )
 
@@ -146,8 +146,8 @@ class ReconcileParts(CredentialParts):
         )
 
     @cached_property
-    def file_restorer(self) -> FileRestorer:
-        return FileRestorer(
+    def file_rewriter(self) -> FileRewriter:
+        return FileRewriter(
             registry=self.async_registry,
             launcher=self.launcher,
             images=self.images,
@@ -174,7 +174,7 @@ class ReconcileParts(CredentialParts):
             farewells=self.farewells,
             node_watch=self.node_watch,
             holder=self.holder,
-            restorer=self.file_restorer,
+            rewriter=self.file_rewriter,
             copies=self.copies,
             observed=self.observed,
         )

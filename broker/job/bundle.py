@@ -17,7 +17,7 @@ from pathlib import Path
 
 SESSION_SCRIPT = "session.sh"
 """The name of the batch script of a session's job."""
-BATCH_SCRIPT = "batch.sh"
+ENVIRONMENT_SCRIPT = "batch.sh"
 """The name of the program that opens an environment for a batch job, in the environment's directory `run`."""
 SERVICE_SCRIPT = "service.sh"
 """The name of the program inside a session that starts its services."""
@@ -36,7 +36,7 @@ PARTS = {
         *("node/messages", "node/time_limit", "node/idle", "node/live_copy", "node/saves", "node/hold"),
         *("node/container", "node/main"),
     ),
-    BATCH_SCRIPT: (
+    ENVIRONMENT_SCRIPT: (
         *("batch/given", "lib", "client_settings"),
         *(*_MOUNTS, *_CHECKS),
         *("batch/variables", "batch/directories", "batch/mounts", "batch/binds", "batch/namespace", "batch/job"),
@@ -52,7 +52,7 @@ _HEAD = """\
 #!/bin/bash
 # {name}: made from the parts in broker/job. See docs/reference/{page}.md.
 """
-_PAGES = {SESSION_SCRIPT: "session-job", BATCH_SCRIPT: "batch-job", SERVICE_SCRIPT: "session-job"}
+_PAGES = {SESSION_SCRIPT: "session-job", ENVIRONMENT_SCRIPT: "batch-job", SERVICE_SCRIPT: "session-job"}
 _EMBED = re.compile(r"^#embed (\S+)\n", re.MULTILINE)
 """A line in a here-document, which the file or the script of that name replaces."""
 _FOLDER = Path(__file__).parent
@@ -71,9 +71,9 @@ def session_script() -> bytes:
     return joined(SESSION_SCRIPT)
 
 
-def batch_script() -> bytes:
+def environment_script() -> bytes:
     """Return the program that opens an environment for a batch job."""
-    return joined(BATCH_SCRIPT)
+    return joined(ENVIRONMENT_SCRIPT)
 
 
 def digest(name: str) -> str:

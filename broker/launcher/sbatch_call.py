@@ -1,6 +1,6 @@
 """Calls of sbatch: the command of a session's job, its submission, and the test of when it would start.
 
-Standard library only, as session_verbs. Each runs as the user, in a process of its own.
+No third-party package, as in session_verbs. Each runs as the user, in a process of its own.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from broker.failpoints import failpoint
-from broker.job.bundle import BATCH_SCRIPT, SESSION_SCRIPT, digest
+from broker.job.bundle import ENVIRONMENT_SCRIPT, SESSION_SCRIPT, digest
 from broker.launcher.child import (
     CHILD_BYTES,
     CRASHED,
@@ -38,7 +38,7 @@ from broker.launcher.child import (
     run_request,
     set_process_option,
 )
-from broker.launcher.shares import READY_VERB, Shares
+from broker.launcher.places import READY_VERB, Places
 from broker.service import notify
 from broker.volumes.copy_archive import copy_archive
 
@@ -95,7 +95,7 @@ class Launcher:
         self._children: dict[int, Child] = {}
         self._ended: dict[int, Child] = {}
         """By pidfd, killed children that may hang in the kernel, as on a dead file server."""
-        self._shares = Shares()
+        self._shares = Places()
         self._pending: list[Request] = []
         """Requests without a place, the oldest first."""
         self._input = bytearray()
@@ -322,7 +322,7 @@ def _join_scripts() -> None:
     """
     priority = "<6>" if "JOURNAL_STREAM" in os.environ else ""  # sd-daemon(3): the unit's plain lines are warnings
     copy_archive()
-    digests = f"session.sh={digest(SESSION_SCRIPT)} batch.sh={digest(BATCH_SCRIPT)}"
+    digests = f"session.sh={digest(SESSION_SCRIPT)} batch.sh={digest(ENVIRONMENT_SCRIPT)}"
     with contextlib.suppress(OSError):
         print(f"{priority}launcher: job scripts {digests}", file=sys.stderr, flush=True)
 

@@ -1,6 +1,6 @@
 """The launcher's verbs for sessions. Each runs as the user, in a process of its own.
 
-Standard library and slurm.sbatch only: this is loaded by the root process, though never run by it as root.
+The root process loads this module and does not run it as root: no third-party package is imported (pyproject.toml).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.job.bundle import BATCH_SCRIPT, SESSION_SCRIPT, batch_script, session_script
+from broker.job.bundle import ENVIRONMENT_SCRIPT, SESSION_SCRIPT, environment_script, session_script
 from broker.launcher import held_job
 from broker.launcher.arguments import (
     BeginArguments,
@@ -127,7 +127,7 @@ def environment(context: RequestContext, arguments: EnvironmentArguments) -> dic
         make_volumes(context, session.name, arguments.driver)
     else:
         change_volumes(context, CloneArguments.parse(arguments.request()))
-    replace_file(session / "run" / BATCH_SCRIPT, batch_script())
+    replace_file(session / "run" / ENVIRONMENT_SCRIPT, environment_script())
     _install_copying(session)
     install(context, arguments)
     return {"directory": str(session)}

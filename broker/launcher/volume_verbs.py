@@ -1,6 +1,6 @@
 """The launcher's verbs for volumes: each calls broker.volumes with the arguments of its request.
 
-Standard library only, as session_verbs. Each runs as the user, in a process of its own.
+No third-party package, as in session_verbs. Each runs as the user, in a process of its own.
 
 Users make folders that they cannot enter themselves (mode 000), and overlayfs leaves some. A verb that reads or removes
 trees therefore runs in a user namespace, in which the user is root over their own files only (user_namespaces(7)). That

@@ -49,7 +49,7 @@ from slurm.run import run_command
 
 if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
-    from broker.controller.reconcile.session_files import FileRestorer
+    from broker.controller.reconcile.session_files import FileRewriter
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.registry import Registry
     from slurm.scheduler import Scheduler
@@ -134,7 +134,7 @@ class Loop:
             holder=JobHolder(
                 registry=rows, launcher=launcher, farewells=farewells, operations=operations, changes=changes
             ),
-            restorer=cast("FileRestorer", None),  # no successor ends
+            rewriter=cast("FileRewriter", None),  # no successor ends
             observed=ObservedSlurm(changes, OpenConnections(changes)),
         )
         loop = cls(reconciler, registry)

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from broker.controller.launcher_client.answers import KINDS
-from broker.job.bundle import BATCH_SCRIPT, SESSION_SCRIPT
+from broker.job.bundle import ENVIRONMENT_SCRIPT, SESSION_SCRIPT
 from broker.launcher.arguments import ARGUMENTS, OperationArguments
+from broker.launcher.places import READY_VERB
 from broker.launcher.session_verbs import FILES, VERBS
-from broker.launcher.shares import READY_VERB
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def first_column(head: str, page: str = PAGE) -> list[str]:
 
 def files_in_run() -> set[str]:
     """Find the names below `run/` that the program reads or writes."""
-    names = {SESSION_SCRIPT, BATCH_SCRIPT, *(path.removeprefix("run/") for path in FILES.values() if "/" in path)}
+    names = {SESSION_SCRIPT, ENVIRONMENT_SCRIPT, *(path.removeprefix("run/") for path in FILES.values() if "/" in path)}
     for path in (ROOT / "broker").rglob("*"):
         if path.suffix in {".py", ".sh"}:
             text = path.read_text(encoding="utf-8")

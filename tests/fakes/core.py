@@ -118,7 +118,7 @@ class Core(Controller):
             self.maintenance._collecting,
             self.idle_policy._writing,
             self.farewells._writing,
-            self.file_restorer._running,
+            self.file_rewriter._running,
             self.node_watch._writing,
             self.cluster_answers.nodes._running,
             self.name_policy._query,

@@ -32,7 +32,7 @@ from broker.launcher.arguments import (
     SubmitArguments,
     TerminalsArguments,
 )
-from broker.launcher.shares import READY_VERB, Shares
+from broker.launcher.places import READY_VERB, Places
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -52,7 +52,7 @@ class _PlaceQueue:
     """The queue of requests for which the launcher has no place, so that other users' requests pass them."""
 
     def __init__(self) -> None:
-        self._shares = Shares()
+        self._shares = Places()
         self._waiting: list[tuple[str, str, asyncio.Future[None]]] = []
         """Verb, user, and a future that is done once there is a place; the oldest first."""
 

@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.reconcile.stop import STOPPED_BY
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def _farewell(session: Session) -> tuple[str, str]:
         return why, restarts if operation.start or operation.ran else stays_stopped
     if session.resizing:
         return "the session continues in a job with other resources", restarts
+    if session.stop_reason.startswith(STOPPED_BY):
+        return f"{session.stop_reason.removeprefix(STOPPED_BY)} stopped the session", stays_stopped
     if session.stop_reason:
         return f"Berth ends the session: {session.stop_reason}", stays_stopped
     return f"{session.owner} stopped the session", stays_stopped

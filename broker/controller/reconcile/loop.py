@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.observed_slurm import ObservedSlurm
     from broker.controller.reconcile.operation_runner import OperationRunner
     from broker.controller.reconcile.running_copies import RunningCopies
-    from broker.controller.reconcile.session_files import FileRestorer
+    from broker.controller.reconcile.session_files import FileRewriter
     from broker.controller.reconcile.stop import ScheduledStopPolicy
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
@@ -101,7 +101,7 @@ class Reconciler:
         farewells: FarewellWriter,
         node_watch: NodeWatch,
         holder: JobHolder,
-        restorer: FileRestorer,
+        rewriter: FileRewriter,
         copies: RunningCopies,
         observed: ObservedSlurm,
     ) -> None:
@@ -119,7 +119,7 @@ class Reconciler:
         self._farewells = farewells
         self._node_watch = node_watch
         self._holder = holder
-        self._restorer = restorer
+        self._rewriter = rewriter
         self._copies = copies
         self.observed = observed
         self._quiet = QuietSessions(registry)
@@ -260,7 +260,7 @@ class Reconciler:
         if session.state is SessionState.SUBMITTING and session.job.attempted_at is None:
             self._submitter.submit(session)
         if observed.successor and not session.successor and session.submission == observed.submission:
-            self._restorer.restore(session.id)
+            self._rewriter.rewrite(session.id)
 
     async def _observe_missing(self, sessions: list[Session], found: Matched, asked_at: float) -> None:
         """Query accounting for the end of jobs that are missing from Slurm's answer. Give a job up as lost only after
@@ -335,7 +335,7 @@ class Reconciler:
             elif (job := own.get(session.id)) is not None and job.state.waits:
                 await self._hasten(job)
             if outlives_successor(session) and not self._submitter.under_way(session.id):
-                self._restorer.ensure(session)
+                self._rewriter.ensure(session)
 
     async def _hasten(self, job: Job) -> None:
         """Let a requeued job start now: Slurm delays such a job by two minutes."""

@@ -1,6 +1,6 @@
 """The steps of each volume operation: launcher calls in order, each of which may be repeated.
 
-`snapshots` decides whether an operation is allowed. `operations` repeats it and writes to the registry.
+`sessions.snapshots` decides whether an operation is allowed. `operation_runner` repeats it and writes to the registry.
 """
 
 from __future__ import annotations

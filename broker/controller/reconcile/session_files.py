@@ -76,8 +76,8 @@ class SessionFiles:
         )
 
 
-class FileRestorer:
-    """Restores the files of a present submission, one task for each session.
+class FileRewriter:
+    """Writes the files of a present submission again, one task for each session.
 
     The present job reads run/job.env again if Slurm requeues it. With the submission of a successor that has ended, it
     would give up.
@@ -98,44 +98,44 @@ class FileRestorer:
         self._names = names
         self._files = files
         self._running = SingleFlight[str, None]()
-        self._restored: dict[str, int] = {}
+        self._rewritten: dict[str, int] = {}
         """By session's id, the number of submissions at the last write of its files by this process."""
         self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
 
-    def restore(self, session_id: str) -> asyncio.Task[None]:
+    def rewrite(self, session_id: str) -> asyncio.Task[None]:
         """Start to write the files again that the submission of a successor has replaced, which has ended.
 
         Nothing is written while the session has a successor, or no present job. A failure is logged, and `ensure`
         repeats the write.
         """
-        self._restored.pop(session_id, None)
-        return self._running.join(session_id, lambda: self._restore(session_id))
+        self._rewritten.pop(session_id, None)
+        return self._running.join(session_id, lambda: self._rewrite(session_id))
 
     def ensure(self, session: Session) -> None:
         """Restore the files of a session that outlives its successor, unless this process has done so: a write may have
         failed, or the controller may have ended before it.
         """
-        if self._restored.get(session.id) != session.submissions and self._backoff.due(session.id):
-            self.restore(session.id)
+        if self._rewritten.get(session.id) != session.submissions and self._backoff.due(session.id):
+            self.rewrite(session.id)
 
     async def close(self) -> None:
         """Cancel the writes."""
         await self._running.close()
 
-    async def _restore(self, session_id: str) -> None:
+    async def _rewrite(self, session_id: str) -> None:
         try:
             session = await self._registry.require(session_id)
             if not outlives_successor(session):
                 return
-            self._restored[session_id] = session.submissions
+            self._rewritten[session_id] = session.submissions
             files = await self._compose(session)
             current = await self._registry.require(session_id)
             if current.submissions == session.submissions:  # else the files of a later submission are there
                 await self._launcher.install(session.owner, session_id, files)
         except BerthError as error:
-            self._restored.pop(session_id, None)
+            self._rewritten.pop(session_id, None)
             self._backoff.failed(session_id)
-            log.warning("files not restored session=%s error=%s", session_id, error.message)
+            log.warning("files not rewritten session=%s error=%s", session_id, error.message)
         else:
             self._backoff.forget(session_id)
 

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 NO_TIME = {"stop_at": None, "stays": False}
 """Columns of a session without a stop time."""
 STOPPING = "waiting for the job to end"
+STOPPED_BY = "stopped by "
+"""Before the name of the guest who has stopped a session: the reason that is shown."""
 
 
 class ScheduledStopPolicy:

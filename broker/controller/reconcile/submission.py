@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from broker.controller.credentials.login import LoginPolicy, SshCredentials
     from broker.controller.images import ImageFinder
     from broker.controller.launcher_client.client import LauncherClient
-    from broker.controller.reconcile.session_files import FileRestorer, SessionFiles
+    from broker.controller.reconcile.session_files import FileRewriter, SessionFiles
     from broker.controller.reconcile.shown_names import NamePolicy
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
@@ -66,7 +66,7 @@ class Submitter:
         files: SessionFiles,
         logins: LoginPolicy,
         names: NamePolicy,
-        restorer: FileRestorer,
+        rewriter: FileRewriter,
         changes: ChangeNotifier,
     ) -> None:
         self._config = config
@@ -76,7 +76,7 @@ class Submitter:
         self._files = files
         self._logins = logins
         self._names = names
-        self._restorer = restorer
+        self._rewriter = rewriter
         self._changes = changes
         self._running = SingleFlight[tuple[str, int], "Session"](self._done)
 
@@ -130,10 +130,10 @@ class Submitter:
         try:
             current = await self._attempt(session, session.successor)
         except BerthError:
-            self._restorer.restore(session.id)
+            self._rewriter.rewrite(session.id)
             raise
         if outlives_successor(current):
-            self._restorer.restore(session.id)
+            self._rewriter.rewrite(session.id)
         return current
 
     async def _submit(self, session: Session, number: int) -> Session:

@@ -11,7 +11,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
-from broker.controller.reconcile.stop import NO_TIME, stop
+from broker.controller.reconcile.stop import NO_TIME, STOPPED_BY, stop
 from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import ImageTarget
 from broker.controller.registry.models import JobRow, Session
@@ -104,7 +104,7 @@ class Sessions:
                 return self._view(session)
             else:
                 before = session.submission
-                session = await self._restart(user, session, request, why)
+                session = await self._start_again(user, session, request, why)
                 if session.submission == before:
                     return self._view(session)  # another request has started it, or an operation is pending
         failpoint("start.intent-recorded")
@@ -120,7 +120,7 @@ class Sessions:
     async def stop(self, user: str, name: str) -> SessionView:
         """Request the session's stop. Its data remains. A stopped session stays unchanged."""
         session = await self._resolve(user, name, Permission.STOP)
-        because = "" if user == session.owner else f"stopped by {user}"
+        because = "" if user == session.owner else f"{STOPPED_BY}{user}"
         session = await self._registry.update(session.id, stop(user, because=because))
         failpoint("stop.intent-recorded")
         self._reconciler.wake()
@@ -249,7 +249,7 @@ class Sessions:
         session.job_row = JobRow(session_id=session.id, submission=1, asked_at=now, options=options, gpus=gpus)
         return await self._registry.create(session, EventEntry(user, "start", f"{image.name}@{image.version}"))
 
-    async def _restart(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
+    async def _start_again(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
         try:
             image = await self._images.required(session.owner, *session.image.values())
         except BerthError:  # the submission reports this error
@@ -258,7 +258,7 @@ class Sessions:
             gpus = self._submitter.check(image.profile, _options(session, request))
         await self._limits.check_storage(session.owner)
         await self._limits.check_start(session.owner, gpus)
-        return await self._registry.update(session.id, _restart(user, request, why, gpus))
+        return await self._registry.update(session.id, _starting_again(user, request, why, gpus))
 
     def _without_owner(self, session: Session, request: StartRequest) -> StartRequest:
         """Return the request with the bare name of its profile. ConflictError if the session has the other owner's."""
@@ -326,7 +326,7 @@ def _check_profile(session: Session, request: StartRequest) -> None:
         )
 
 
-def _restart(user: str, request: StartRequest, why: str, gpus: float) -> Transition:
+def _starting_again(user: str, request: StartRequest, why: str, gpus: float) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.state in LIVE - {SessionState.STOPPING}:
             return None

@@ -26,7 +26,7 @@ from slurm.sbatch import OptionError, check_options, merge_options
 if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
     from broker.controller.reconcile.loop import Reconciler
-    from broker.controller.reconcile.session_files import FileRestorer
+    from broker.controller.reconcile.session_files import FileRewriter
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
@@ -55,7 +55,7 @@ class ResizeService:
         reconciler: Reconciler,
         limits: Limits,
         estimates: StartEstimates,
-        restorer: FileRestorer,
+        rewriter: FileRewriter,
     ) -> None:
         self._access = access
         self._registry = registry
@@ -64,7 +64,7 @@ class ResizeService:
         self._reconciler = reconciler
         self._limits = limits
         self._estimates = estimates
-        self._restorer = restorer
+        self._rewriter = rewriter
 
     async def resize(self, user: str, name: str, options: list[str], present_job: PresentJob = "auto") -> SessionView:
         """Continue the session in a job with `options`, which replace its options of the same kind.
@@ -121,7 +121,7 @@ class ResizeService:
         """
         session = await self._access.resolve(user, name, Permission.RESIZE)
         session = await self._registry.update(session.id, _withdraw(user))
-        await self._restorer.restore(session.id)
+        await self._rewriter.rewrite(session.id)
         self._reconciler.wake()
         return self._reconciler.observed.view(session)
 

@@ -23,7 +23,7 @@ ENTRIES = {
     "container": (bundle.SESSION_SCRIPT, "container/main", "container_main"),
     "namespace": (bundle.SESSION_SCRIPT, "namespace/main", "namespace_main"),
     "node": (bundle.SESSION_SCRIPT, "node/main", "node_main"),
-    "batch": (bundle.BATCH_SCRIPT, "batch/main", "batch_main"),
+    "batch": (bundle.ENVIRONMENT_SCRIPT, "batch/main", "batch_main"),
     "service": (bundle.SERVICE_SCRIPT, "service/main", "service_main"),
 }
 SESSION_STATE = re.compile(r'declare -p (.*) "\$\{!BERTH_@\}" >"\$state"')
@@ -155,7 +155,7 @@ def test_every_constant_that_an_entry_point_uses_is_set_there(entry: str) -> Non
     [
         (bundle.SESSION_SCRIPT, "container/main", "container_main", SESSION_STATE),
         (bundle.SESSION_SCRIPT, "namespace/main", "namespace_main", SESSION_STATE),
-        (bundle.BATCH_SCRIPT, "batch/main", "environment_main", BATCH_STATE),
+        (bundle.ENVIRONMENT_SCRIPT, "batch/main", "environment_main", BATCH_STATE),
     ],
 )
 def test_state_has_every_variable_that_an_inner_run_needs(
@@ -176,7 +176,7 @@ def test_state_has_every_variable_that_an_inner_run_needs(
 
 
 def test_the_container_of_a_batch_job_gets_a_function_that_calls_no_other() -> None:
-    bodies = functions(source(bundle.BATCH_SCRIPT))
+    bodies = functions(source(bundle.ENVIRONMENT_SCRIPT))
     assert re.findall(r"declare -f (.*)", bodies["environment_main"]) == ["clean_environment"]
     assert reachable(bodies, "clean_environment") == {"clean_environment"}
 

@@ -232,7 +232,7 @@ def test_a_stop_by_a_guest_names_them_as_the_reason(core: Core) -> None:
         await core.shares.share("alice", "dev", "bob", OPERATE)
         await core.sessions.stop("bob", "alice.dev")
         await core.tick()
-        assert "stopped by bob" in core.launcher.directories["alice", session.id].files["ending"]
+        assert "bob stopped the session" in core.launcher.directories["alice", session.id].files["ending"]
         assert session.job.job_id is not None
         core.scheduler.end(session.job.job_id)
         await core.tick()

@@ -40,7 +40,7 @@ class _Half:
         return free > 0 and own < self.most and own * FREE_PER_PLACE < free
 
 
-class Shares:
+class Places:
     """Counts requests that are under way."""
 
     def __init__(self) -> None:

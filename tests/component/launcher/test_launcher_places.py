@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from broker.controller.launcher_client.client import LauncherClient, _PlaceQueue
 from broker.launcher.arguments import LONG_VERBS, CopyArguments
-from broker.launcher.shares import LONG_AT_ONCE, LONG_PLACES, SHORT_AT_ONCE, SHORT_PLACES, Shares
+from broker.launcher.places import LONG_AT_ONCE, LONG_PLACES, SHORT_AT_ONCE, SHORT_PLACES, Places
 from broker.launcher.volume_verbs import VOLUME_VERBS
 from broker.names import new_id
 from tests.deadlines import DEADLINE_S
@@ -36,7 +36,7 @@ MANY = 1000
 
 @given(st.lists(st.tuples(st.sampled_from(["copy", "verify", "log", "submit"]), st.integers(0, 60), st.booleans())))
 def test_no_user_ever_takes_the_place_of_another(steps: list[tuple[str, int, bool]]) -> None:
-    shares, under_way = Shares(), list[tuple[str, str]]()
+    shares, under_way = Places(), list[tuple[str, str]]()
     for verb, number, ends in steps * 20:
         user = f"user{number}"
         if ends and under_way:
@@ -53,7 +53,7 @@ def test_no_user_ever_takes_the_place_of_another(steps: list[tuple[str, int, boo
 
 
 def test_short_places_filled_by_few_users_have_room_for_more() -> None:
-    shares = Shares()
+    shares = Places()
     for verb, users in (("log", "abcdefghij"), ("copy", "abcdefghi")):
         for user in users:  # each takes whatever it is given, and keeps it
             assert shares.has_room(verb, user)
