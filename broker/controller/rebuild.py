@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import pwd
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +42,9 @@ log = logging.getLogger(__name__)
 async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, launcher: LauncherClient) -> RebuildReport:
     """Add the sessions that the registry lacks. The launcher reads each user's files as that user.
 
-    A session is restored with its live job, which continues to run. SlurmUnavailableError, with nothing changed, if
-    Slurm does not answer.
+    A session is restored with its live job, which continues to run. Users can write their manifests: one with the id of
+    another user's session is skipped, and where the registry does not know whose it is, those of all users who have it.
+    SlurmUnavailableError, with nothing changed, if Slurm does not answer.
     """
     try:
         jobs = await scheduler.jobs(JOB_PREFIX)
@@ -51,22 +53,39 @@ async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, laun
             "Slurm does not answer, so nothing was restored", hint="try again when `sinfo` answers"
         ) from error
     found = _Found()
+    files: list[_UserFiles] = []
     for user in sorted(_users(config, jobs)):
         try:
-            manifests = await launcher.manifests(user)
-            holds = await launcher.holds(user)
-            deleted = await launcher.trashed_manifests(user)
+            manifests, holds = await launcher.manifests(user), await launcher.holds(user)
+            files.append(_UserFiles(user, manifests, holds, await launcher.trashed_manifests(user)))
         except BerthError as error:
             found.skipped.append(f"{user}: {error.message}")
-            continue
-        kept_until = clock.now() + config.storage.deleted_grace
-        for session_id, text in manifests.items():
-            hold = holds.get(session_id, HoldAnswer())
-            await found.add(user, session_id, functools.partial(_restore, registry, jobs, text=text, hold=hold))
-        for session_id, text in deleted.items():
+    claims = Counter(session_id for each in files for session_id in each.ids)
+    kept_until = clock.now() + config.storage.deleted_grace
+    for each in files:
+        for session_id, text in each.manifests.items():
+            hold = each.holds.get(session_id, HoldAnswer())
+            restore = functools.partial(_restore, registry, jobs, text=text, hold=hold)
+            await found.add(each.user, session_id, restore, is_claimed_once=claims[session_id] == 1)
+        for session_id, text in each.deleted.items():
             restore = functools.partial(_restore_deleted, registry, text=text, kept_until=kept_until)
-            await found.add(user, session_id, restore)
+            await found.add(each.user, session_id, restore, is_claimed_once=claims[session_id] == 1)
     return RebuildReport(restored=found.restored, skipped=found.skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class _UserFiles:
+    """What the launcher has read as one user."""
+
+    user: str
+    manifests: dict[str, str]
+    holds: dict[str, HoldAnswer]
+    deleted: dict[str, str]
+    """Manifests of deleted sessions."""
+
+    @property
+    def ids(self) -> set[str]:
+        return {*self.manifests, *self.deleted}
 
 
 @dataclass(slots=True)
@@ -76,10 +95,14 @@ class _Found:
     restored: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
-    async def add(self, user: str, session_id: str, restore: Callable[..., Session | None]) -> None:
-        """Restore one session, or note why not."""
+    async def add(
+        self, user: str, session_id: str, restore: Callable[..., Session | None], *, is_claimed_once: bool
+    ) -> None:
+        """Restore one session, or note why not. `is_claimed_once`: no other user has a manifest with its id."""
         try:
-            session = await asyncio.to_thread(restore, user=user, session_id=session_id)
+            session = await asyncio.to_thread(
+                restore, user=user, session_id=session_id, is_claimed_once=is_claimed_once
+            )
         except (ValidationError, BerthError) as error:
             self.skipped.append(f"{user}/{session_id}: {_in_one_line(error)}")
             return
@@ -113,13 +136,21 @@ def users_with_data(config: Config) -> list[str]:
 
 
 def _restore(
-    registry: Registry, jobs: Iterable[Job], *, user: str, session_id: str, text: str, hold: HoldAnswer
+    registry: Registry,
+    jobs: Iterable[Job],
+    *,
+    user: str,
+    session_id: str,
+    text: str,
+    hold: HoldAnswer,
+    is_claimed_once: bool,
 ) -> Session | None:
     """Add one session, or update one of which an old copy of the registry lacks the last submissions.
 
     Return None if nothing was added.
     """
     manifest = _read(user, session_id, text)
+    _check_owner(registry, user, session_id, is_claimed_once=is_claimed_once)
     session = manifest.session()
     requested = _with_job(session, jobs, hold, manifest.resize)
     if registry.restore(session):
@@ -131,13 +162,25 @@ def _restore(
     return None
 
 
-def _restore_deleted(registry: Registry, *, user: str, session_id: str, text: str, kept_until: float) -> Session | None:
+def _restore_deleted(
+    registry: Registry, *, user: str, session_id: str, text: str, kept_until: float, is_claimed_once: bool
+) -> Session | None:
     """Add one deleted session that can be restored. Its grace time starts again, because its deletion time is lost."""
+    _check_owner(registry, user, session_id, is_claimed_once=is_claimed_once)
     session = _read(user, session_id, text).session()
     session.state, session.reason, session.operation = SessionState.DELETED, "", None
     session.kept_until = kept_until
     session.grants = []  # its deletion has ended them
     return session if registry.restore(session) else None
+
+
+def _check_owner(registry: Registry, user: str, session_id: str, *, is_claimed_once: bool) -> None:
+    """Raise InvalidInputError for a session of another user, and for one that several users claim."""
+    known = registry.get(session_id)
+    if known is not None and known.owner != user:
+        raise InvalidInputError(f"the session belongs to {known.owner}")
+    if known is None and not is_claimed_once:
+        raise InvalidInputError("another user has a manifest with this session's id: remove the wrong one")
 
 
 def _read(user: str, session_id: str, text: str) -> Manifest:

@@ -13,7 +13,7 @@ from broker.controller.api.peer_credentials import Caller, caller
 from broker.controller.api.route_access import DELEGATED_OPTIONS
 from broker.controller.registry.web_models import Delegation
 from broker.errors import RefusedError
-from broker.names import GRANTEE_PATTERN, IDENTIFIER, NAME_PATTERN, REFERENCE_PATTERN
+from broker.names import GRANTEE_PATTERN, IDENTIFIER, NAME_PATTERN, REFERENCE_PATTERN, split_reference
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -65,13 +65,15 @@ def session_name(who: Who, name: Annotated[str, Path(pattern=REFERENCE_PATTERN)]
 
     RefusedError for a browser: it acts on its user's own sessions only.
     """
-    own = name.removeprefix(f"{who.user}.")
-    if "." in own and who.delegation is not None:
+    owner, own = split_reference(name, who.user)
+    if owner == who.user:
+        return own
+    if who.delegation is not None:
         raise RefusedError(
             "a browser may not do this with a session of another user",
             hint="use the command line, where the user's own login counts",
         )
-    return own
+    return name
 
 
 SessionName = Annotated[str, Depends(session_name)]

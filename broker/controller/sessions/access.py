@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.registry.grant import SessionGrant
 from broker.errors import NotFoundError, RefusedError
 from broker.names import split_reference
 from broker.schema.grants import Role
@@ -14,7 +15,6 @@ from broker.schema.permissions import Permission
 if TYPE_CHECKING:
     from broker.controller.cluster.groups import UserGroups
     from broker.controller.registry.async_registry import AsyncRegistry
-    from broker.controller.registry.grant import SessionGrant
     from broker.controller.registry.models import Session
 
 ROLE_PERMISSIONS = {
@@ -48,7 +48,8 @@ def allowed(user: str, session: Session, permission: Permission, groups: frozens
 def grants_to(user: str, session: Session, groups: frozenset[str]) -> list[SessionGrant]:
     """Return the grants on the session to `user` and to these groups that have not expired, those to `user` first."""
     receivers = {user, *(f"@{group}" for group in groups)}
-    grants = [grant for grant in session.active_grants(clock.now()) if grant.grantee in receivers]
+    to_them = [SessionGrant.model_validate(each) for each in session.grants if each["grantee"] in receivers]
+    grants = [grant for grant in to_them if grant.is_active(clock.now())]
     return sorted(grants, key=lambda grant: grant.grantee.startswith("@"))
 
 

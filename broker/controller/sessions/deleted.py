@@ -88,6 +88,7 @@ def _restore(user: str, name: str) -> Transition:
             )
         operation = Operation.new("restore", user, arguments={"was": current.name})
         values = {"state": SessionState.CHANGING, "reason": CHANGING, "name": name, "operation": operation.record()}
+        values["grants"] = []  # its deletion has ended them
         return values, EventEntry(user, "restore", "" if name == current.name else f"as {name}")
 
     return decide

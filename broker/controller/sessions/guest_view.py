@@ -1,50 +1,91 @@
-"""The view of a session for guests: state and resources, under the name by which they request it."""
+"""What a guest sees of a session: state and resources, under the name by which they request it.
+
+Everything here is a list of what is shown: a new field, event or line stays the owner's alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from typing import TYPE_CHECKING
 
-from broker.errors import BerthError
+from broker.controller.reconcile.stop import STOPPED_BY
+from broker.errors import BerthError, RefusedError
 from broker.names import split_reference
-from broker.schema.sessions import ConnectPolicy, Persistence
+from broker.schema.sessions import SessionState, SessionView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from broker.schema.sessions import SessionView
+    from broker.schema.site import EventView
 
 RESOURCE_OPTIONS = frozenset({"mem", "mem-per-cpu", "cpus-per-task", "gres", "gpus", "nodes", "ntasks", "time"})
 """The options of sbatch that a guest sees. Others may name projects, reservations or files of the owner."""
+OTHER_GUEST = "another guest"
 _PROGRAM = "berth"
-PRIVATE_ACTIONS = frozenset({"share", "unshare", "leave"})
-"""Events that tell who else may act on the session."""
+_SHOWN = (
+    *("id", "owner", "state", "profile", "version", "digest", "job_id", "generation", "keeps_job", "endpoint"),
+    *("host_key_fingerprint", "created_at", "submitted_at", "started_at", "expected_start_at", "ahead", "ends_at"),
+    *("ended_at", "outcome", "root", "next_job_id", "next_job_reason", "resizing", "beside", "node_condition"),
+    *("node_reason", "interruption", "interrupted_at", "revision", "stale_since"),
+)
+"""Fields of the view that are shown as they are."""
+_EXPLAINED = frozenset(
+    {"start", "extend", "submitted", "continued", "requeued", "node", "held", *(state.value for state in SessionState)}
+)
+"""Actions whose events are shown with their detail."""
+_CHANGES = ("snapshot", "rollback", "switch", "restart")
+_NAMED = frozenset({"stop", *_CHANGES, *(f"{verb}-{end}" for verb in _CHANGES for end in ("done", "failed", "undone"))})
+"""Actions whose events are shown without it: it may have labels and names of the owner's."""
+_CLIENT_LINE = re.compile(r"^[^\n]*\b(?:port [0-9]+|SHA256:)[^\n]*(?:\n|\Z)", re.MULTILINE)
+"""A line of sshd about a connection: who is connected is the owner's alone."""
 
 
 def seen_by(user: str, view: SessionView) -> SessionView:
-    """Return the session as `user` may see it: unchanged for its owner, for guests without what is the owner's."""
+    """Return the session as `user` may see it: unchanged for its owner, the fields of guests for others."""
     if user == view.owner:
         return view
     operation = view.operation
-    return view.model_copy(
-        update={
-            "name": f"{view.owner}.{view.name}",
-            "image": "",
-            "options": [each for each in view.options if _option_name(each) in RESOURCE_OPTIONS],
-            "persistence": Persistence(),
-            "connecting": ConnectPolicy(),
-            "volumes": None,
-            "operation": None if operation is None else operation.model_copy(update={"hint": "", "undo": ""}),
-            "used_at": None,
-            "clients": [],
-            "idle_since": None,
-        }
+    if operation is not None:
+        shown = operation.message if operation.verb == "snapshot" else ""
+        operation = operation.model_copy(update={"message": shown, "hint": "", "undo": ""})
+    return SessionView(
+        **{name: getattr(view, name) for name in _SHOWN},
+        name=f"{view.owner}.{view.name}",
+        reason=_reason(user, view.reason),
+        options=[each for each in view.options if _option_name(each) in RESOURCE_OPTIONS],
+        operation=operation,
     )
 
 
-def _option_name(option: str) -> str:
-    return option.partition("=")[0].removeprefix("--")
+def events_for_guest(user: str, owner: str, events: Iterable[EventView]) -> Iterator[EventView]:
+    """Yield the events that a guest sees, without the names of other guests."""
+    for event in events:
+        if event.action not in _EXPLAINED | _NAMED:
+            continue
+        yield event.model_copy(
+            update={
+                "actor": event.actor if event.actor in {owner, user, "berth"} else OTHER_GUEST,
+                "detail": _reason(user, event.detail) if event.action in _EXPLAINED else "",
+            }
+        )
+
+
+def log_for_guest(text: str) -> str:
+    """Return a job's log without sshd's lines about connections."""
+    return _CLIENT_LINE.sub("", text)
+
+
+@contextlib.contextmanager
+def limits_of(owner: str, user: str) -> Iterator[None]:
+    """Give a guest a refusal by the owner's limits without what it says about the owner's other sessions."""
+    try:
+        yield
+    except RefusedError:
+        if user == owner:
+            raise
+        raise RefusedError(f"a limit of {owner} is reached", hint=f"{owner} sees which one") from None
 
 
 @contextlib.contextmanager
@@ -54,10 +95,22 @@ def errors_for_guest(reference: str) -> Iterator[None]:
         yield
     except BerthError as error:
         owner, name = split_reference(reference, "")
-        if owner:
-            error.message = re.sub(rf"\A{name}(?= )", reference, _in_commands(error.message, name, reference))
-            error.hint = _in_commands(error.hint, name, reference)
-        raise
+        if not owner:
+            raise
+        renamed = copy.copy(error)  # other requests may wait for the same error
+        renamed.message = re.sub(rf"\A{name}(?= )", reference, _in_commands(error.message, name, reference))
+        renamed.hint = _in_commands(error.hint, name, reference)
+        raise renamed from error
+
+
+def _reason(user: str, reason: str) -> str:
+    """Return the explanation of a state, without the name of another guest who has stopped the session."""
+    is_other = reason.startswith(STOPPED_BY) and reason != f"{STOPPED_BY}{user}"
+    return f"{STOPPED_BY}{OTHER_GUEST}" if is_other else reason
+
+
+def _option_name(option: str) -> str:
+    return option.partition("=")[0].removeprefix("--")
 
 
 def _in_commands(text: str, name: str, reference: str) -> str:

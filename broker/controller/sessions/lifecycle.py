@@ -16,7 +16,7 @@ from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import ImageTarget
 from broker.controller.registry.models import JobRow, Session
 from broker.controller.registry.registry import EventEntry, JobChange
-from broker.controller.sessions.guest_view import PRIVATE_ACTIONS
+from broker.controller.sessions.guest_view import events_for_guest, limits_of, log_for_guest
 from broker.controller.sessions.planned_change import PlannedChange
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.failpoints import failpoint
@@ -193,14 +193,15 @@ class Sessions:
         return operation.error() or error
 
     async def log(self, user: str, name: str, tail: int) -> str:
-        """Return the end of the job's log, without the lines that only look like faults."""
+        """Return the end of the job's log, without lines that only look like faults, and for guests `log_for_guest`."""
         session = await self._resolve(user, name, Permission.LOG)
-        return without_noise(await self._launcher.log(session.owner, session.id, tail))
+        text = without_noise(await self._launcher.log(session.owner, session.id, tail))
+        return text if user == session.owner else log_for_guest(text)
 
     async def events(self, user: str, name: str | None = None, *, connections: bool = True) -> list[EventView]:
         """Return the events of one or all of the user's sessions, oldest first; `connections` adds connections.
 
-        A guest sees neither connections nor the grants of others.
+        A guest sees those of `events_for_guest`, and no connections.
         """
         session = None if name is None else await self._resolve(user, name, Permission.SEE)
         is_guest = session is not None and session.owner != user
@@ -209,9 +210,10 @@ class Sessions:
         happened = [
             EventView(at=row.at, actor=row.actor, session=row.session, action=row.action, detail=row.detail)
             for row in rows
-            if not (is_guest and row.action in PRIVATE_ACTIONS)
         ]
-        if connections and not is_guest:
+        if is_guest:
+            happened = list(events_for_guest(user, owner, happened))
+        elif connections:
             happened += [connection_event(each) for each in await self._connections.all(user, name)]
         return sorted(happened, key=lambda event: event.at)
 
@@ -256,8 +258,9 @@ class Sessions:
             gpus = session.job.gpus
         else:
             gpus = self._submitter.check(image.profile, _options(session, request))
-        await self._limits.check_storage(session.owner)
-        await self._limits.check_start(session.owner, gpus)
+        with limits_of(session.owner, user):
+            await self._limits.check_storage(session.owner)
+            await self._limits.check_start(session.owner, gpus)
         return await self._registry.update(session.id, _starting_again(user, request, why, gpus))
 
     def _without_owner(self, session: Session, request: StartRequest) -> StartRequest:

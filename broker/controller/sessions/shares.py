@@ -18,6 +18,7 @@ from broker.errors import ConflictError, InvalidInputError, NotFoundError, Refus
 from broker.format import format_time
 from broker.schema.grants import GrantView, Role, SharedSession
 from broker.schema.permissions import Permission
+from broker.schema.sessions import SessionState
 
 if TYPE_CHECKING:
     from broker.config.sharing_settings import SharingSettings
@@ -167,6 +168,8 @@ def _find(session: Session, grantee: str) -> SessionGrant | None:
 
 def _add(user: str, grant: SessionGrant, most: int) -> Transition:
     def decide(current: Session) -> RowChange | None:
+        if current.state in {SessionState.DELETING, SessionState.DELETED}:
+            raise ConflictError(f"{current.name} is being deleted", hint="`berth list` shows your sessions")
         others = [each for each in current.active_grants(clock.now()) if each.grantee != grant.grantee]
         if len(others) >= most:
             raise RefusedError(

@@ -15,9 +15,10 @@ from broker.controller.registry.manifest import CHANGING, ImageTarget
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
+from broker.controller.sessions.guest_view import limits_of
 from broker.controller.sessions.planned_change import NextJob, PlannedChange, has_next_job
 from broker.controller.sessions.preconditions import check_copyable, check_free, check_source, resize_conflict
-from broker.errors import BerthError, ConflictError, NotFoundError
+from broker.errors import BerthError, ConflictError, NotFoundError, RefusedError
 from broker.launcher.arguments import DiffArguments
 from broker.names import new_id
 from broker.schema.operations import permission_for
@@ -80,6 +81,11 @@ class Snapshots:
         session = await self._resolve(user, name, permission_for("snapshot"))
         check_free(session)
         label = request.label or ""
+        if user != session.owner:
+            if label:
+                raise RefusedError("a guest's snapshot has no label", hint=f"`berth snapshot {name}` takes it")
+            with limits_of(session.owner, user):
+                await self._limits.check_storage(session.owner)
         if label and any(each.label == label for each in await self._list(session)):
             raise ConflictError(f"{name} has a snapshot {label} already", hint="use another label, or delete that one")
         arguments = {"label": label, "reason": "", "automatic": False}

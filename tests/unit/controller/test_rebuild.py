@@ -152,6 +152,33 @@ def test_what_cannot_be_used_is_named_and_holds_up_nothing(config: Config) -> No
     asyncio.run(scenario())
 
 
+def test_manifest_with_the_id_of_another_users_session_changes_nothing(config: Config) -> None:
+    async def scenario() -> None:
+        core = Core.make(config, FakeLauncher(FakeScheduler()))
+        session = await core.ready()
+        (config.state_dir.parent / "shared" / "mallory").mkdir(exist_ok=True)
+        forged = Manifest.of(session).model_copy(update={"owner": "mallory", "name": "taken", "submissions": 99})
+        core.launcher.directories["mallory", session.id] = Directory("", {"manifest.json": forged.model_dump_json()})
+        before = core.row()
+        report = await run(core)
+        assert [line for line in report.skipped if line.startswith("mallory/")] == [
+            f"mallory/{session.id}: the session belongs to alice"
+        ]
+        assert (core.row().name, core.row().owner, core.row().submissions) == ("dev", "alice", before.submissions)
+
+        core = await lose_registry(core)  # now nothing says whose it is
+        report = await run(core)
+        assert report.restored == []
+        assert [line.partition(": ")[0] for line in report.skipped] == [
+            f"alice/{session.id}",
+            f"mallory/{session.id}",
+        ]
+        del core.launcher.directories["mallory", session.id]
+        assert (await run(core)).restored == ["alice/dev"]
+
+    asyncio.run(scenario())
+
+
 def test_a_user_whose_files_cannot_be_read_holds_up_nobody(config: Config) -> None:
     async def scenario() -> None:
         class Half(FakeLauncher):

@@ -14,6 +14,7 @@ from broker.controller.cluster import groups as groups_module
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import pending
 from broker.names import new_id
+from broker.schema.sessions import StartRequest
 from tests.component.controller.api.api_server import calling, every_call, make, serving
 from tests.fakes.rows import make_session
 
@@ -48,7 +49,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "check"): {"restart": True},
     ("post", "rename"): {"name": "taken"},
     ("patch", "connecting"): {"wait": 1},
-    ("post", "snapshots"): {"label": "one"},
+    ("post", "snapshots"): {},
     ("post", "rollback"): {"snapshot": "1"},
     ("post", "switch"): {"profile": "base", "fresh": True},
     ("post", "clone"): {"name": "mine"},
@@ -184,9 +185,27 @@ def test_a_guest_sees_state_and_resources_only(directory: Path) -> None:
             "options": ["--mem=1G", "--account=secret", "--reservation=secret"],
             "connecting": {"wait": 5.0},
             "persistence": {"keep": ["/secret"]},
-            "used_at": 5.0,
+            "idle": "2h",
+            "continuation": "always",
+            "stop_at": 1e10,
+            "reason": "stopped by carol",
         }
-        core.registry.update(session_id, lambda _: (values, EventEntry("alice", "share", "with carol as operate")))
+        hidden = {
+            "share": "with carol",
+            "resize": "--account=secret",
+            "set": "idle=secret",
+            "clone": "of secret",
+            "rename": "from secret",
+            "clone-done": "created dev from secret",
+        }
+
+        def happens(entry: EventEntry) -> None:
+            values["used_at"] = clock.now()  # a row that does not change has no event
+            core.registry.update(session_id, lambda _: (dict(values), entry))
+
+        for action, detail in hidden.items():
+            happens(EventEntry("alice", action, detail))
+        happens(EventEntry("carol", "snapshot", "secret"))
         async with serving(core) as path, calling(path) as client:
             view = (await client.get("/v1/sessions/alice.dev")).json()
             events = (await client.get("/v1/sessions/alice.dev/events")).json()["events"]
@@ -196,7 +215,34 @@ def test_a_guest_sees_state_and_resources_only(directory: Path) -> None:
         assert view["options"] == ["--mem=1G"]
         assert (view["image"], view["clients"], view["volumes"], view["used_at"]) == ("", [], None, None)
         assert "secret" not in str(view)
-        assert [event["action"] for event in events] == ["start"]
+        assert (view["idle"], view["continuation"], view["stop_at"]) == ("", "", None)
+        assert view["reason"] == "stopped by another guest"
+        assert [(event["actor"], event["action"]) for event in events] == [
+            ("alice", "start"),
+            ("another guest", "snapshot"),
+        ]
+        assert "secret" not in str(events)
+
+    asyncio.run(scenario())
+
+
+def test_a_guest_learns_nothing_of_the_owners_other_sessions_and_clients(directory: Path) -> None:
+    async def scenario() -> None:
+        core = ready_core(directory, limits={"gpu_sessions": 1})
+        await core.stopped()
+        row = core.row()
+        added = {"grantee": "bob", "role": "operate", "until": None, "granted_at": 1.0}
+        core.registry.update(row.id, lambda _: ({"grants": [added], "options": ["--gres=gpu:intel:1"]}, None))
+        await core.start("private", request=StartRequest(profile="base", options=["--gres=gpu:intel:1"]))
+        lines = "Accepted publickey for alice from 192.0.2.1 port 7 ssh2: ED25519 SHA256:abc\nhello\n"
+        core.launcher.directories["alice", row.id].log = lines
+        async with serving(core) as path, calling(path) as client:
+            refused = await client.post("/v1/sessions/alice.dev/start", json={})
+            assert (refused.status_code, "a limit of alice" in refused.text) == (403, True), refused.text
+            assert "private" not in refused.text
+            assert (await client.get("/v1/sessions/alice.dev/log")).json()["text"] == "hello\n"
+            labelled = await client.post("/v1/sessions/alice.dev/snapshots", json={"label": "one"})
+            assert labelled.status_code == 403
 
     asyncio.run(scenario())
 

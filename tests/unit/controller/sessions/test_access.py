@@ -26,6 +26,7 @@ from broker.errors import NotFoundError, RefusedError
 from broker.schema.grants import Role
 from broker.schema.permissions import Permission
 from broker.schema.states import SessionState
+from tests.deadlines import DEADLINE_S
 from tests.fakes.rows import make_session as session
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def test_a_slow_name_service_neither_gives_access_nor_blocks_others(
         answer = threading.Event()
 
         def hang(_: str) -> frozenset[str]:
-            answer.wait(30)
+            answer.wait(DEADLINE_S)
             return frozenset({"devs"})
 
         monkeypatch.setattr(groups_module, "_group_names", hang)
