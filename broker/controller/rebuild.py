@@ -75,7 +75,7 @@ async def rebuild(config: Config, registry: Registry, scheduler: Scheduler, laun
 
 @dataclass(frozen=True, slots=True)
 class _UserFiles:
-    """What the launcher has read as one user."""
+    """The files that the launcher has read as one user."""
 
     user: str
     manifests: dict[str, str]

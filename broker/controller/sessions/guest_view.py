@@ -1,4 +1,4 @@
-"""What a guest sees of a session: state and resources, under the name by which they request it.
+"""A session as a guest sees it: state and resources, under the name by which they request it.
 
 Everything here is a list of what is shown: a new field, event or line stays the owner's alone.
 """
