@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from broker.controller.reconcile.stop import STOPPED_BY
 from broker.errors import BerthError, RefusedError
 from broker.names import split_reference
+from broker.schema.operations import OPERATIONS
+from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState, SessionView
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 RESOURCE_OPTIONS = frozenset({"mem", "mem-per-cpu", "cpus-per-task", "gres", "gpus", "nodes", "ntasks", "time"})
 """The options of sbatch that a guest sees. Others may name projects, reservations or files of the owner."""
 OTHER_GUEST = "another guest"
+GUEST_OPERATIONS = frozenset(verb for verb, kind in OPERATIONS.items() if kind.permission is Permission.SNAPSHOT)
+"""Operations that guests request: their messages are shown."""
 _PROGRAM = "berth"
 _SHOWN = (
     *("id", "owner", "state", "profile", "version", "digest", "job_id", "generation", "keeps_job", "endpoint"),
@@ -48,7 +52,7 @@ def seen_by(user: str, view: SessionView) -> SessionView:
         return view
     operation = view.operation
     if operation is not None:
-        shown = operation.message if operation.verb == "snapshot" else ""
+        shown = operation.message if operation.verb in GUEST_OPERATIONS else ""
         operation = operation.model_copy(update={"message": shown, "hint": "", "undo": ""})
     return SessionView(
         **{name: getattr(view, name) for name in _SHOWN},
