@@ -35,11 +35,14 @@ def test_a_guest_operates_and_is_out_after_the_revocation(alice: User, bob: User
     assert json.loads(bob.ok("list", "--shared", "--json"))["sessions"][0]["session"]["name"] == session
     assert "ready" in bob.ok("show", session)
     assert "berth: job" in bob.ok("logs", session)
-    bob.ok("snapshot", session, "by-bob")
-    assert "by-bob" in alice.ok("snapshots", standing)
+    before = json.loads(alice.ok("snapshots", standing, "--json"))["snapshots"]
+    assert bob.berth("snapshot", session, "by-bob").returncode == 4
+    bob.ok("snapshot", session)
+    taken = json.loads(alice.ok("snapshots", standing, "--json"))["snapshots"][len(before) :]
+    assert [each["label"] for each in taken] == [""]
     events = json.loads(alice.ok("events", standing, "--json"))["events"]
     assert ("bob", "snapshot") in {(event["actor"], event["action"]) for event in events}
-    for verb, *rest in (["delete", "--yes"], ["rollback", "by-bob", "--yes"], ["exec", "--", "true"], ["ssh", "true"]):
+    for verb, *rest in (["delete", "--yes"], ["rollback", "1", "--yes"], ["exec", "--", "true"], ["ssh", "true"]):
         assert bob.berth(verb, session, *rest).returncode not in {0, 1}, verb
     assert status(bob, f"/v1/sessions/{session}", "-X", "DELETE") == 403
     assert bob.laptop.ssh(session, "true").returncode == 255
