@@ -71,7 +71,7 @@ class BrowserView(Strict):
     used_at: Timestamp
     expires_at: Timestamp
     login: Literal["link", "provider"] = "link"
-    """What has proved the login: a link or its code, or the OpenID provider."""
+    """The proof of the login: a link or its code, or the OpenID provider."""
     current: bool = False
     """Whether the request has come from this browser."""
 

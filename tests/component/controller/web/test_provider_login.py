@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DISCOVERY = "/.well-known/openid-configuration"
 SILENCE_S = 2.0
-"""How long a provider that is silent is waited for: on a busy machine, a request takes some tenths to arrive."""
+"""Timeout of a request to a silent provider: on a busy machine, a request takes some tenths to arrive."""
 
 
 def test_person_acts_as_their_account(provider: Running) -> None:
