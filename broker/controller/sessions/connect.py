@@ -112,7 +112,8 @@ class ConnectService:
             starting = session.state in STARTABLE
             if starting:
                 before = f"; it had stopped: {session.reason}" if session.reason else ""
-                session, starting = await self._start_on_connect(session, waited=waited, hold=hold)
+                waited_so_far = waited + loop.time() - began
+                session, starting = await self._start_on_connect(session, waited=waited_so_far, hold=hold)
             if not starting:
                 self._check_starting(session)
             status = f"{session.name} is being started" if starting else self._status_line(session) + before
@@ -218,7 +219,7 @@ class ConnectService:
         self._failures[session_id] = (error, now)
 
     def _raise_failure(self, session: Session, waited: float) -> None:
-        """Raise the error of the last start for a client that waited for it. Another client may start it again."""
+        """Raise the error of the last start if it ended while this client waited. Another client may start it again."""
         error, at = self._failures.get(session.id, (None, 0.0))
         if error is not None and asyncio.get_running_loop().time() - at <= min(waited, FAILURE_TTL_S):
             raise error.with_traceback(None)

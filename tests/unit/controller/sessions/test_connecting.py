@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.sessions.access import SessionAccess
 from broker.errors import BerthError, ConflictError, RefusedError, WaitingError
 from broker.schema.sessions import ConnectPolicy, SessionState
 from slurm.state import JobState
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from broker.controller.registry.models import Session
     from broker.schema.connections import ResolveAnswer
 
 
@@ -297,6 +300,36 @@ def test_all_who_waited_for_a_refused_start_hear_why(
         with pytest.raises(RefusedError, match="Invalid account"):
             await core.connect.connect("alice", "dev", hold=False)
         assert launcher.submissions() == 3, "a new connection tries again"
+
+    asyncio.run(scene())
+
+
+def test_a_query_slower_than_the_refused_start_hears_why(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own reads took so long that the start that another query requested has ended: no second start follows."""
+    monkeypatch.setattr("broker.controller.sessions.connect.START_WAIT_S", DEADLINE_S)
+
+    async def scene() -> None:
+        core, launcher = await refusing_core(tmp_path, clock)
+        resolve, go_on, queries = SessionAccess.resolve, asyncio.Event(), itertools.count()
+
+        async def first_is_slow(*arguments: Any) -> Session:  # noqa: ANN401
+            number = next(queries)
+            session = await resolve(*arguments)
+            if number == 0:
+                await go_on.wait()
+            return session
+
+        monkeypatch.setattr(SessionAccess, "resolve", first_is_slow)
+        slow = asyncio.create_task(core.connect.connect("alice", "dev", hold=False))
+        await asyncio.sleep(0)
+        with pytest.raises(RefusedError, match="Invalid account"):
+            await core.connect.connect("alice", "dev", hold=False)
+        go_on.set()
+        with pytest.raises(RefusedError, match="Invalid account"):
+            await slow
+        assert launcher.submissions() == 2, "one start for both"
 
     asyncio.run(scene())
 
