@@ -13,20 +13,24 @@ from broker.controller.rebuild import rebuild
 from broker.controller.reconcile_parts import ReconcileParts
 from broker.controller.sessions.access import SessionAccess
 from broker.controller.sessions.added_services import AddedServices
+from broker.controller.sessions.clones import CloneService
 from broker.controller.sessions.connect import ConnectService
 from broker.controller.sessions.connections import Connections
+from broker.controller.sessions.container_changes import ContainerChanges
 from broker.controller.sessions.deleted import DeletedSessions
 from broker.controller.sessions.environments import Environments
 from broker.controller.sessions.extend import ExtendService
 from broker.controller.sessions.lifecycle import Sessions
 from broker.controller.sessions.limits import Limits
 from broker.controller.sessions.offers import Offers
+from broker.controller.sessions.operation_requests import OperationRequests
 from broker.controller.sessions.pending import PendingOperations
 from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.rename import RenameService
 from broker.controller.sessions.request_checks import RequestChecks
 from broker.controller.sessions.resize import ResizeService
 from broker.controller.sessions.shares import ShareService
+from broker.controller.sessions.snapshot_lookup import SnapshotLookup
 from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.sessions.start_estimates import StartEstimates
 from broker.controller.sessions.watch import SessionWatches
@@ -146,20 +150,56 @@ class Controller(ReconcileParts):
         return Snapshots(
             access=self.access,
             registry=self.async_registry,
-            copies=self.copies,
             images=self.images,
             launcher=self.launcher,
-            submitter=self.submitter,
+            requests=self.operation_requests,
+            lookup=self.snapshot_lookup,
             maintenance=self.maintenance,
             pending=self.pending,
             limits=self.limits,
         )
 
     @cached_property
+    def clones(self) -> CloneService:
+        return CloneService(
+            access=self.access,
+            registry=self.async_registry,
+            copies=self.copies,
+            images=self.images,
+            submitter=self.submitter,
+            requests=self.operation_requests,
+            lookup=self.snapshot_lookup,
+            pending=self.pending,
+            limits=self.limits,
+        )
+
+    @cached_property
+    def container_changes(self) -> ContainerChanges:
+        return ContainerChanges(
+            access=self.access,
+            images=self.images,
+            submitter=self.submitter,
+            requests=self.operation_requests,
+            pending=self.pending,
+            limits=self.limits,
+        )
+
+    @cached_property
+    def operation_requests(self) -> OperationRequests:
+        return OperationRequests(
+            registry=self.async_registry, images=self.images, submitter=self.submitter, pending=self.pending
+        )
+
+    @cached_property
+    def snapshot_lookup(self) -> SnapshotLookup:
+        return SnapshotLookup(self.launcher)
+
+    @cached_property
     def request_checks(self) -> RequestChecks:
         return RequestChecks(
             sessions=self.sessions,
             snapshots=self.snapshots,
+            container_changes=self.container_changes,
             resize=self.resize,
             images=self.images,
             submitter=self.submitter,
@@ -230,6 +270,8 @@ class Controller(ReconcileParts):
             shares=self.shares,
             connections=self.connections,
             snapshots=self.snapshots,
+            clones=self.clones,
+            container_changes=self.container_changes,
             deleted=self.deleted,
             environments=self.environments,
             offers=self.offers,

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from broker.controller.cluster.service import ClusterService
     from broker.controller.credentials.authorized_keys import AuthorizedKeys
     from broker.controller.credentials.login import LoginPolicy
+    from broker.controller.sessions.clones import CloneService
     from broker.controller.sessions.connect import ConnectService
     from broker.controller.sessions.connections import Connections
+    from broker.controller.sessions.container_changes import ContainerChanges
     from broker.controller.sessions.deleted import DeletedSessions
     from broker.controller.sessions.environments import Environments
     from broker.controller.sessions.extend import ExtendService
@@ -105,6 +107,8 @@ class Services:
     shares: ShareService
     connections: Connections
     snapshots: Snapshots
+    clones: CloneService
+    container_changes: ContainerChanges
     deleted: DeletedSessions
     environments: Environments
     offers: Offers

@@ -40,11 +40,11 @@ def add_volume_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 -
     @app.post("/v1/sessions/{name}/switch", status_code=202)
     async def switch_profile(who: Who, name: SessionName, request: volumes.SwitchRequest) -> SessionView:
         refuse_policies(who, request.persistence)
-        return await snapshots.switch(who.user, name, request)
+        return await services.container_changes.switch(who.user, name, request)
 
     @app.post("/v1/sessions/{name}/clone", status_code=202)
     async def clone_session(who: Who, name: SessionName, request: volumes.CloneRequest) -> SessionView:
-        return await snapshots.clone(who.user, name, request)
+        return await services.clones.clone(who.user, name, request)
 
     @app.get("/v1/sessions/{name}/diff")
     async def session_diff(
@@ -72,15 +72,15 @@ def add_volume_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 -
 def add_root_routes(app: FastAPI, services: Services) -> None:
     @app.post("/v1/sessions/{name}/restart", status_code=202)
     async def restart_session(who: Who, name: SessionName) -> SessionView:
-        return await services.snapshots.restart(who.user, name)
+        return await services.container_changes.restart(who.user, name)
 
     @app.post("/v1/sessions/{name}/root", status_code=202)
     async def begin_root_mode(who: Who, name: SessionName) -> SessionView:
-        return await services.snapshots.root(who.user, name)
+        return await services.container_changes.root(who.user, name)
 
     @app.post("/v1/sessions/{name}/root/commit", status_code=202)
     async def commit_root_mode(who: Who, name: SessionName) -> SessionView:
-        return await services.snapshots.commit_root(who.user, name)
+        return await services.container_changes.commit_root(who.user, name)
 
 
 def add_deleted_routes(app: FastAPI, services: Services) -> None:

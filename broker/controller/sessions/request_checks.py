@@ -16,6 +16,7 @@ from broker.schema.checks import CheckReport
 if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
     from broker.controller.reconcile.submission import Submitter
+    from broker.controller.sessions.container_changes import ContainerChanges
     from broker.controller.sessions.lifecycle import Sessions
     from broker.controller.sessions.pending import PendingOperations
     from broker.controller.sessions.planned_change import PlannedChange
@@ -33,6 +34,7 @@ class RequestChecks:
         *,
         sessions: Sessions,
         snapshots: Snapshots,
+        container_changes: ContainerChanges,
         resize: ResizeService,
         images: ImageFinder,
         submitter: Submitter,
@@ -41,6 +43,7 @@ class RequestChecks:
     ) -> None:
         self._sessions = sessions
         self._snapshots = snapshots
+        self._container_changes = container_changes
         self._resize = resize
         self._images = images
         self._submitter = submitter
@@ -76,7 +79,7 @@ class RequestChecks:
         if request.resize is not None:
             return await self._resize.plan(user, name, request.resize.options)
         if request.restart:
-            return await self._snapshots.plan_restart(user, name)
+            return await self._container_changes.plan_restart(user, name)
         if request.delete:
             return await self._sessions.plan_deletion(user, name)
         return await self._plan_for_volumes(user, name, request)
@@ -85,7 +88,7 @@ class RequestChecks:
         if request.rollback is not None:
             return await self._snapshots.plan_rollback(user, name, request.rollback)
         if request.switch is not None:
-            return await self._snapshots.plan_switch(user, name, request.switch)
+            return await self._container_changes.plan_switch(user, name, request.switch)
         if request.delete_snapshot is not None:
             return await self._snapshots.plan_deletion(user, name, request.delete_snapshot)
-        return await self._snapshots.plan_root(user, name)
+        return await self._container_changes.plan_root(user, name)

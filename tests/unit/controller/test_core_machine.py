@@ -137,15 +137,17 @@ class Machine(CheckedCore):
 
     @rule(name=NAMES, profile=st.sampled_from(["base", "other"]), fresh=st.booleans(), disk=DISKS)
     def switch(self, name: str, profile: str, fresh: bool, disk: str) -> None:
-        self._change(self.core.snapshots.switch("alice", name, SwitchRequest(profile=profile, fresh=fresh)), disk)
+        self._change(
+            self.core.container_changes.switch("alice", name, SwitchRequest(profile=profile, fresh=fresh)), disk
+        )
 
     @rule(name=NAMES, to=NAMES, disk=DISKS)
     def clone(self, name: str, to: str, disk: str) -> None:
-        self._change(self.core.snapshots.clone("alice", name, CloneRequest(name=to)), disk)
+        self._change(self.core.clones.clone("alice", name, CloneRequest(name=to)), disk)
 
     @rule(name=NAMES, disk=DISKS)
     def restart_session(self, name: str, disk: str) -> None:
-        self._change(self.core.snapshots.restart("alice", name), disk)
+        self._change(self.core.container_changes.restart("alice", name), disk)
 
     @rule(name=NAMES, disk=DISKS)
     def what_was_held_runs_again(self, name: str, disk: str) -> None:
@@ -173,13 +175,13 @@ class Machine(CheckedCore):
         if before is None or before.state is not SessionState.READY or before.root or before.successor:
             return
         content = self.launcher.volumes.read("alice", before.id)
-        snapshots = self.core.snapshots
+        snapshots, changes = self.core.snapshots, self.core.container_changes
         self._change(
             {
                 "rollback": lambda: snapshots.rollback("alice", name, RollbackRequest(snapshot="1")),
-                "switch": lambda: snapshots.switch("alice", name, SwitchRequest(profile="other", fresh=True)),
-                "restart": lambda: snapshots.restart("alice", name),
-                "root": lambda: snapshots.root("alice", name),
+                "switch": lambda: changes.switch("alice", name, SwitchRequest(profile="other", fresh=True)),
+                "restart": lambda: changes.restart("alice", name),
+                "root": lambda: changes.root("alice", name),
             }[verb](),
             disk,
         )
@@ -217,11 +219,11 @@ class Machine(CheckedCore):
 
     @rule(name=NAMES, disk=DISKS)
     def root(self, name: str, disk: str) -> None:
-        self._change(self.core.snapshots.root("alice", name), disk)
+        self._change(self.core.container_changes.root("alice", name), disk)
 
     @rule(name=NAMES, disk=DISKS)
     def commit_root(self, name: str, disk: str) -> None:
-        self._change(self.core.snapshots.commit_root("alice", name), disk)
+        self._change(self.core.container_changes.commit_root("alice", name), disk)
 
     def _change(self, asked: Coroutine[Any, Any, SessionView], disk: str) -> SessionView | None:
         """Ask for something on a disk in that mood; None if it is refused or has failed."""

@@ -131,10 +131,10 @@ def test_switch_between_site_and_own_profile_of_one_name(core: Core, own: OwnSto
         mine = publish_own(own, "base")
         await stopped_from(core, StartRequest(profile="site/base"))
         write(core, "of the site", "system")
-        view = await core.snapshots.switch("alice", "dev", SwitchRequest(profile="own/base"))
+        view = await core.container_changes.switch("alice", "dev", SwitchRequest(profile="own/base"))
         assert (view.digest, read(core, "system")) == (mine.digest, "")
         with pytest.raises(ConflictError, match="already"):
-            await core.snapshots.switch("alice", "dev", SwitchRequest(profile="own/base"))
+            await core.container_changes.switch("alice", "dev", SwitchRequest(profile="own/base"))
         view = await core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1"))
         assert (view.digest, read(core, "system")) == (core.stores.find("base").digest, "of the site")
         await core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="2"))
@@ -150,8 +150,8 @@ def test_clone_snapshot_and_diff_of_a_session_on_an_own_profile(core: Core, own:
         await stopped_from(core, MINE)
         await core.snapshots.snapshot("alice", "dev", SnapshotRequest(label="one"))
         await core.settle()
-        await core.snapshots.clone("alice", "dev", CloneRequest(name="copy", at="one"))
-        await core.snapshots.clone("alice", "dev", CloneRequest(name="moved", profile="own/mine"))
+        await core.clones.clone("alice", "dev", CloneRequest(name="copy", at="one"))
+        await core.clones.clone("alice", "dev", CloneRequest(name="moved", profile="own/mine"))
         await core.settle()
         assert {core.row(name).image_path for name in ("dev", "copy", "moved")} == {str(image.path)}
         assert (await core.images.packages("alice", image)) == "bash 5\n"

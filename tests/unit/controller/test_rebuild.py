@@ -282,7 +282,7 @@ def test_a_registry_that_is_lost_in_the_middle_of_a_rollback_goes_on_with_it(
         core.launcher.volumes.write("alice", session.id, "file", "old")
         await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
         publish(Store(config.profiles.stores[0]), "base", "2", content=b"two")
-        await core.snapshots.switch("alice", "dev", SwitchRequest(profile="base", version="2"))
+        await core.container_changes.switch("alice", "dev", SwitchRequest(profile="base", version="2"))
         core.launcher.volumes.write("alice", session.id, "file", "new")
         core.launcher.loses[at] = 1 if at == "rollback" else 2
         monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.05)  # the rollback does not end

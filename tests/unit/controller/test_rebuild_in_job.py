@@ -21,7 +21,7 @@ async def restarting(core: Core, until: str) -> Session:
     """The session before the restart; the controller has ended when the job was asked to `hold` or `begin`."""
     before = await core.ready()
     core.launcher.hangs[until] = "after"
-    await begun(core, core.snapshots.restart("alice", "dev"))
+    await begun(core, core.container_changes.restart("alice", "dev"))
     await stuck(core)
     await core.kill()
     return before
@@ -72,7 +72,7 @@ def test_the_session_is_ready_again_in_its_job(core: Core, until: str) -> None:
 def test_a_session_that_did_not_become_ready_is_started_once_more(core: Core) -> None:
     async def scenario() -> None:
         before = await core.ready()
-        await wait_for_operation(core, core.snapshots.restart("alice", "dev"))
+        await wait_for_operation(core, core.container_changes.restart("alice", "dev"))
         for _ in range(2):
             await core.tick()
         core.fail_to_start(core.row())
@@ -91,7 +91,7 @@ def test_an_old_registry_learns_it_too(core: Core, until: str) -> None:
         again = Core.make(core.config, core.launcher)
         await again.ready()
         again.launcher.hangs[until] = "after"
-        await begun(again, again.snapshots.restart("alice", "dev"))
+        await begun(again, again.container_changes.restart("alice", "dev"))
         before = again.row()
         await stuck(again)
         await again.kill()

@@ -57,7 +57,7 @@ def test_terminals_hear_who_stopped_the_session_before_its_job_is_cancelled(tmp_
 def test_each_stop_has_its_reason_and_the_way_back(tmp_path: Path, clock: Clock) -> None:
     async def scenario(core: Core) -> None:
         await core.ready()
-        await begun(core, core.snapshots.restart("alice", "dev"))
+        await begun(core, core.container_changes.restart("alice", "dev"))
         await core.tick()
         assert ending(core) == ["1", "alice ends all programs here: the session is restarting", COMES_BACK]
         for _ in range(2):

@@ -37,7 +37,7 @@ def cancelled(core: Core) -> list[str]:
 async def restarted(core: Core) -> Session:
     """The session, after a restart that was answered, before its new sshd listens."""
     await core.ready()
-    await wait_for_operation(core, core.snapshots.restart("alice", "dev"))
+    await wait_for_operation(core, core.container_changes.restart("alice", "dev"))
     await core.settle()
     await core.tick()
     return core.row()
@@ -70,7 +70,7 @@ def test_operation_begins_as_soon_as_the_job_waits(core: Core) -> None:
 
     async def scenario() -> None:
         await core.ready()
-        await begun(core, core.snapshots.restart("alice", "dev"))
+        await begun(core, core.container_changes.restart("alice", "dev"))
         core.holder.hold(core.row())
         await core.settle()
         assert (core.row().submission, core.row().pending) == (2, None)
@@ -116,7 +116,7 @@ def test_an_unclear_answer_is_asked_for_again_with_the_same_id(core: Core, monke
         clock = Clock().install(monkeypatch)
         await core.ready()
         core.launcher.loses["hold"] = 1
-        await begun(core, core.snapshots.restart("alice", "dev"))
+        await begun(core, core.container_changes.restart("alice", "dev"))
         await core.tick()
         await core.settle()
         assert core.row().state is SessionState.STOPPING
@@ -135,7 +135,7 @@ def test_a_launcher_that_never_answers_ends_in_a_new_job(core: Core, monkeypatch
         clock = Clock().install(monkeypatch)
         await core.ready()
         core.launcher.failures["hold"] = LauncherError("unclear", "Slurm does not answer")
-        await begun(core, core.snapshots.restart("alice", "dev"))
+        await begun(core, core.container_changes.restart("alice", "dev"))
         await core.tick()
         await core.settle()
         assert cancelled(core) == []
@@ -153,7 +153,7 @@ def test_a_job_that_ends_while_it_waits_is_followed_by_another(core: Core) -> No
     async def scenario() -> None:
         await core.ready()
         core.launcher.failures["begin"] = LauncherError("ended", "job 1 has ended")
-        await wait_for_operation(core, core.snapshots.restart("alice", "dev"))
+        await wait_for_operation(core, core.container_changes.restart("alice", "dev"))
         await core.settle()
         await core.tick()
         assert asked(core, "hold", "begin", "submit") == ["submit", "hold", "begin", "submit"]
@@ -167,7 +167,7 @@ def test_a_lost_answer_of_the_job_that_begins_changes_nothing(core: Core) -> Non
     async def scenario() -> None:
         await core.ready()
         core.launcher.loses["begin"] = 1
-        await wait_for_operation(core, core.snapshots.restart("alice", "dev"))
+        await wait_for_operation(core, core.container_changes.restart("alice", "dev"))
         await core.settle()
         await core.tick()
         row = core.row()
@@ -190,7 +190,7 @@ def test_a_stop_while_the_job_waits_ends_it(core: Core) -> None:
     async def scenario() -> None:
         await core.ready()
         core.launcher.loses["begin"] = 1
-        await wait_for_operation(core, core.snapshots.restart("alice", "dev"))
+        await wait_for_operation(core, core.container_changes.restart("alice", "dev"))
         await core.settle()
         await core.sessions.stop("alice", "dev")
         await core.tick()
@@ -219,7 +219,7 @@ def test_a_job_that_cannot_carry_the_next_run_is_not_asked(
     async def scenario() -> None:
         await core.ready()
         await change(core)
-        await begun(core, core.snapshots.restart("alice", "dev"))
+        await begun(core, core.container_changes.restart("alice", "dev"))
         for _ in range(4):
             await core.tick()
             await core.settle()
@@ -234,7 +234,7 @@ def test_only_a_session_with_a_job_can_be_restarted(core: Core) -> None:
     async def scenario() -> None:
         await core.stopped()
         with pytest.raises(ConflictError, match="stopped") as refused:
-            await core.snapshots.restart("alice", "dev")
+            await core.container_changes.restart("alice", "dev")
         assert "berth start dev" in refused.value.hint
 
     asyncio.run(scenario())
@@ -243,13 +243,13 @@ def test_only_a_session_with_a_job_can_be_restarted(core: Core) -> None:
 def test_a_restart_ends_root_mode(core: Core) -> None:
     async def scenario() -> None:
         await core.ready()
-        await wait_for_operation(core, core.snapshots.root("alice", "dev"))
+        await wait_for_operation(core, core.container_changes.root("alice", "dev"))
         await core.settle()
         await core.tick()
         core.announce(core.row())
         await core.tick()
         assert (core.row().state, core.row().root) == (SessionState.READY, True)
-        await wait_for_operation(core, core.snapshots.restart("alice", "dev"))
+        await wait_for_operation(core, core.container_changes.restart("alice", "dev"))
         await core.settle()
         assert not core.row().root
         assert "BERTH_ROOT" not in core.launcher.directories["alice", core.row().id].files["job.env"]
@@ -262,7 +262,7 @@ def test_a_job_that_fails_while_it_gives_up_the_volumes_is_followed_by_another(c
     async def scenario() -> None:
         await core.ready()
         core.launcher.hangs["hold"] = "before"
-        await begun(core, core.snapshots.restart("alice", "dev"))
+        await begun(core, core.container_changes.restart("alice", "dev"))
         await core.reconciler.tick()
         await core.launcher.stuck.wait()
         end_job(core, JobState.OUT_OF_MEMORY)

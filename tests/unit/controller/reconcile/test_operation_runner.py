@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 ASKED: dict[str, Callable[[Core], Coroutine[Any, Any, SessionView]]] = {
     "snapshot": lambda c: c.snapshots.snapshot("alice", "dev", SnapshotRequest(label="asked")),
     "rollback": lambda c: c.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")),
-    "switch": lambda c: c.snapshots.switch("alice", "dev", SwitchRequest(profile="other")),
-    "clone": lambda c: c.snapshots.clone("alice", "dev", CloneRequest(name="two")),
+    "switch": lambda c: c.container_changes.switch("alice", "dev", SwitchRequest(profile="other")),
+    "clone": lambda c: c.clones.clone("alice", "dev", CloneRequest(name="two")),
 }
 MADE = {"snapshot": 2, "rollback": 2, "switch": 2, "clone": 2}
 """The number of snapshots of `dev` after each operation; one of them was there before."""

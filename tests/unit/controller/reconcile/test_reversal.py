@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 BECAUSE = "the image has no /usr/sbin/sshd"
 OPERATIONS: dict[str, Callable[[Core], Coroutine[None, None, SessionView]]] = {
     "rollback": lambda core: core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")),
-    "switch": lambda core: core.snapshots.switch("alice", "dev", SwitchRequest(profile="other")),
-    "restart": lambda core: core.snapshots.restart("alice", "dev"),
-    "root": lambda core: core.snapshots.root("alice", "dev"),
+    "switch": lambda core: core.container_changes.switch("alice", "dev", SwitchRequest(profile="other")),
+    "restart": lambda core: core.container_changes.restart("alice", "dev"),
+    "root": lambda core: core.container_changes.root("alice", "dev"),
 }
 
 

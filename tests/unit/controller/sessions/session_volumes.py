@@ -68,9 +68,9 @@ async def begun(core: Core, asked: Coroutine[Any, Any, SessionView]) -> SessionV
 CHANGES: dict[str, Callable[[Core], Coroutine[Any, Any, object]]] = {
     "snapshot": lambda c: c.snapshots.snapshot("alice", "dev", SNAPSHOT),
     "rollback": lambda c: c.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")),
-    "switch": lambda c: c.snapshots.switch("alice", "dev", SwitchRequest(profile="base", fresh=True)),
-    "clone": lambda c: c.snapshots.clone("alice", "dev", CloneRequest(name="two")),
+    "switch": lambda c: c.container_changes.switch("alice", "dev", SwitchRequest(profile="base", fresh=True)),
+    "clone": lambda c: c.clones.clone("alice", "dev", CloneRequest(name="two")),
     "flatten": lambda c: c.snapshots.flatten("alice", "dev"),
-    "root": lambda c: c.snapshots.root("alice", "dev"),
+    "root": lambda c: c.container_changes.root("alice", "dev"),
     "delete": lambda c: c.sessions.delete("alice", "dev"),
 }

@@ -27,7 +27,7 @@ def test_a_clone_begins_as_its_source_and_goes_its_own_way(core: Core, running: 
         await core.start(request=StartRequest(profile="base", options=["--mem=2G"]))
         await (core.ready() if running else core.stopped())
         write(core, "shared")
-        view = await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+        view = await core.clones.clone("alice", "dev", CloneRequest(name="two"))
         assert (view.state, view.generation) == (SessionState.STOPPED, "0.0")
         assert view.options == ["--mem=2G"]
         volumes = core.row().view().volumes
@@ -49,7 +49,7 @@ def test_a_clone_is_started_when_it_is_made(core: Core) -> None:
     async def scenario() -> None:
         await core.stopped()
         write(core, "shared")
-        await core.snapshots.clone("alice", "dev", CloneRequest(name="two", start=True))
+        await core.clones.clone("alice", "dev", CloneRequest(name="two", start=True))
         await core.settle()
         assert core.row("two").state is SessionState.QUEUED
         assert read(core, name="two") == "shared"
@@ -67,9 +67,9 @@ def test_a_clone_at_a_snapshot_and_on_another_profile(core: Core) -> None:
         write(core, "of base", "system")
         await core.snapshots.snapshot("alice", "dev", SnapshotRequest(label="then"))
         write(core, "new")
-        await core.snapshots.clone("alice", "dev", CloneRequest(name="two", at="then"))
+        await core.clones.clone("alice", "dev", CloneRequest(name="two", at="then"))
         assert (read(core, name="two"), read(core, "system", "two")) == ("old", "of base")
-        view = await core.snapshots.clone("alice", "dev", CloneRequest(name="three", profile="other"))
+        view = await core.clones.clone("alice", "dev", CloneRequest(name="three", profile="other"))
         assert (view.profile, view.version) == ("other", "1")
         assert (read(core, name="three"), read(core, "system", "three")) == ("new", "")
 
@@ -84,12 +84,12 @@ def test_a_clone_that_slurm_refuses_to_start_is_kept(tmp_path: Path) -> None:
         launcher.words = ""
         core = Core.make(site_config(tmp_path), launcher)
         await core.stopped()
-        await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+        await core.clones.clone("alice", "dev", CloneRequest(name="two"))
         launcher.words = "no such account"
         with pytest.raises(RefusedError):
             await core.start("two")
         assert core.row("two").state is SessionState.STOPPED
-        await core.snapshots.clone("alice", "dev", CloneRequest(name="three", start=True))
+        await core.clones.clone("alice", "dev", CloneRequest(name="three", start=True))
         await core.settle()
         assert (core.row("three").state, core.row("three").reason) == (SessionState.STOPPED, "no such account")
 
@@ -100,15 +100,15 @@ def test_a_clone_that_cannot_be_made_leaves_nothing(core: Core) -> None:
     async def scenario() -> None:
         await core.stopped()
         with pytest.raises(ConflictError, match="already"):
-            await core.snapshots.clone("alice", "dev", CloneRequest(name="dev"))
+            await core.clones.clone("alice", "dev", CloneRequest(name="dev"))
         core.launcher.volumes.full = True
         with pytest.raises(NoSpaceError) as failure:
-            await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+            await core.clones.clone("alice", "dev", CloneRequest(name="two"))
         assert "berth gc" in failure.value.hint
         assert core.registry.find("alice", "two") is None
         assert len(core.launcher.directories) == 1
         core.launcher.volumes.full = False
-        assert (await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))).name == "two"
+        assert (await core.clones.clone("alice", "dev", CloneRequest(name="two"))).name == "two"
 
     asyncio.run(scenario())
 
@@ -116,12 +116,12 @@ def test_a_clone_that_cannot_be_made_leaves_nothing(core: Core) -> None:
 def test_whoever_waits_for_a_clone_hears_why_there_is_none(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         await core.stopped()
-        await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+        await core.clones.clone("alice", "dev", CloneRequest(name="two"))
         await core.sessions.delete("alice", "two")  # can be restored, but is not what they wait for
         await core.tick()
         monkeypatch.setattr("broker.controller.sessions.pending.ANSWER_TIMEOUT_S", 0.01)
         core.launcher.failures["clone"] = LauncherError("timed-out", "")
-        view = await core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+        view = await core.clones.clone("alice", "dev", CloneRequest(name="two"))
         assert view.state is SessionState.CHANGING
         waiting = asyncio.ensure_future(core.sessions.show("alice", "two", after=view.revision, wait=60))
         core.launcher.failures["clone"] = LauncherError("space", "Disk quota exceeded")

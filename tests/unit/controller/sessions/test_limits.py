@@ -38,7 +38,7 @@ def test_one_session_too_many_is_refused_however_it_is_made(tmp_path: Path, cloc
     async def scene(core: Core) -> None:
         await core.stopped("one")
         await core.stopped("two")
-        for asked in (core.start("three"), core.snapshots.clone("alice", "one", CloneRequest(name="three"))):
+        for asked in (core.start("three"), core.clones.clone("alice", "one", CloneRequest(name="three"))):
             with pytest.raises(RefusedError, match=r"session limit reached \(2 of 2\)") as refused:
                 await asked
             assert "`berth delete NAME` removes one" in refused.value.hint
@@ -108,7 +108,7 @@ def test_too_much_on_disk_is_refused_until_there_is_room(tmp_path: Path, clock: 
         clock.now += USAGE_TTL_S + 1
         top[next(iter(top))]["file"] = "x" * 5000
         starts = core.start("two"), core.start("one", request=StartRequest())
-        for asked in (*starts, core.snapshots.clone("alice", "one", CloneRequest(name="two"))):
+        for asked in (*starts, core.clones.clone("alice", "one", CloneRequest(name="two"))):
             with pytest.raises(RefusedError, match=r"your sessions take 4\.9 KiB of 3\.9 KiB"):
                 await asked
         assert core.registry.find("alice", "two") is None

@@ -91,10 +91,10 @@ def test_switch_to_a_profile_that_cannot_start_ends_nothing(tmp_path: Path, name
         publish(Store(tmp_path / "store"), name, extra={"wrong": WRONG_OPTION, "bound": FORBIDDEN_BIND}[name])
         await core.ready()
         with pytest.raises(RefusedError):
-            await core.snapshots.switch("alice", "dev", SwitchRequest(profile=name))
+            await core.container_changes.switch("alice", "dev", SwitchRequest(profile=name))
         assert (core.row().state, core.row().pending) == (SessionState.READY, None)
         with pytest.raises(RefusedError):
-            await core.snapshots.clone("alice", "dev", CloneRequest(name="two", profile=name, start=True))
+            await core.clones.clone("alice", "dev", CloneRequest(name="two", profile=name, start=True))
         assert core.registry.find("alice", "two") is None
 
     play(tmp_path, scenario)
@@ -111,7 +111,7 @@ def test_missing_image_is_found_before_the_job_ends(tmp_path: Path, request_fiel
             await check(core, **request_fields)
         if "root" in request_fields:
             with pytest.raises(RefusedError):
-                await core.snapshots.root("alice", "dev")
+                await core.container_changes.root("alice", "dev")
             assert core.row().state is SessionState.READY
 
     play(tmp_path, scenario)

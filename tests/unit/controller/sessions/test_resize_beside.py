@@ -230,7 +230,7 @@ def test_operations_that_end_the_job_are_refused_meanwhile(tmp_path: Path, monke
         await scene.core.settle()
         successor = await scene.resize()
         requests = (
-            lambda: snapshots.restart("alice", "dev"),
+            lambda: scene.core.container_changes.restart("alice", "dev"),
             lambda: snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1")),
             lambda: scene.core.request_checks.check("alice", "dev", CheckRequest(restart=True)),
         )

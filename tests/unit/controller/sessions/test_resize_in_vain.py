@@ -165,7 +165,7 @@ def test_clone_of_the_running_session_is_completed_first(
     async def scenario(scene: Scene) -> None:
         launcher = scene.core.launcher
         launcher.failures["copy"] = LauncherError("gone", "the launcher does not answer")  # so the copy is pending
-        clone = asyncio.create_task(scene.core.snapshots.clone("alice", "dev", CloneRequest(name="two")))
+        clone = asyncio.create_task(scene.core.clones.clone("alice", "dev", CloneRequest(name="two")))
         while scene.core.registry.find("alice", "two") is None:  # noqa: ASYNC110 - the registry has no event for it
             await asyncio.sleep(0)
         successor = await scene.resize(present_job)
@@ -198,7 +198,7 @@ def test_clone_requested_just_before_the_cancel_is_completed_first(
         async def clone_first(sessions: object) -> None:
             farewells.write = write  # type: ignore[method-assign]
             request = CloneRequest(name="two")
-            requests.append(asyncio.create_task(scene.core.snapshots.clone("alice", "dev", request)))
+            requests.append(asyncio.create_task(scene.core.clones.clone("alice", "dev", request)))
             while scene.core.registry.find("alice", "two") is None:  # noqa: ASYNC110 - the registry has no event for it
                 await asyncio.sleep(0)
             del sessions
@@ -241,7 +241,7 @@ def test_copy_is_refused_once_the_present_job_ends(tmp_path: Path, monkeypatch: 
 async def request_copy(scene: Scene, kind: str) -> None:
     """Request a clone, or an environment for a batch job, of the present state of the session."""
     if kind == "clone":
-        await scene.core.snapshots.clone("alice", "dev", CloneRequest(name="two"))
+        await scene.core.clones.clone("alice", "dev", CloneRequest(name="two"))
     else:
         await scene.core.environments.make("alice", EnvironmentRequest(of="dev"))
 

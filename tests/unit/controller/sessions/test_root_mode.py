@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 def test_root_mode_from_beginning_to_end(core: Core) -> None:
     async def scenario() -> None:
         await core.ready()
-        view = await wait_for_operation(core, core.snapshots.root("alice", "dev"))
+        view = await wait_for_operation(core, core.container_changes.root("alice", "dev"))
         await core.settle()
         assert view.root
         assert "BERTH_ROOT=yes\n" in core.launcher.directories["alice", core.row().id].files["job.env"]
         with pytest.raises(ConflictError, match="root mode"):
-            await core.snapshots.commit_root("alice", "dev")
+            await core.container_changes.commit_root("alice", "dev")
         job_id = core.row().job.job_id
         assert job_id is not None
         core.scheduler.start(job_id)
         core.announce(core.row())
         await core.tick()
         assert core.row().state is SessionState.READY
-        assert (await core.snapshots.root("alice", "dev")).root
+        assert (await core.container_changes.root("alice", "dev")).root
         for word in ("snapshot", "rollback", "switch", "clone"):
             with pytest.raises(ConflictError, match="root mode") as failure:
                 await CHANGES[word](core)
@@ -43,7 +43,7 @@ def test_root_mode_from_beginning_to_end(core: Core) -> None:
         with pytest.raises(ConflictError, match="root mode"):
             await core.start()
         assert (await core.connect.connect("alice", "dev", root=True)).host == "c1"
-        view = await core.snapshots.commit_root("alice", "dev")
+        view = await core.container_changes.commit_root("alice", "dev")
         assert view.operation is not None
         assert (view.state, view.operation.status, view.operation.undo) == (
             SessionState.READY,
@@ -69,11 +69,11 @@ def test_root_mode_of_a_stopped_session_and_one_that_slurm_refuses(tmp_path: Pat
         core = Core.make(site_config(tmp_path), launcher)
         await core.stopped()
         launcher.words = "no"
-        await core.snapshots.root("alice", "dev")
+        await core.container_changes.root("alice", "dev")
         await core.settle()
         assert (core.row().state, core.row().root) == (SessionState.STOPPED, False)
         launcher.words = ""
-        assert (await core.snapshots.root("alice", "dev")).root
+        assert (await core.container_changes.root("alice", "dev")).root
 
     asyncio.run(scenario())
 
@@ -84,7 +84,7 @@ def test_root_mode_that_cannot_begin_leaves_the_session_as_it_was(core: Core, ru
         await (core.ready() if running else core.stopped())
         core.launcher.volumes.full = True
         with pytest.raises(NoSpaceError):
-            await wait_for_operation(core, core.snapshots.root("alice", "dev"))
+            await wait_for_operation(core, core.container_changes.root("alice", "dev"))
         await core.settle()
         assert core.row().state is (SessionState.QUEUED if running else SessionState.STOPPED)
         assert not core.row().root
@@ -95,7 +95,7 @@ def test_root_mode_that_cannot_begin_leaves_the_session_as_it_was(core: Core, ru
 def test_a_stop_on_the_way_to_root_mode_is_a_stop(core: Core) -> None:
     async def scenario() -> None:
         await core.ready()
-        await begun(core, core.snapshots.root("alice", "dev"))
+        await begun(core, core.container_changes.root("alice", "dev"))
         await core.sessions.stop("alice", "dev")
         for _ in range(3):
             await core.tick()

@@ -127,7 +127,7 @@ def test_a_rename_keeps_grants_and_a_clone_has_none(core: Core) -> None:
     async def scenario() -> None:
         row = await core.stopped()
         await core.shares.share("alice", "dev", "bob", OPERATE)
-        await core.snapshots.clone("alice", "dev", CloneRequest(name="copy"))
+        await core.clones.clone("alice", "dev", CloneRequest(name="copy"))
         await core.rename.rename("alice", "dev", "thesis")
         assert [await can_operate(core, name) for name in ("dev", "copy", "thesis")] == [False, False, True]
         assert grants_in_manifest(core, row.id) == ["bob"]

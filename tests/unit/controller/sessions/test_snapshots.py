@@ -175,7 +175,7 @@ def test_a_label_names_one_snapshot_and_an_unknown_one_none(core: Core) -> None:
             for call in (
                 core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot=reference)),
                 core.snapshots.delete_snapshot("alice", "dev", reference),
-                core.snapshots.clone("alice", "dev", CloneRequest(name="two", at=reference)),
+                core.clones.clone("alice", "dev", CloneRequest(name="two", at=reference)),
                 core.snapshots.diff("alice", "dev", reference),
             ):
                 with pytest.raises(NotFoundError, match=reference):
@@ -195,7 +195,7 @@ def test_a_snapshot_whose_image_is_gone_or_another_is_refused_before_anything_is
         publish(store, "other", content=b"other")
         await core.ready()
         await core.snapshots.snapshot("alice", "dev", SNAPSHOT)
-        await wait_for_operation(core, core.snapshots.switch("alice", "dev", SwitchRequest(profile="other")))
+        await wait_for_operation(core, core.container_changes.switch("alice", "dev", SwitchRequest(profile="other")))
         await core.tick()
         before = core.row()
         store.delete("base", "1")
@@ -206,7 +206,7 @@ def test_a_snapshot_whose_image_is_gone_or_another_is_refused_before_anything_is
                 await core.snapshots.rollback("alice", "dev", RollbackRequest(snapshot="1"))
             assert "clone" in failure.value.hint
             with pytest.raises(RefusedError):
-                await core.snapshots.clone("alice", "dev", CloneRequest(name="two", at="1"))
+                await core.clones.clone("alice", "dev", CloneRequest(name="two", at="1"))
         assert core.row() == before
         assert core.registry.find("alice", "two") is None
         assert "rollback alice" not in core.launcher.asked

@@ -22,7 +22,7 @@ def test_a_switch_keeps_the_home_and_brings_back_the_system_of_before(core: Core
         await core.stopped()
         write(core, "my home")
         write(core, "of base", "system")
-        view = await core.snapshots.switch("alice", "dev", SwitchRequest(profile="other"))
+        view = await core.container_changes.switch("alice", "dev", SwitchRequest(profile="other"))
         assert (view.profile, view.version, view.digest) == ("other", "7", other.digest)
         assert (core.row().image_path, core.row().image_size) == (str(other.path), other.size)
         assert view.persistence.home == "fresh"
@@ -30,11 +30,11 @@ def test_a_switch_keeps_the_home_and_brings_back_the_system_of_before(core: Core
         assert view.operation is not None
         assert view.operation.undo == "berth rollback dev 1"
         with pytest.raises(ConflictError, match="already"):
-            await core.snapshots.switch("alice", "dev", SwitchRequest(profile="other"))
-        await core.snapshots.switch("alice", "dev", SwitchRequest(profile="base"))
+            await core.container_changes.switch("alice", "dev", SwitchRequest(profile="other"))
+        await core.container_changes.switch("alice", "dev", SwitchRequest(profile="base"))
         assert (read(core), read(core, "system")) == ("my home", "of base")
         assert core.row().policy == Persistence()
-        view = await core.snapshots.switch("alice", "dev", SwitchRequest(profile="base", fresh=True))
+        view = await core.container_changes.switch("alice", "dev", SwitchRequest(profile="base", fresh=True))
         assert read(core, "system") == ""
         await core.start()
         files = core.launcher.directories["alice", core.row().id].files
@@ -61,9 +61,9 @@ def test_the_policy_is_the_profiles_until_its_owner_chooses_one(core: Core) -> N
         assert core.row().policy == mine
         end_job(core)
         await core.tick()
-        await core.snapshots.switch("alice", "dev", SwitchRequest(profile="base"))
+        await core.container_changes.switch("alice", "dev", SwitchRequest(profile="base"))
         assert core.row().policy == mine
-        await core.snapshots.switch("alice", "dev", SwitchRequest(profile="kept", persistence=Persistence()))
+        await core.container_changes.switch("alice", "dev", SwitchRequest(profile="kept", persistence=Persistence()))
         assert core.row().policy == Persistence()
 
     asyncio.run(scenario())

@@ -55,14 +55,14 @@ def test_another_user_has_no_such_session(core: Core) -> None:
             ask.snapshots("bob", "dev"),
             ask.delete_snapshot("bob", "dev", "1"),
             ask.rollback("bob", "dev", RollbackRequest(snapshot="1")),
-            ask.switch("bob", "dev", SwitchRequest(profile="base")),
-            ask.clone("bob", "dev", CloneRequest(name="mine", at="1")),
+            core.container_changes.switch("bob", "dev", SwitchRequest(profile="base")),
+            core.clones.clone("bob", "dev", CloneRequest(name="mine", at="1")),
             ask.diff("bob", "dev", None),
             ask.size("bob", "dev"),
             ask.verify("bob", "dev"),
             ask.flatten("bob", "dev"),
-            ask.root("bob", "dev"),
-            ask.commit_root("bob", "dev"),
+            core.container_changes.root("bob", "dev"),
+            core.container_changes.commit_root("bob", "dev"),
         ):
             with pytest.raises(NotFoundError, match="no session named dev"):
                 await call

@@ -1,0 +1,33 @@
+"""Find a session's snapshots by number or label."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.controller.launcher_client.errors import with_user_errors
+from broker.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.registry.models import Session
+    from broker.schema.volumes import SnapshotView
+
+
+class SnapshotLookup:
+    """Reads the record beside the layers, as the owner. No call raises LauncherError."""
+
+    def __init__(self, launcher: LauncherClient) -> None:
+        self._launcher = launcher
+
+    async def all(self, session: Session) -> list[SnapshotView]:
+        """Return the session's snapshots, oldest first."""
+        return (await with_user_errors(session.name, self._launcher.snapshots(session.owner, session.id)))[0]
+
+    async def find(self, session: Session, reference: str) -> SnapshotView:
+        """Return the snapshot with that number or label. NotFoundError if there is none."""
+        for snapshot in await self.all(session):
+            if reference in {str(snapshot.number), snapshot.label}:
+                return snapshot
+        raise NotFoundError(
+            f"{session.name} has no snapshot {reference}", hint=f"`berth snapshots {session.name}` lists them"
+        )
