@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from broker.launcher.arguments import LONG_VERBS
 from broker.launcher.request import RequestContext, VerbError, checked_user
-from broker.launcher.session_verbs import VERBS
+from broker.launcher.verbs import VERBS
 from broker.launcher.volume_verbs import TOO_LARGE
 from broker.volumes.errors import from_os_error
 

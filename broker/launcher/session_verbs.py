@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broker.job.bundle import ENVIRONMENT_SCRIPT, SESSION_SCRIPT, environment_script, session_script
 from broker.launcher import held_job
@@ -19,26 +19,18 @@ from broker.launcher.arguments import (
     EstimateArguments,
     FilesArguments,
     HoldArguments,
-    InstallArguments,
     KeysArguments,
-    ListedServicesArguments,
-    LogArguments,
-    ManifestsArguments,
-    OwnImageArguments,
     PrepareArguments,
     PromoteArguments,
     RenewArguments,
     SessionArguments,
     SubmitArguments,
-    TerminalsArguments,
     UntrashArguments,
 )
-from broker.launcher.image_verbs import own_image
-from broker.launcher.read_verbs import listed_services, log, manifests, terminals
 from broker.launcher.request import RequestContext, VerbError, check_own, own_directory
 from broker.launcher.sbatch_call import estimate_start, job_command, submit_job
 from broker.launcher.session_host_key import check_certificate, ensure_host_key, renew_host_key
-from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes, make_volumes
+from broker.launcher.volume_verbs import change_volumes, make_volumes
 from broker.names import new_id
 from broker.volumes import environments
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
@@ -46,11 +38,6 @@ from broker.volumes.errors import VolumeError
 from broker.volumes.files import file_lock, replace_file
 from profiles.userfile import UnfitFileError, read_bytes, read_text
 from slurm.sbatch import OptionError, check_options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from broker.launcher.argument_types import Arguments
 
 FILES = {
     "manifest.json": "manifest.json",
@@ -225,36 +212,6 @@ def keys(context: RequestContext, _: KeysArguments) -> dict[str, Any]:
         return {"text": ""}
     except UnfitFileError as error:
         raise VerbError("refused", f"{error.filename} {error.strerror}") from error
-
-
-_HANDLERS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]] = {
-    **dict.fromkeys(VOLUME_VERBS.values(), change_volumes),  # snapshot, rollback, …: broker.launcher.volume_verbs
-    PrepareArguments: prepare,
-    CloneArguments: clone_session,
-    EnvironmentArguments: environment,
-    PromoteArguments: promote,
-    UntrashArguments: untrash,
-    RenewArguments: renew,
-    InstallArguments: install,
-    SubmitArguments: submit,
-    EstimateArguments: estimate,
-    HoldArguments: hold,
-    BeginArguments: begin_run,
-    KeysArguments: keys,
-    LogArguments: log,
-    TerminalsArguments: terminals,
-    ListedServicesArguments: listed_services,
-    ManifestsArguments: manifests,
-    OwnImageArguments: own_image,
-}
-
-
-def _verb(kind: type[Arguments]) -> Callable[[RequestContext, Mapping[str, Any]], dict[str, Any]]:
-    return lambda context, request: _HANDLERS[kind](context, kind.parse(request))
-
-
-VERBS = {kind.VERB: _verb(kind) for kind in _HANDLERS}
-"""By name; each validates its request first. VerbError if it fails."""
 
 
 def _install_copying(session: Path) -> None:

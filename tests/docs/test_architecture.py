@@ -10,7 +10,8 @@ from broker.controller.launcher_client.answers import KINDS
 from broker.job.bundle import ENVIRONMENT_SCRIPT, SESSION_SCRIPT
 from broker.launcher.arguments import ARGUMENTS, OperationArguments
 from broker.launcher.places import READY_VERB
-from broker.launcher.session_verbs import FILES, VERBS
+from broker.launcher.session_verbs import FILES
+from broker.launcher.verbs import VERBS
 from tests.docs.generate import ROOT
 
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from broker.launcher.arguments import (
     RollbackArguments,
 )
 from broker.launcher.child import CHILD_BYTES, Settings, run_request
-from broker.launcher.session_verbs import VERBS
+from broker.launcher.verbs import VERBS
 from broker.names import new_id
 from broker.volumes.errors import VolumeError
 from broker.volumes.image import ImageFiles

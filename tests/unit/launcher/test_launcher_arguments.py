@@ -10,7 +10,7 @@ import pytest
 
 from broker.launcher.arguments import ARGUMENTS, ImageArguments, SubmitArguments
 from broker.launcher.request import VerbError
-from broker.launcher.session_verbs import VERBS
+from broker.launcher.verbs import VERBS
 from broker.names import new_id
 
 ID = new_id()
