@@ -16,8 +16,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-import asyncssh
-
 from broker.errors import InvalidInputError
 from broker.ssh import wire
 
@@ -194,6 +192,8 @@ _OPTION_WORDS = {
 
 def _decode(algorithm: str, encoded: str) -> bytes:
     """Decode and check the key: its encoding, the algorithm named in it, the curve point, the size."""
+    import asyncssh  # noqa: PLC0415 - it takes longer to import than all the rest of a command, and few parse keys
+
     try:
         blob = base64.b64decode(encoded, validate=True)
         key = asyncssh.import_public_key(f"{algorithm} {encoded}\n")
