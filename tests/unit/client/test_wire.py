@@ -90,7 +90,7 @@ def test_what_start_loads_before_it_asks() -> None:
 
 
 def test_settings_load_no_cryptography() -> None:
-    """Commands in personal mode and for administrators read all settings, and seldom a key: ssh's code is half of it."""
+    """Commands in personal mode and for administrators read all settings, and seldom a key: ssh's code is slow."""
     code = "import sys, broker.config.settings; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=DEADLINE_S)
     assert not {"asyncssh", "cryptography"} & set(done.stdout.split())
