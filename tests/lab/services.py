@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def restart(site: Site) -> None:
-    """Launcher, controller and berth-web run and answer, whether or not they did before."""
+    """Launcher, controller and berth-web run and answer, whether or not they did before; no failpoint is armed."""
+    if site.armed("broker"):
+        site.kill("broker", "KILL")
     for service in ("broker", "web"):
         if site.pid(service) is None:
             site.start(service)

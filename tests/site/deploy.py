@@ -85,10 +85,14 @@ class Site:
             raise SiteError(f"`{command}` ended with {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
         return done.stdout.decode()
 
-    def start(self, service: str, *, crash_at: str = "") -> None:
-        """Start a service in the background of the login node; with `crash_at`, armed to die at that point."""
+    def start(self, service: str, *, crash_at: str = "", stop_at: str = "") -> None:
+        """Start a service in the background of the login node, perhaps armed: to die or to stop at a failpoint."""
         account, command = COMMANDS[service]
-        export = f"export BERTH_CRASH_AT={crash_at}; " if crash_at else ""
+        export = "".join(
+            f"export {variable}={point}; "
+            for variable, point in (("BERTH_CRASH_AT", crash_at), ("BERTH_STOP_AT", stop_at))
+            if point
+        )
         self.lab.sh(
             f"setsid -f setpriv --reuid={account} --regid=$(id -g {account}) --init-groups "
             f"sh -c 'echo $$ >/run/berth-services/{service}.pid; {export}{command}' "
@@ -100,6 +104,14 @@ class Site:
         script = f"p=$(cat /run/berth-services/{service}.pid) && kill -0 $p && echo $p"
         done = self.lab.run(["sh", "-c", script])
         return int(done.stdout) if done.returncode == 0 else None
+
+    def armed(self, service: str) -> bool:
+        """Whether the service runs and has a failpoint armed."""
+        pid = self.pid(service)
+        return (
+            pid is not None
+            and self.lab.run(["grep", "-qzE", "^BERTH_(CRASH|STOP)_AT=", f"/proc/{pid}/environ"]).returncode == 0
+        )
 
     def kill(self, service: str, signal: str = "TERM") -> None:
         """Send a signal to a service that runs, and wait until it has gone."""

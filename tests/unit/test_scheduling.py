@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -34,6 +36,21 @@ def test_tests_of_the_longest_files_go_to_any_worker() -> None:
     for file in SPREAD:
         assert (CHECKOUT / file).exists()
         assert len(parts(f"{file}::test_a[1]", f"{file}::test_a[2]")) == 2
+
+
+def test_a_worker_that_has_not_collected_gets_no_tests_yet() -> None:
+    """Two workers that replace crashed ones: when the first has collected, xdist asks for tests for both."""
+    given: list[list[int]] = []
+    scheduling, ready, late = FileScheduling.__new__(FileScheduling), Mock(), Mock()
+    for worker in (ready, late):
+        worker.shutting_down, worker.send_runtest_some = False, given.append
+    scheduling.workqueue = OrderedDict({"a.py": {"a.py::test": False}, "b.py": {"b.py::test": False}})
+    scheduling.assigned_work = {ready: {}, late: {}}
+    scheduling.registered_collections = {ready: ["a.py::test", "b.py::test"]}
+    scheduling.log = lambda *_: None
+    for worker in (late, ready):
+        scheduling._reschedule(worker)
+    assert given == [[0]]
 
 
 @pytest.fixture
