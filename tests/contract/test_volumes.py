@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from _pytest.mark.structures import ParameterSet
+
     from tests.volumes.changes import Tree
 
 GROUNDS = ["overlay-ext4", "overlay-xfs", "overlay-btrfs", "reflink-xfs", "reflink-btrfs", "plain-ext4"]
@@ -35,6 +37,11 @@ FUSE = "fuse-ext4"
 """Left out of random histories: within one mount already, fuse-overlayfs does not always make of a change what a
 directory does (1.10: modes, times and second names of what it copies up)."""
 _rooms = itertools.count()
+
+
+def _soak(*grounds: str) -> list[str | ParameterSet]:
+    """Leave these grounds of all to `make soak`. Each of them is in another test of `make test`."""
+    return [pytest.param(each, marks=pytest.mark.soak) if each in grounds else each for each in [*GROUNDS, ON_NODE]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield Ground(name, driver == "fuse", found.path, driver == "node")
 
 
-@pytest.mark.parametrize("ground", [*GROUNDS, ON_NODE], indirect=True)
+@pytest.mark.parametrize("ground", _soak("overlay-xfs", "overlay-btrfs", "reflink-btrfs"), indirect=True)
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=2, deadline=None, phases=[Phase.generate])
 def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int) -> None:
@@ -70,7 +77,7 @@ def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int
     remove_tree(history.running.base.parent)
 
 
-@pytest.mark.parametrize("ground", [*GROUNDS, ON_NODE, FUSE], indirect=True)
+@pytest.mark.parametrize("ground", [*_soak("overlay-ext4", "reflink-xfs", "plain-ext4", ON_NODE), FUSE], indirect=True)
 def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
     running = ground.room()
     storage, session = running.storage, running.create()
@@ -158,7 +165,7 @@ class Roots:
 
 
 @pytest.mark.parametrize("only", [True, False], ids=["root-alone", "root-and-files"])
-@pytest.mark.parametrize("ground", GROUNDS, indirect=True)
+@pytest.mark.parametrize("ground", _soak("overlay-xfs", "reflink-btrfs")[:-1], indirect=True)
 def test_root_of_a_volume_keeps_its_attributes_through_everything(
     ground: Ground, only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

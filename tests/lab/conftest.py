@@ -19,6 +19,7 @@ from slurm.lab.progress import ProgressLog
 from tests.deadlines import DEADLINE_S
 from tests.lab import ways
 from tests.lab.browser import chromium_on_login, new_browser
+from tests.lab.dying import dies_at_each
 from tests.lab.images import ROOM, STORE, published
 from tests.lab.services import restart
 from tests.lab_cluster import wait_for
@@ -27,7 +28,7 @@ from tests.site import deploy
 from tests.site.laptop import Laptop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -54,6 +55,16 @@ def site(lab: Lab) -> Site:
     made = deploy.Site(lab)
     assert made.api_answers(), f"Berth does not answer on the lab:\n{made.log('broker')[-2000:]}"
     return made
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.soak)], ids=["few", "all"])
+def dies(request: pytest.FixtureRequest, crashing: Site) -> Callable[..., None]:
+    """`dies_at_each` at a few of the points; in `make soak` at all of them."""
+
+    def at(points: Sequence[str], *rest: Callable[..., object]) -> None:
+        dies_at_each(crashing, points if request.param else points[::3], *rest)
+
+    return at
 
 
 @pytest.fixture

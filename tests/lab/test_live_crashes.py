@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.volumes.copy_archive import ARCHIVE
-from tests.lab.dying import COMING_TRUE, dies_at_each, is_whole, points, stopped_session
+from tests.lab.dying import COMING_TRUE, is_whole, points, stopped_session
 from tests.lab.kept import Kept, as_json
 from tests.lab_cluster import wait_for
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.lab.conftest import User
-    from tests.site.deploy import Site
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def kept(alice: User, name: str) -> Kept:
 
 
 def test_a_snapshot_and_a_clone_of_a_running_session(
-    crashing: Site, kept: Kept, new_name: Callable[[str], str]
+    dies: Callable[..., None], kept: Kept, new_name: Callable[[str], str]
 ) -> None:
     kept.again()
     before, disk = kept.view(), kept.disk()
@@ -36,12 +35,11 @@ def test_a_snapshot_and_a_clone_of_a_running_session(
         assert disk.marks() == ["two", "two"], point
 
     ask = lambda: kept.send("snapshots", body={"label": "second"})  # noqa: E731 - one of two
-    dies_at_each(crashing, points("snapshot", "copy", *copying, "volumes.committed"), ask, look)
+    dies(points("snapshot", "copy", *copying, "volumes.committed"), ask, look)
     kept.done("snapshot")
     assert kept.numbers() == [1, 2]
     clone = Kept(kept.user, new_name("c"))
-    dies_at_each(
-        crashing,
+    dies(
         [
             *("clone.intent-recorded", "copy.copied", "launcher.copy-done", "clone.copied"),
             *("clone.source-kept", "clone.forked", "launcher.clone-begun", "launcher.clone-done", "clone.done"),
@@ -59,7 +57,7 @@ def test_a_snapshot_and_a_clone_of_a_running_session(
     is_whole(kept, new_name, ["two", "two"])
 
 
-def test_root_mode_and_what_root_did(crashing: Site, kept: Kept, new_name: Callable[[str], str]) -> None:
+def test_root_mode_and_what_root_did(dies: Callable[..., None], kept: Kept, new_name: Callable[[str], str]) -> None:
     kept.again()
     assert kept.says("id -un") == kept.user.name  # which also leaves the configuration for ssh
     way = [
@@ -69,7 +67,7 @@ def test_root_mode_and_what_root_did(crashing: Site, kept: Kept, new_name: Calla
         "launcher.snapshot-done",
         "root.done",
     ]
-    dies_at_each(crashing, way, lambda: kept.send("root"))
+    dies(way, lambda: kept.send("root"))
     kept.user.until(kept.name, lambda view: view["state"] == "ready" and view["root"], what="root mode")
     as_root(kept, "echo root >/opt/mark; chown games /opt/mark")
     disk = kept.disk()
@@ -81,7 +79,7 @@ def test_root_mode_and_what_root_did(crashing: Site, kept: Kept, new_name: Calla
         assert system == before or system["layers"][:-1] == [*before["layers"]], point
 
     way = points("commit-root", "commit_root", "copy.requested", "commit-root.copied", *COMING_TRUE)
-    dies_at_each(crashing, way, lambda: kept.send("root/commit"), look)
+    dies(way, lambda: kept.send("root/commit"), look)
     assert kept.done("commit-root")["root"]
     kept.stop()
     assert [each["reason"] for each in kept.snapshots()] == ["", "before exec --root"]

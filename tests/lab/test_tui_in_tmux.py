@@ -179,8 +179,17 @@ POINTS: dict[str, tuple[tuple[str, str], ...]] = {
 """The points at which the interface is interrupted: keys, and a text that is shown after each."""
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "HUP", pytest.param("TERM", marks=pytest.mark.soak)])
-@pytest.mark.parametrize("point", POINTS)
+ENDINGS = ("ctrl-c", "HUP", "TERM")
+
+
+@pytest.mark.parametrize(
+    ("point", "how"),
+    [
+        pytest.param(point, how, marks=[pytest.mark.soak] * (number % 2 != index))
+        for number, point in enumerate(POINTS)
+        for index, how in enumerate(ENDINGS)
+    ],
+)
 def test_interrupted_interface_leaves_terminal_and_sessions(
     terminal: LoginTerminal, alice: User, ready: str, point: str, how: str
 ) -> None:

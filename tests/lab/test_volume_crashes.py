@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.dying import COMING_TRUE, begin, dies_at_each, is_whole, points, stopped_session
+from tests.lab.dying import COMING_TRUE, begin, is_whole, points, stopped_session
 from tests.lab.kept import Kept, as_json
 from tests.lab_cluster import wait_for
 
@@ -31,7 +31,7 @@ def kept(alice: User, name: str) -> Kept:
 
 @pytest.mark.parametrize("verb", ["snapshot", "rollback", "switch"])
 def test_of_a_stopped_session(
-    crashing: Site, kept: Kept, new_name: Callable[[str], str], other: str, verb: str
+    dies: Callable[..., None], kept: Kept, new_name: Callable[[str], str], other: str, verb: str
 ) -> None:
     disk, paths = kept.disk(), {"snapshot": "snapshots"}
     bodies: dict[str, dict[str, Any]] = {
@@ -45,8 +45,7 @@ def test_of_a_stopped_session(
         numbers = [each["number"] for each in disk.record()["snapshots"]]
         assert (disk.marks(), numbers) in [(old, [1]), (new, [1, 2])], point
 
-    dies_at_each(
-        crashing,
+    dies(
         points(
             verb, verb, *([] if verb == "switch" else ["volumes.frozen"]), *COMING_TRUE, announced=verb != "snapshot"
         ),
@@ -61,12 +60,11 @@ def test_of_a_stopped_session(
 
 
 def test_a_rollback_of_a_running_session_starts_it_once_in_its_job(
-    crashing: Site, kept: Kept, new_name: Callable[[str], str]
+    dies: Callable[..., None], kept: Kept, new_name: Callable[[str], str]
 ) -> None:
     kept.again()
     before = kept.view()
-    dies_at_each(
-        crashing,
+    dies(
         [
             *("rollback.intent-recorded", "launcher.hold-begun", "hold.requested", "hold.held", "hold.answered"),
             *("launcher.rollback-begun", "rollback.done", "start.prepared", "hold.begun"),
@@ -84,11 +82,9 @@ def test_a_rollback_of_a_running_session_starts_it_once_in_its_job(
     is_whole(kept, new_name, ["one", "one"])
 
 
-def test_renaming(crashing: Site, kept: Kept, new_name: Callable[[str], str]) -> None:
+def test_renaming(dies: Callable[..., None], kept: Kept, new_name: Callable[[str], str]) -> None:
     former, renamed = kept.view(), Kept(kept.user, new_name("renamed"))
-    dies_at_each(
-        crashing, points("rename", "renew", "rename.written"), lambda: kept.send("rename", body={"name": renamed.name})
-    )
+    dies(points("rename", "renew", "rename.written"), lambda: kept.send("rename", body={"name": renamed.name}))
     view = renamed.done("rename")
     assert (view["id"], view["state"], kept.user.knows(kept.name)) == (former["id"], "stopped", False)
     assert view["host_key_fingerprint"] != former["host_key_fingerprint"]
@@ -96,7 +92,7 @@ def test_renaming(crashing: Site, kept: Kept, new_name: Callable[[str], str]) ->
     assert renamed.view()["host_key_fingerprint"] == view["host_key_fingerprint"]
 
 
-def test_deletion_restoring_and_purging(crashing: Site, kept: Kept, bob: User) -> None:
+def test_deletion_restoring_and_purging(dies: Callable[..., None], kept: Kept, bob: User) -> None:
     disk = kept.disk()
     layers = disk.layers()
 
@@ -106,8 +102,7 @@ def test_deletion_restoring_and_purging(crashing: Site, kept: Kept, bob: User) -
         there = disk.sh(f"ls {disk.root}/sessions {disk.root}/trash").split().count(disk.id)
         assert there == 1 or point in PURGED
 
-    dies_at_each(
-        crashing,
+    dies(
         [
             *("delete.intent-recorded", "trash.moved", "launcher.trash-begun", "launcher.trash-done"),
             *("delete.set-aside", "delete.removed"),
@@ -117,8 +112,7 @@ def test_deletion_restoring_and_purging(crashing: Site, kept: Kept, bob: User) -
     )
     wait_for(lambda: not kept.user.knows(kept.name), what="the session to be deleted")
     assert kept.name in kept.user.ok("list", "--deleted")
-    dies_at_each(
-        crashing,
+    dies(
         points("restore", "untrash", "untrash.moved"),
         lambda: kept.user.request(f"/v1/deleted/{kept.name}/restore", "-X", "POST", *as_json({})),
         look,
@@ -129,8 +123,7 @@ def test_deletion_restoring_and_purging(crashing: Site, kept: Kept, bob: User) -
     assert kept.marks() == ["two", "two"]
     kept.stop()
     named = {layer for layer in layers if layer in json.dumps(disk.record())}
-    dies_at_each(
-        crashing,
+    dies(
         [
             *("delete.intent-recorded", "purge.renamed", "collect.removing", "launcher.purge-begun"),
             *("launcher.purge-done", "delete.removed"),

@@ -48,8 +48,18 @@ def test_opens_at_once_without_a_controller_and_finds_it_later(site: TuiSite) ->
         assert terminal.wait_for_end() == 0
 
 
-@pytest.mark.parametrize("term", ["xterm", "xterm-256color", "linux", "screen", "tmux-256color", "vt100"])
-@pytest.mark.parametrize(("columns", "lines"), [(20, 5), (59, 14), (80, 24), (250, 70)])
+TERMS = ("xterm", "xterm-256color", "linux", "screen", "tmux-256color", "vt100")
+TERMINAL_SIZES = ((20, 5), (59, 14), (80, 24), (250, 70))
+
+
+@pytest.mark.parametrize(
+    ("term", "columns", "lines"),
+    [
+        pytest.param(term, *size, marks=[pytest.mark.soak] * (number % len(TERMINAL_SIZES) != index))
+        for number, term in enumerate(TERMS)
+        for index, size in enumerate(TERMINAL_SIZES)
+    ],
+)
 def test_every_terminal_and_size_starts_and_quits(standing_site: TuiSite, term: str, columns: int, lines: int) -> None:
     with standing_site.open(columns=columns, lines=lines, variables={"TERM": term, "COLORTERM": None}) as terminal:
         small = columns < 60 or lines < 15

@@ -137,9 +137,8 @@ class Machine(CheckedCore):
 
     @rule(name=NAMES, profile=st.sampled_from(["base", "other"]), fresh=st.booleans(), disk=DISKS)
     def switch(self, name: str, profile: str, fresh: bool, disk: str) -> None:
-        self._change(
-            self.core.container_changes.switch("alice", name, SwitchRequest(profile=profile, fresh=fresh)), disk
-        )
+        request = SwitchRequest(profile=profile, fresh=fresh)
+        self._change(self.core.container_changes.switch("alice", name, request), disk)
 
     @rule(name=NAMES, to=NAMES, disk=DISKS)
     def clone(self, name: str, to: str, disk: str) -> None:

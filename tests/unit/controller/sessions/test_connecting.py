@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.controller.sessions.access import SessionAccess
-from broker.errors import BerthError, ConflictError, RefusedError, WaitingError
+from broker.errors import BerthError, ConflictError, WaitingError
 from broker.schema.sessions import ConnectPolicy, SessionState
 from slurm.state import JobState
 from tests.deadlines import DEADLINE_S, TEST_DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
-from tests.fakes.launcher import FakeLauncher, RefusingLauncher, SlowLauncher
+from tests.fakes.launcher import FakeLauncher, SlowLauncher
 from tests.fakes.scheduler import FakeScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from broker.controller.registry.models import Session
     from broker.schema.connections import ResolveAnswer
 
 
@@ -230,26 +227,6 @@ def test_site_and_session_say_whether_connecting_starts(tmp_path: Path, clock: C
     play(tmp_path, scene, start_on_connect=False)
 
 
-async def refusing_core(tmp_path: Path, clock: Clock) -> tuple[Core, RefusingLauncher]:
-    """Make a core with a stopped session, `dev`, that Slurm refuses to start again."""
-    launcher = RefusingLauncher(FakeScheduler())
-    launcher.words = ""
-    core = Core.make(site_config(tmp_path), launcher)
-    await rest(core, clock)
-    launcher.words = "Invalid account"
-    return core, launcher
-
-
-def test_what_slurm_refuses_is_said_and_the_session_is_what_it_was(tmp_path: Path, clock: Clock) -> None:
-    async def scene() -> None:
-        core, _ = await refusing_core(tmp_path, clock)
-        with pytest.raises(RefusedError, match="Invalid account"):
-            await core.connect.connect("alice", "dev")
-        assert core.row().state is SessionState.STOPPED
-
-    asyncio.run(scene())
-
-
 def test_a_requeued_job_is_waited_for_and_its_next_generation_reached(tmp_path: Path) -> None:
     async def scene(core: Core) -> None:
         session = await core.ready()
@@ -280,58 +257,6 @@ def test_unheld_question_says_what_to_wait_for(tmp_path: Path, clock: Clock) -> 
         assert (await core.connect.connect("alice", "dev", waited=1, hold=False)).generation == "2.0"
 
     play(tmp_path, scene)
-
-
-def test_all_who_waited_for_a_refused_start_hear_why(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("broker.controller.sessions.connect.START_WAIT_S", DEADLINE_S)
-
-    async def scene() -> None:
-        core, launcher = await refusing_core(tmp_path, clock)
-        asked = [asyncio.create_task(core.connect.connect("alice", "dev", hold=False)) for _ in range(20)]
-        for each in asked:
-            with pytest.raises(RefusedError, match="Invalid account"):
-                await each
-        tries = launcher.submissions()
-        with pytest.raises(RefusedError, match="Invalid account"):
-            await core.connect.connect("alice", "dev", waited=5, hold=False)
-        assert launcher.submissions() == tries == 2, "one start for all of them"
-        with pytest.raises(RefusedError, match="Invalid account"):
-            await core.connect.connect("alice", "dev", hold=False)
-        assert launcher.submissions() == 3, "a new connection tries again"
-
-    asyncio.run(scene())
-
-
-def test_a_query_slower_than_the_refused_start_hears_why(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its own reads took so long that the start that another query requested has ended: no second start follows."""
-    monkeypatch.setattr("broker.controller.sessions.connect.START_WAIT_S", DEADLINE_S)
-
-    async def scene() -> None:
-        core, launcher = await refusing_core(tmp_path, clock)
-        resolve, go_on, queries = SessionAccess.resolve, asyncio.Event(), itertools.count()
-
-        async def first_is_slow(*arguments: Any) -> Session:  # noqa: ANN401
-            number = next(queries)
-            session = await resolve(*arguments)
-            if number == 0:
-                await go_on.wait()
-            return session
-
-        monkeypatch.setattr(SessionAccess, "resolve", first_is_slow)
-        slow = asyncio.create_task(core.connect.connect("alice", "dev", hold=False))
-        await asyncio.sleep(0)
-        with pytest.raises(RefusedError, match="Invalid account"):
-            await core.connect.connect("alice", "dev", hold=False)
-        go_on.set()
-        with pytest.raises(RefusedError, match="Invalid account"):
-            await slow
-        assert launcher.submissions() == 2, "one start for both"
-
-    asyncio.run(scene())
 
 
 def test_start_goes_on_when_its_first_client_leaves(tmp_path: Path, clock: Clock) -> None:
