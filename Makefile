@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PORT ?= 2222
 WEB_PORT ?= 8080
 LABS ?= 3
-ALL_LABS ?= 5
+ALL_LABS ?= 4
 SCRIPTS := $(shell git ls-files '*.sh' broker/job/inside/sudo .ci/run broker/cli/berth slurm/vm/files/usr/local/sbin/mount-shared 2>/dev/null)
 
 .PHONY: help
