@@ -78,13 +78,14 @@ def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int
 
 
 @pytest.mark.parametrize("ground", [*_soak("overlay-ext4", "reflink-xfs", "plain-ext4", ON_NODE), FUSE], indirect=True)
-def test_a_tree_that_has_everything_comes_through_whole(ground: Ground) -> None:
+@pytest.mark.parametrize("size", ["", pytest.param("large", marks=pytest.mark.soak)], ids=["1000-files", "10000-files"])
+def test_a_tree_that_has_everything_comes_through_whole(ground: Ground, size: str) -> None:
     running = ground.room()
     storage, session = running.storage, running.create()
     (running.base / "usr").mkdir()
 
     def made(what: str) -> dict[str, Tree]:
-        shown = {kind: running.change(session, kind, what=what) for kind in ("home", "system")}
+        shown = {kind: running.change(session, kind, what=f"{what} {size}") for kind in ("home", "system")}
         if running.by_fuse:  # it settles times of modification when it is unmounted
             return {kind: running.change(session, kind) for kind in shown}
         return shown

@@ -231,11 +231,11 @@ def tree(root: Path) -> Tree:
     return found
 
 
-def everything(root: Path, *, by_fuse: bool) -> None:
-    """10,000 files and every oddity, in an empty folder."""
+def everything(root: Path, files: int, *, by_fuse: bool) -> None:
+    """Make 100 folders with so many files each, and every oddity, in an empty folder."""
     for folder in range(100):
         (root / f"many{folder}").mkdir()
-        for number in range(100):
+        for number in range(files):
             (root / f"many{folder}" / f"file{number}").write_bytes(b"%d\n" % number * (number % 50))
     deep = root
     for level in range(60):
@@ -265,7 +265,7 @@ def everything(root: Path, *, by_fuse: bool) -> None:
         (root / "many0/also linked").hardlink_to(root / "linked")
 
 
-def turn_over(root: Path) -> None:
+def turn_over(root: Path, files: int) -> None:
     """Change what `everything` made: delete, replace, rename, and write to all sorts of it."""
     for folder in range(0, 100, 3):
         shutil.rmtree(root / f"many{folder}")
@@ -273,7 +273,7 @@ def turn_over(root: Path) -> None:
         (root / f"many{folder}").mkdir()
         (root / f"many{folder}" / "replaced").write_text("opaque\n")
     subprocess.run(["mv", root / "many1", root / "renamed"], check=True)
-    for number in range(0, 100, 2):
+    for number in range(0, files, 2):
         (root / "many2" / f"file{number}").unlink()
         (root / "many4" / f"file{number}").write_text("changed\n")
     (root / "odd").chmod(0o711)
@@ -289,10 +289,11 @@ def main() -> None:
     unless FLAGS say `unseen`.
     """
     root, seed, count, flags = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    files = 100 if "large" in flags else 10
     if "everything" in flags:
-        everything(root, by_fuse="fuse" in flags)
+        everything(root, files, by_fuse="fuse" in flags)
     if "turn-over" in flags:
-        turn_over(root)
+        turn_over(root, files)
     Changer(root, seed, break_links="links" in flags, by_fuse="fuse" in flags).run(count)
     if "unseen" not in flags:
         print(json.dumps(tree(root)))
