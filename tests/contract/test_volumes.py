@@ -70,8 +70,20 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("ground", _soak("overlay-xfs", "overlay-btrfs", "reflink-btrfs"), indirect=True)
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=2, deadline=None, phases=[Phase.generate])
+@settings(max_examples=1, deadline=None, phases=[Phase.generate])
 def test_any_history_shows_what_plain_directories_show(ground: Ground, seed: int) -> None:
+    _run_history(ground, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("ground", [*GROUNDS, ON_NODE], indirect=True)
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None, phases=[Phase.generate])
+def test_many_histories_show_what_plain_directories_show(ground: Ground, seed: int) -> None:
+    _run_history(ground, seed)
+
+
+def _run_history(ground: Ground, seed: int) -> None:
     history = History(ground.room(), seed)
     history.run(STEPS)
     remove_tree(history.running.base.parent)

@@ -286,6 +286,7 @@ class TestRecipe:
         assert "/opt/data/binary (256 bytes)" in text
         assert text.startswith("# Committed from the session dev")
 
+    @pytest.mark.soak
     def test_it_builds(self, lab: Lab, grown: Committed) -> None:
         """From the recipe comes what the session had, but for what it says it does not make."""
         text = lab.sh(f"cat {grown.image.removesuffix('image.sif')}profile.yaml").replace(
@@ -326,6 +327,7 @@ class TestRefusals:
         assert "no changed path matches /opt/nothing" in refused["message"]
 
 
+@pytest.mark.soak
 class TestSession:
     """The whole way, from a session's own changes to a session of the new image."""
 

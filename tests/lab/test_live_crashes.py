@@ -57,6 +57,7 @@ def test_a_snapshot_and_a_clone_of_a_running_session(
     is_whole(kept, new_name, ["two", "two"])
 
 
+@pytest.mark.soak
 def test_root_mode_and_what_root_did(dies: Callable[..., None], kept: Kept, new_name: Callable[[str], str]) -> None:
     kept.again()
     assert kept.says("id -un") == kept.user.name  # which also leaves the configuration for ssh

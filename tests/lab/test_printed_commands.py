@@ -16,8 +16,9 @@ from tests.lab.services import restart
 from tests.printed.elsewhere import entry_for
 from tests.printed.parse import make_files
 from tests.printed.runnable import runnable_commands
-from tests.printed.situations import GROUPS, LOOK, run, situation_of
+from tests.printed.situations import GROUPS, LOOK, WORK, run, situation_of
 from tests.printed.world import World
+from tests.short_form import mostly_soak
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,7 +98,7 @@ def run_all(world: World, commands: Sequence[Runnable], group: str) -> None:
         pytest.fail("\n".join(failures), pytrace=False)
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", mostly_soak(WORK, *(each for each in GROUPS if each != WORK)))
 def test_one_command_of_each_form_does_what_it_says(world: World, commands: list[Runnable], group: str) -> None:
     run_all(world, one_of_each_form(commands), group)
 

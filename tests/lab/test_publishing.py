@@ -44,9 +44,9 @@ class TestStore:
     @pytest.mark.parametrize(
         ("text", "step", "said"),
         [
-            ("apt: [no-such-package]\n", "packages", "no-such-package"),
-            ("pip: [no-such-package-at-all]\n", "pip", "no-such-package-at-all"),
             ("post: |\n  echo so far\n  false | cat\n  touch /never\n", "post", "so far"),
+            pytest.param("apt: [no-such-package]\n", "packages", "no-such-package", marks=pytest.mark.soak),
+            pytest.param("pip: [no-such-package-at-all]\n", "pip", "no-such-package-at-all", marks=pytest.mark.soak),
         ],
     )
     def test_a_failed_step_is_named_with_its_log_and_remedy(
@@ -69,6 +69,7 @@ class TestStore:
         assert "user namespaces do not work here" in failed["message"]
         assert "/etc/subuid" in failed["hint"]
 
+    @pytest.mark.soak
     def test_root_can_build_too(self, lab: Lab, base: str) -> None:
         recipe = f"name: roots\nversion: 1\nbase: sif:{base}\npost: touch /opt/roots\n"
         made = built(lab, "roots", recipe, user="root")
@@ -108,6 +109,7 @@ class TestEndings:
         assert images.told(out.decode()).end == {"error": "KeyboardInterrupt"}
         assert (sleepers(lab), workspaces(lab), lab.sh(f"ls -A {STORE}/endless")) == ("", "", "")
 
+    @pytest.mark.soak
     def test_a_killed_build_takes_its_processes_along_and_is_swept(self, lab: Lab, base: str) -> None:
         with building(lab, base) as process:
             lab.sh(f"kill -{signal.SIGKILL} {builder_pid(lab)}")

@@ -44,6 +44,7 @@ CHANGES_ALONE = {"used_at", "idle_since", "gpu_idle_since", "stale_since", "revi
 """Fields of a session that change without a request or an event of its job."""
 
 
+@pytest.mark.soak
 def test_a_migration_changes_neither_sessions_nor_their_jobs(
     crashing: Site, alice: User, new_name: Callable[[str], str]
 ) -> None:

@@ -16,6 +16,7 @@ from tests.lab.services import restart
 from tests.lab.tui_journey import TuiJourney
 from tests.lab.tui_login import TRYING_AGAIN, LoginNodeAccess, LoginTerminal
 from tests.lab_cluster import wait_for
+from tests.short_form import pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,17 +180,7 @@ POINTS: dict[str, tuple[tuple[str, str], ...]] = {
 """The points at which the interface is interrupted: keys, and a text that is shown after each."""
 
 
-ENDINGS = ("ctrl-c", "HUP", "TERM")
-
-
-@pytest.mark.parametrize(
-    ("point", "how"),
-    [
-        pytest.param(point, how, marks=[pytest.mark.soak] * (number % 2 != index))
-        for number, point in enumerate(POINTS)
-        for index, how in enumerate(ENDINGS)
-    ],
-)
+@pytest.mark.parametrize(("point", "how"), pairs(POINTS, ["ctrl-c", "HUP", "TERM"]))
 def test_interrupted_interface_leaves_terminal_and_sessions(
     terminal: LoginTerminal, alice: User, ready: str, point: str, how: str
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.lab.dying import COMING_TRUE, begin, is_whole, points, stopped_session
 from tests.lab.kept import Kept, as_json
 from tests.lab_cluster import wait_for
+from tests.short_form import mostly_soak
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ def kept(alice: User, name: str) -> Kept:
     return stopped_session(alice, name)
 
 
-@pytest.mark.parametrize("verb", ["snapshot", "rollback", "switch"])
+@pytest.mark.parametrize("verb", mostly_soak("rollback", "snapshot", "switch"))
 def test_of_a_stopped_session(
     dies: Callable[..., None], kept: Kept, new_name: Callable[[str], str], other: str, verb: str
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_rollback_of_a_running_session_starts_it_once_in_its_job(
     is_whole(kept, new_name, ["one", "one"])
 
 
+@pytest.mark.soak
 def test_renaming(dies: Callable[..., None], kept: Kept, new_name: Callable[[str], str]) -> None:
     former, renamed = kept.view(), Kept(kept.user, new_name("renamed"))
     dies(points("rename", "renew", "rename.written"), lambda: kept.send("rename", body={"name": renamed.name}))
@@ -136,6 +138,7 @@ def test_deletion_restoring_and_purging(dies: Callable[..., None], kept: Kept, b
     assert disk.sh(f"ls -A {disk.root}/sessions {disk.root}/trash | grep {disk.id} || :") == ""
 
 
+@pytest.mark.soak
 def test_flattening_and_collecting(crashing: Site, kept: Kept, new_name: Callable[[str], str]) -> None:
     """These are not recorded: the user asks again, and nothing has changed until then."""
     disk = kept.disk()

@@ -58,6 +58,7 @@ def course(
     restart(crashing)
 
 
+@pytest.mark.soak
 def test_what_comes_back_of_working_programs_is_right(course: Callable[..., Course]) -> None:
     course((*SHORT, repository(SCALE)), SCALE).round(SNAPSHOTS)
 

@@ -26,6 +26,7 @@ from profiles.image.store import Store
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import publish
 from tests.processes import process_children
+from tests.short_form import mostly_soak
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -195,7 +196,7 @@ def test_a_hanging_sbatch_does_not_keep_it(home: Home) -> None:
     assert home.client.session("dev").state is SessionState.SUBMITTING
 
 
-@pytest.mark.parametrize("point", ["start.intent-recorded", "start.prepared", "start.submitted"])
+@pytest.mark.parametrize("point", mostly_soak("start.submitted", "start.intent-recorded", "start.prepared"))
 def test_a_crash_leaves_what_the_next_one_goes_on_with(home: Home, point: str) -> None:
     process = home.start(BERTH_CRASH_AT=point)
     home.wait(home.client.health, process)

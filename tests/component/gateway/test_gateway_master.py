@@ -93,7 +93,7 @@ def test_what_one_worker_was_told_all_know_and_those_after_a_reload(place: Path)
     play(place, scene, workers=3)
 
 
-@pytest.mark.parametrize("reloads", [12, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("reloads", [4, pytest.param(100, marks=pytest.mark.soak)])
 def test_reloads_under_load_drop_nobody(place: Path, reloads: int) -> None:
     """Two logins after the other all the time, two that stand, and a new one before each reload that stands over it."""
 

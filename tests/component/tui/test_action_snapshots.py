@@ -28,6 +28,7 @@ from tests.component.tui.screen_pictures import (
 from tests.fakes.command_line import command_line
 from tests.fakes.tui_app import TuiTest, run_tui
 from tests.fakes.tui_feed import NOW, make_connection, make_view
+from tests.short_form import pairs
 from tui.action_runner import ActionRunner
 from tui.catalogue import Catalogue
 from tui.core.actions import ACTIONS
@@ -166,8 +167,7 @@ def take(
     return found[0]
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize(("screen", "size"), pairs(SCREENS, SIZES))
 def test_the_actions_screens_look_as_before(
     controller: ScriptedController, screen: str, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

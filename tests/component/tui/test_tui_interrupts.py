@@ -10,6 +10,7 @@ import pytest
 
 from tests.component.tui.test_tui_terminal import assert_intact
 from tests.fakes.tui_feed import make_view
+from tests.short_form import pairs
 from tui.core.actions import ACTIONS
 from tui.core.session_action import Danger, RunMode, SessionAction
 
@@ -43,8 +44,7 @@ def keys_of(action: SessionAction) -> str:
 SCREENS = LIST_SCREENS | {action.id: (keys_of(action), "Esc ") for action in ACTIONS if has_screen(action)}
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "HUP"])
-@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize(("screen", "how"), pairs(SCREENS, ["ctrl-c", "HUP"]))
 def test_interrupt_on_a_screen_leaves_the_terminal_intact(site: TuiSite, screen: str, how: str) -> None:
     site.start_controller()
     keys, shown = SCREENS[screen]

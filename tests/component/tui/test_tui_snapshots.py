@@ -13,6 +13,7 @@ from broker.forms.start_form import ProfileChoice
 from tests.component.tui.screen_pictures import SIZES, assert_contrast, assert_no_picture_is_left_over, compare_picture
 from tests.fakes.tui_app import TuiTest, run_tui
 from tests.fakes.tui_feed import NOW, make_view
+from tests.short_form import pairs
 from tui.catalogue import Catalogue
 from tui.core.actions import find_action
 
@@ -71,8 +72,7 @@ def take(screen: str, size: tuple[int, int], settings: TuiSettings) -> tuple[str
     return found[0]
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize(("screen", "size"), pairs(SCREENS, SIZES))
 def test_screens_look_as_before(screen: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compare_picture(SNAPSHOTS / f"{screen}-{size}.txt", partial(take, screen, SIZES[size]), monkeypatch)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.deadlines import DEADLINE_S
+from tests.short_form import pairs
 from tui.screens.small import TOO_SMALL
 
 if TYPE_CHECKING:
@@ -52,15 +53,9 @@ TERMS = ("xterm", "xterm-256color", "linux", "screen", "tmux-256color", "vt100")
 TERMINAL_SIZES = ((20, 5), (59, 14), (80, 24), (250, 70))
 
 
-@pytest.mark.parametrize(
-    ("term", "columns", "lines"),
-    [
-        pytest.param(term, *size, marks=[pytest.mark.soak] * (number % len(TERMINAL_SIZES) != index))
-        for number, term in enumerate(TERMS)
-        for index, size in enumerate(TERMINAL_SIZES)
-    ],
-)
-def test_every_terminal_and_size_starts_and_quits(standing_site: TuiSite, term: str, columns: int, lines: int) -> None:
+@pytest.mark.parametrize(("term", "size"), pairs(TERMS, TERMINAL_SIZES))
+def test_every_terminal_and_size_starts_and_quits(standing_site: TuiSite, term: str, size: tuple[int, int]) -> None:
+    columns, lines = size
     with standing_site.open(columns=columns, lines=lines, variables={"TERM": term, "COLORTERM": None}) as terminal:
         small = columns < 60 or lines < 15
         terminal.wait_for(lambda text: TOO_SMALL[:15] in " ".join(text.split()) if small else "s00001" in text)
