@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,11 +83,7 @@ def run(port: int, web_port: int, progress: ProgressLog, *, offline: bool = Fals
     with step("bring up the cluster with Berth on it", log=f"{LAB_LOGS}; {CONTROLLER_LOG}"):
         ports = _checked(port, "PORT"), _checked(web_port, "WEB_PORT")
         site = deploy.up(deploy.DEMO, publish_port=ports[0], publish_web=ports[1], progress=progress)
-    for profile in (PROFILE, OTHER_PROFILE):
-        with step(
-            f"build the profile {profile}", remedy="correct the reported problem; `make demo` continues from here"
-        ):
-            deploy.build_profile(site, profile, progress)
+    _build_profiles(site, progress)
     with step("lead sessions to the package registries"):
         if settings is None:
             disconnect_sessions(site.lab)
@@ -105,6 +102,17 @@ def run(port: int, web_port: int, progress: ProgressLog, *, offline: bool = Fals
         raise DemoError("compare the file", f"it was not kept: {kept!r}", log=CONTROLLER_LOG)
     show(site, "berth list")
     print(_NEXT.format(registries=_OFFLINE if offline else ""))
+
+
+def _build_profiles(site: deploy.Site, progress: ProgressLog) -> None:
+    """Build both profiles at the same time; DemoError for the first that fails, once both have ended."""
+    with ThreadPoolExecutor() as pool:
+        builds = {each: pool.submit(deploy.build_profile, site, each, progress) for each in (PROFILE, OTHER_PROFILE)}
+    for profile, build in builds.items():
+        with step(
+            f"build the profile {profile}", remedy="correct the reported problem; `make demo` continues from here"
+        ):
+            build.result()
 
 
 def show(site: deploy.Site, command: str) -> None:
