@@ -10,7 +10,7 @@ import copy
 import re
 from typing import TYPE_CHECKING
 
-from broker.controller.reconcile.stop import STOPPED_BY
+from broker.controller.reconcile.stop import ENDED_BY_OPERATOR, STOPPED_BY
 from broker.errors import BerthError, RefusedError
 from broker.names import split_reference
 from broker.schema.operations import OPERATIONS
@@ -20,6 +20,7 @@ from broker.schema.sessions import SessionState, SessionView
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from broker.schema.sessions import JobView
     from broker.schema.site import EventView
 
 RESOURCE_OPTIONS = frozenset({"mem", "mem-per-cpu", "cpus-per-task", "gres", "gpus", "nodes", "ntasks", "time"})
@@ -58,9 +59,14 @@ def seen_by(user: str, view: SessionView) -> SessionView:
         **{name: getattr(view, name) for name in _SHOWN},
         name=f"{view.owner}.{view.name}",
         reason=_reason(user, view.reason),
-        options=[each for each in view.options if _option_name(each) in RESOURCE_OPTIONS],
+        options=resource_options(view.options),
         operation=operation,
     )
+
+
+def resource_options(options: Iterable[str]) -> list[str]:
+    """Return those of RESOURCE_OPTIONS."""
+    return [each for each in options if _option_name(each) in RESOURCE_OPTIONS]
 
 
 def events_for_guest(user: str, owner: str, events: Iterable[EventView]) -> Iterator[EventView]:
@@ -74,6 +80,11 @@ def events_for_guest(user: str, owner: str, events: Iterable[EventView]) -> Iter
                 "detail": _reason(user, event.detail) if event.action in _EXPLAINED else "",
             }
         )
+
+
+def jobs_for_guest(user: str, owner: str, jobs: Iterable[JobView]) -> list[JobView]:
+    """Return the jobs with the reasons that `user` may see: all for the owner."""
+    return [job if user == owner else job.model_copy(update={"reason": _reason(user, job.reason)}) for job in jobs]
 
 
 def log_for_guest(text: str) -> str:
@@ -108,7 +119,9 @@ def errors_for_guest(reference: str) -> Iterator[None]:
 
 
 def _reason(user: str, reason: str) -> str:
-    """Return the explanation of a state, without the name of another guest who has stopped the session."""
+    """Return the explanation of a state, without what is for the owner: another guest's name, an operator's message."""
+    if reason.startswith(ENDED_BY_OPERATOR):
+        return "ended by an operator"
     is_other = reason.startswith(STOPPED_BY) and reason != f"{STOPPED_BY}{user}"
     return f"{STOPPED_BY}{OTHER_GUEST}" if is_other else reason
 
