@@ -43,6 +43,8 @@ _EXPLAINED = frozenset(
 _CHANGES = ("snapshot", "rollback", "switch", "restart")
 _NAMED = frozenset({"stop", *_CHANGES, *(f"{verb}-{end}" for verb in _CHANGES for end in ("done", "failed", "undone"))})
 """Actions whose events are shown without it: it may have labels and names of the owner's."""
+_STOP = re.compile(rf"((?:[A-Z_]+ )?)({STOPPED_BY}|{ENDED_BY_OPERATOR})(\S+)")
+"""The reason of a stop, as a session's state or, after the job's outcome, an event has it."""
 _CLIENT_LINE = re.compile(r"^[^\n]*\b(?:port [0-9]+|SHA256:)[^\n]*(?:\n|\Z)", re.MULTILINE)
 """A line of sshd about a connection: who is connected is the owner's alone."""
 
@@ -120,10 +122,13 @@ def errors_for_guest(reference: str) -> Iterator[None]:
 
 def _reason(user: str, reason: str) -> str:
     """Return the explanation of a state, without what is for the owner: another guest's name, an operator's message."""
-    if reason.startswith(ENDED_BY_OPERATOR):
-        return "ended by an operator"
-    is_other = reason.startswith(STOPPED_BY) and reason != f"{STOPPED_BY}{user}"
-    return f"{STOPPED_BY}{OTHER_GUEST}" if is_other else reason
+    found = _STOP.match(reason)
+    if found is None:
+        return reason
+    outcome, how, who = found.groups()
+    if how == ENDED_BY_OPERATOR:
+        return f"{outcome}ended by an operator"
+    return f"{outcome}{STOPPED_BY}{user if who == user else OTHER_GUEST}"
 
 
 def _option_name(option: str) -> str:

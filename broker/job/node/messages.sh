@@ -48,12 +48,12 @@ announce_end() { # WHY RETURN: what process 1 of the container writes to the ter
   write_message notice $'\r\n'"berth: $BERTH_SESSION_NAME: $1"$'\r\n'"berth: $2"$'\r\n' || :
 }
 
-show_operator_message() { # writes the operator's message in run/message to log and terminals, once
+show_operator_message() { # writes the operator's message in run/message to the terminals, once
   local submission='' at='' text=''
   { read -r submission && read -r at && read -r text; } 2>/dev/null <"$DIRECTORY/run/message" || return 0
   [[ $submission == "$BERTH_SUBMISSION" && $at != "${SHOWN_MESSAGE:-}" ]] || return 0
   SHOWN_MESSAGE=$at
   text=${text//[[:cntrl:]]/}
-  log "message of ${text:0:MESSAGE_CHARS}"
+  log "an operator has sent a message to the terminals" # the text is for the owner: guests read this log, too
   write_message notice $'\r\n'"berth: $BERTH_SESSION_NAME: ${text:0:MESSAGE_CHARS}"$'\r\n' || :
 }
