@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
 
 GROUP = "berth-operators"
-"""The value of `operators.group` on the lab (tests/site/deploy.py)."""
+"""The value of `operators.group` on the lab (tests/site/config.yaml)."""
 WHY = "new kernel at 18:00"
 
 
@@ -32,8 +32,7 @@ def test_an_operator_drains_a_node_and_its_owners_read_why(alice: User, bob: Use
     assert bob.berth("admin", "list").returncode == 4
     listed = json.loads(operator.ok("admin", "list", "--node", node, "--json"))["sessions"]
     assert (session, node) in {(each["session"], each["node"]) for each in listed}
-    for words in (["show"], ["logs"], ["snapshot"], ["stop"], ["delete", "--yes"]):
-        verb, *rest = words
+    for verb, *rest in (["show"], ["logs"], ["snapshot"], ["stop"], ["delete", "--yes"]):
         assert operator.berth(verb, session, *rest).returncode not in {0, 1}, verb
     operator.ok("admin", "message", session, "-m", "please save your work")
     operator.ok("admin", "stop", session, "-m", WHY)

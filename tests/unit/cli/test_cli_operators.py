@@ -191,8 +191,8 @@ def test_who_is_no_operator_and_personal_mode_get_the_controllers_answer(
     controller: ScriptedController, words: tuple[str, ...]
 ) -> None:
     refusal = errors.RefusedError("personal mode has no operators", hint="operators need site mode")
-    paths = ("sessions", "nodes/c1/drain", "users/alice/limits", "events")
-    paths += tuple(f"sessions/alice.dev/{verb}" for verb in ("stop", "extend", "message"))
+    paths = ["sessions", "nodes/c1/drain", "users/alice/limits", "events"]
+    paths += [f"sessions/alice.dev/{verb}" for verb in ("stop", "extend", "message")]
     controller.failures |= {f"{method} /v1/admin/{path}": refusal for path in paths for method in ("GET", "POST")}
     result = run("admin", *words)
     assert result.exit_code == 4

@@ -60,7 +60,7 @@ def operated_site(directory: Path, **settings: object) -> Core:
     core = make(directory, **({"gateway": {"host": "login.example", "account": "gate"}} | values | settings))
     job: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "started_at": 0.0, "ends_at": 3600.0}
     digest = core.stores.find("base").digest
-    secret = {"options": ["--mem=1G", "--account=secret"], "reason": "secret", "idle": "2h"}
+    secret: dict[str, Any] = {"options": ["--mem=1G", "--account=secret"], "reason": "secret", "idle": "2h"}
     row = make_session("alice", digest=digest, job_id=core.scheduler.submit("berth-x"), **job, **secret)
     core.registry.create(row, EventEntry("alice", "start", "secret@1"))
     return core

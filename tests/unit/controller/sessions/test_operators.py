@@ -265,7 +265,7 @@ def test_a_drain_leaves_a_session_that_has_left_the_node(tmp_path: Path, clock: 
             await core.tick()
             return found
 
-        core.async_registry.all_sessions = listed_before_it_moved  # type: ignore[method-assign,assignment]
+        core.async_registry.all_sessions = listed_before_it_moved  # type: ignore[method-assign]
         await core.operators.drain("carol", "c1", WHY)
         assert core.row().state is not SessionState.STOPPING
 
