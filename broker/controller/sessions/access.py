@@ -46,7 +46,8 @@ def allowed(
     """Whether `user` has `permission` on `session`. The owner has all of them.
 
     Other users have those of the grants to them and to their `groups`, as they are now. Without `groups`, sharing does
-    not count. `as_operator`: `user` is an operator who acts as such, and has those permissions alone, whoever is owner.
+    not count. `as_operator`: `user` is an operator who acts as such, and has those permissions alone, also on their own
+    sessions.
     """
     if as_operator:
         return permission in OPERATOR_PERMISSIONS
