@@ -132,7 +132,7 @@ _MEANINGS = {
     f"GET {WATCH_PATH}": "A stream of the caller's sessions and their changes: see [Watching](#watching).",
     "GET /v1/sessions/{name}": "One session. With `after`, wait for a higher revision, at most `wait` seconds.",
     "DELETE /v1/sessions/{name}": "Delete a session without a job; with `purge`, `restore` is not possible.",
-    "GET /v1/admin/sessions": "The sessions of all users, or of one, or those with a job on a node. For operators only.",
+    "GET /v1/admin/sessions": "Sessions of all users, or of one, or those with a job on a node. For operators only.",
     "POST /v1/admin/sessions/{name}/stop": "Stop any user's session, `OWNER.NAME`. For operators only.",
     "POST /v1/admin/sessions/{name}/extend": "Extend the job of any user's session. For operators only.",
     "POST /v1/admin/sessions/{name}/message": "Write a line to the terminals of any session. For operators only.",

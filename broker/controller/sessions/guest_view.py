@@ -61,12 +61,12 @@ def seen_by(user: str, view: SessionView) -> SessionView:
         **{name: getattr(view, name) for name in _SHOWN},
         name=f"{view.owner}.{view.name}",
         reason=_reason(user, view.reason),
-        options=resource_options(view.options),
+        options=only_resources(view.options),
         operation=operation,
     )
 
 
-def resource_options(options: Iterable[str]) -> list[str]:
+def only_resources(options: Iterable[str]) -> list[str]:
     """Return those of RESOURCE_OPTIONS."""
     return [each for each in options if _option_name(each) in RESOURCE_OPTIONS]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.controller.sessions.guest_view import resource_options
+from broker.controller.sessions.guest_view import only_resources
 from broker.schema.admin import AuditEvent, OperatorSessionView
 from broker.schema.sessions import LIVE, SessionState
 
@@ -45,7 +45,7 @@ def seen_by_operators(session: Session, stale_since: float | None) -> OperatorSe
         node=node_of(session),
         job_id=job.job_id,
         gpus=job.gpus,
-        options=resource_options(session.options),
+        options=only_resources(session.options),
         created_at=session.created_at,
         submitted_at=job.submitted_at,
         started_at=job.started_at,

@@ -1,4 +1,4 @@
-"""Who is an operator, what operators may do, and what they and the owner see of it."""
+"""Operators: the group, their permissions, and what they and the owner see of an act."""
 
 from __future__ import annotations
 
