@@ -27,6 +27,15 @@ REFERENCE_PATTERN = rf"^({USER_PATTERN[1:-1]}\.)?{NAME_PATTERN[1:]}"
 GRANTEE_PATTERN = rf"^({USER_PATTERN[1:-1]}|@[A-Za-z0-9_][A-Za-z0-9_.-]{{0,63}})$"
 """The receiver of a grant: a user, or `@` and a Unix group, whose names directory services form more freely."""
 
+GROUP_PATTERN = r"^@[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
+"""A Unix group in a setting, as in a grant."""
+
+FULL_NAME_PATTERN = rf"^{USER_PATTERN[1:-1]}\.{NAME_PATTERN[1:]}"
+"""A session in a request of an operator: `OWNER.NAME`, also for an own one."""
+
+NODE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""A node, by the name that Slurm has for it."""
+
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
 """A profile's version: a version in dpkg's syntax, without an epoch."""
 
@@ -51,6 +60,14 @@ MAX_GRANTS = 1000
 MAX_ITEMS = 500
 """Most elements of a list in a request; sbatch has some 130 options."""
 
+MAX_AUDIT_EVENTS = 10_000
+"""Most events in one answer to an operator."""
+
+MAX_MESSAGE_CHARS = 200
+"""Characters of an operator's message. With it and a session's name, run/ending has less than ENDING_BYTES of
+broker/job/node/messages.sh.
+"""
+
 MAX_PATH_CHARS = 1024
 MAX_HOST_CHARS = 255
 MAX_FINGERPRINT_CHARS = 64
@@ -66,6 +83,16 @@ def split_reference(reference: str, caller: str) -> tuple[str, str]:
     """Return the owner and the name of `NAME` or `OWNER.NAME`. An owner may contain dots, a name may not."""
     owner, _, name = reference.rpartition(".")
     return owner or caller, name
+
+
+def check_message(text: str) -> str:
+    """Return an operator's message; ValueError unless it is one line of at most MAX_MESSAGE_CHARS printable characters.
+
+    Terminals show it: control characters, and characters that turn the direction of writing, are none of these.
+    """
+    if not (text.isprintable() and text.strip() and len(text) <= MAX_MESSAGE_CHARS):
+        raise ValueError(f"a message is one line of 1 to {MAX_MESSAGE_CHARS} printable characters")
+    return text.strip()
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

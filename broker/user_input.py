@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.names import (
+    FULL_NAME_PATTERN,
     GRANTEE_PATTERN,
     LABEL_PATTERN,
     MAX_ITEMS,
     MAX_PATH_CHARS,
     NAME_PATTERN,
+    NODE_PATTERN,
     PERSISTENT_PATH_PATTERN,
     PROFILE_PATTERN,
     REFERENCE_PATTERN,
+    USER_PATTERN,
     VERSION_PATTERN,
 )
 
@@ -73,6 +76,27 @@ def parse_reference(text: str) -> str:
     """Return `NAME`, or `OWNER.NAME` for a session of another user."""
     if "." not in text or text.endswith(".berth") or not re.fullmatch(REFERENCE_PATTERN, text):
         return parse_name(text)
+    return text
+
+
+def parse_full_name(text: str) -> str:
+    """Return `OWNER.NAME`, as an operator names a session."""
+    if text.endswith(".berth") or not re.fullmatch(FULL_NAME_PATTERN, text):
+        raise ValueError(f"{text!r} is not OWNER.NAME, as `berth admin list` shows it")
+    return text
+
+
+def parse_node(text: str) -> str:
+    """Return the name of a node."""
+    if not re.fullmatch(NODE_PATTERN, text):
+        raise ValueError(f"{text!r} is not the name of one node")
+    return text
+
+
+def parse_user(text: str) -> str:
+    """Return the name of a user."""
+    if not re.fullmatch(USER_PATTERN, text):
+        raise ValueError(f"{text!r} is not a user's name")
     return text
 
 
@@ -200,6 +224,22 @@ def parse_point(text: str) -> float | None:
     if at <= now:
         raise ValueError(f"{text!r} is in the past")
     return at.timestamp()
+
+
+def parse_past(text: str) -> float:
+    """Return a past time in seconds since the epoch: `2026-12-24T18:00`, or `4h` for 4 hours ago."""
+    from datetime import datetime
+
+    now = datetime.now().astimezone()
+    if re.search(r"[smhdn]$", text):
+        return max(now.timestamp() - (parse_length(text) or 0.0), 0.0)
+    try:
+        at = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{text!r} is not a time such as 2026-12-24T18:00, or 4h for 4 hours ago") from None
+    if at > now:
+        raise ValueError(f"{text!r} is in the future")
+    return max(at.timestamp(), 0.0)
 
 
 def parse_policy(text: str, *words: str) -> str | None:

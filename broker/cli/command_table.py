@@ -74,6 +74,7 @@ _ACCESS = {
     "who": Entry("logs:who", "Show the connections to a session."),
 }
 _ADMINISTRATION = {
+    "admin": Entry("admin:admin", "See and stop the sessions of all users, as an operator."),
     "doctor": Entry("doctor:doctor", "Check this machine and the controller."),
     "config": Entry("config:config", "Show or check the configuration."),
     "registry": Entry("services:registry", "Manage the database of sessions."),

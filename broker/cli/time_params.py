@@ -6,7 +6,7 @@ from functools import partial
 
 import click
 
-from broker.user_input import MAX_DURATION_S, parse_length, parse_point, parse_policy
+from broker.user_input import MAX_DURATION_S, parse_length, parse_past, parse_point, parse_policy
 
 
 class Duration(click.ParamType["float | None"]):
@@ -42,6 +42,20 @@ class PointInTime(click.ParamType["float | None"]):
             return None
         try:
             return parse_point(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class PastTime(click.ParamType["float | None"]):
+    """A past time, in seconds since the epoch: `2026-12-24T18:00`, or `4h` ago."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if not isinstance(value, str):
+            return None
+        try:
+            return parse_past(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

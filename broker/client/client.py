@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from broker import errors
 from broker.client.access_client import AccessClient
+from broker.client.admin_client import AdminClient
 from broker.client.answers import parse_answer
 from broker.client.records import parse_record, parse_records
 from broker.client.request_sender import encode_query, quote_segment
@@ -45,7 +46,7 @@ _LONG_CALL_S = 3600
 """Additional time for calls that read all files of a session."""
 
 
-class Client(AccessClient, SharingClient):
+class Client(AccessClient, AdminClient, SharingClient):
     """Calls to the controller behind `api_socket`, each with its own connection.
 
     If no process listens, `revive` is called and the request is sent once more.

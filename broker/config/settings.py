@@ -33,6 +33,7 @@ from broker.config.file import (
     Mode,
     read_config,
 )
+from broker.config.operator_settings import OperatorSettings
 from broker.config.section import Section
 from broker.config.setting_types import AbsolutePath, HostName, Listen, NodeDirectory, Seconds
 from broker.config.sharing_settings import SharingSettings
@@ -280,6 +281,7 @@ class Config(Section):
     registry: RegistrySettings = RegistrySettings()
     limits: LimitSettings = LimitSettings()
     sharing: SharingSettings = SharingSettings()
+    operators: OperatorSettings = OperatorSettings()
     watch: WatchSettings = WatchSettings()
     metrics: MetricsSettings = MetricsSettings()
 

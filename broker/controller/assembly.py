@@ -7,6 +7,7 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from broker.config.file import Mode
 from broker.controller.api.dependencies import Services
 from broker.controller.doctor import controller_checks
 from broker.controller.rebuild import rebuild
@@ -24,6 +25,7 @@ from broker.controller.sessions.lifecycle import Sessions
 from broker.controller.sessions.limits import Limits
 from broker.controller.sessions.offers import Offers
 from broker.controller.sessions.operation_requests import OperationRequests
+from broker.controller.sessions.operator_service import OperatorService
 from broker.controller.sessions.pending import PendingOperations
 from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.rename import RenameService
@@ -55,7 +57,13 @@ class Controller(ReconcileParts):
 
     @cached_property
     def access(self) -> SessionAccess:
-        return SessionAccess(self.async_registry, self.groups, self.config.has_sharing)
+        return SessionAccess(
+            self.async_registry,
+            self.groups,
+            self.config.has_sharing,
+            operators=self.config.operators.group,
+            is_personal=self.config.mode is Mode.PERSONAL,
+        )
 
     @cached_property
     def shares(self) -> ShareService:
@@ -121,6 +129,17 @@ class Controller(ReconcileParts):
             access=self.access,
             registry=self.async_registry,
             scheduler=self.scheduler,
+            reconciler=self.reconciler,
+        )
+
+    @cached_property
+    def operators(self) -> OperatorService:
+        return OperatorService(
+            access=self.access,
+            registry=self.async_registry,
+            extend=self.extend,
+            limits=self.limits,
+            launcher=self.launcher,
             reconciler=self.reconciler,
         )
 
@@ -268,6 +287,7 @@ class Controller(ReconcileParts):
             resize=self.resize,
             rename=self.rename,
             shares=self.shares,
+            operators=self.operators,
             connections=self.connections,
             snapshots=self.snapshots,
             clones=self.clones,

@@ -49,6 +49,7 @@ FILES = {
     "continuation": "run/continuation",
     "idle": "run/idle",
     "ending": "run/ending",
+    "message": "run/message",
     "remark": "run/remark",
     "services": "run/services",
     "own_services": "run/own_services",

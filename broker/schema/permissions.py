@@ -18,6 +18,8 @@ class Permission(StrEnum):
     STOP = "stop"
     EXTEND = "extend"
     """Extend the time limit of the job."""
+    MESSAGE = "message"
+    """Write a line to its terminals, as an operator."""
     RESTART = "restart"
     RESIZE = "resize"
     DELETE = "delete"

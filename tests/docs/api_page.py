@@ -17,6 +17,7 @@ from broker.controller.api.route_access import DELEGATED, DELEGATED_OPTIONS
 from broker.controller.reconcile.observed_slurm import PLACE_INTERVAL_S
 from broker.controller.sessions.watch import FEED_TTL_S
 from broker.schema import (
+    admin,
     base,
     checks,
     cluster,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCHEMAS = (
+    admin,
     base,
     checks,
     cluster,
@@ -64,7 +66,8 @@ serves its own at `/openapi.json`.
 
 The API is HTTP/1.1 and JSON on the Unix socket `api.sock` in [`runtime_dir`](config.md#runtime_dir). There is no login:
 the kernel identifies the caller by the socket's other end (`SO_PEERCRED`), and a call concerns the caller's own
-sessions, or with `OWNER.NAME` one that [its owner shares](../howto/sharing.md). Every local account may call:
+sessions, or with `OWNER.NAME` one that [its owner shares](../howto/sharing.md). Calls below
+`/v1/admin` are for [operators](../howto/operators.md) of the site. Every local account may call:
 
 ```console
 $ curl --unix-socket /run/berth/api.sock http://berth/v1/sessions
@@ -129,6 +132,14 @@ _MEANINGS = {
     f"GET {WATCH_PATH}": "A stream of the caller's sessions and their changes: see [Watching](#watching).",
     "GET /v1/sessions/{name}": "One session. With `after`, wait for a higher revision, at most `wait` seconds.",
     "DELETE /v1/sessions/{name}": "Delete a session without a job; with `purge`, `restore` is not possible.",
+    "GET /v1/admin/sessions": "Sessions of all users, or of one, or those with a job on a node. For operators only.",
+    "POST /v1/admin/sessions/{name}/stop": "Stop any user's session, `OWNER.NAME`. For operators only.",
+    "POST /v1/admin/sessions/{name}/extend": "Extend the job of any user's session. For operators only.",
+    "POST /v1/admin/sessions/{name}/message": "Write a line to the terminals of any session. For operators only.",
+    "POST /v1/admin/nodes/{node}/drain": "Stop all sessions with a job on the node. For operators only.",
+    "POST /v1/admin/nodes/{node}/message": "Write to the terminals of all sessions on the node. For operators only.",
+    "GET /v1/admin/users/{owner}/limits": "The limits of a user, and how much of each is used. For operators only.",
+    "GET /v1/admin/events": "The newest events of the sessions of all users. For operators only.",
     "POST /v1/sessions/{name}/start": "Start a session; create it if it does not exist.",
     "PUT /v1/sessions/{name}/idle": "Set the time after which the idle session is stopped.",
     "PUT /v1/sessions/{name}/continuation": "Set the policy for the continuation in another job.",

@@ -335,6 +335,7 @@ OTHER_COMMANDS: dict[str, str] = {
     **dict.fromkeys(("sbatch", "fetch", "promote"), "they concern batch jobs, and files beside the user's shell"),
     "profile": "except `commit`, its commands concern no session",
     **dict.fromkeys(("ssh-config", "key", "login", "logout"), "they set up an account, and concern no session"),
+    "admin": "its commands concern the sessions of all users, and are for the site's operators",
     **dict.fromkeys(("doctor", "config", "registry", "ca"), "they administer the site, and concern no session"),
     **dict.fromkeys(("help", "quickstart", "version", "completion"), "they concern the command line itself"),
     **dict.fromkeys(("share", "unshare", "shares"), "they name users and groups, which the interface does not know"),

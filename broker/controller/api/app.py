@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from broker import __version__
 from broker.config.file import Mode
+from broker.controller.api.admin_routes import add_admin_routes
 from broker.controller.api.environment_routes import add_environment_routes
 from broker.controller.api.error_handlers import add_error_handlers
 from broker.controller.api.login_routes import add_certificate_routes, add_gateway_routes, add_key_routes
@@ -43,6 +44,7 @@ def application(services: Services) -> FastAPI:
     add_root_routes(app, services)
     add_deleted_routes(app, services)
     add_sharing_routes(app, services)
+    add_admin_routes(app, services)
     add_environment_routes(app, services)
     add_key_routes(app, services)
     add_certificate_routes(app, services)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.extend import ExtendService
     from broker.controller.sessions.lifecycle import Sessions
     from broker.controller.sessions.offers import Offers
+    from broker.controller.sessions.operator_service import OperatorService
     from broker.controller.sessions.policies import Policies
     from broker.controller.sessions.rename import RenameService
     from broker.controller.sessions.request_checks import RequestChecks
@@ -105,6 +106,7 @@ class Services:
     resize: ResizeService
     rename: RenameService
     shares: ShareService
+    operators: OperatorService
     connections: Connections
     snapshots: Snapshots
     clones: CloneService

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.stop import STOPPED_BY
+from broker.controller.reconcile.stop import ENDED_BY_OPERATOR, STOPPED_BY
 from broker.single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ def _farewell(session: Session) -> tuple[str, str]:
         return "the session continues in a job with other resources", restarts
     if session.stop_reason.startswith(STOPPED_BY):
         return f"{session.stop_reason.removeprefix(STOPPED_BY)} stopped the session", stays_stopped
+    if session.stop_reason.startswith(ENDED_BY_OPERATOR):
+        who, _, why = session.stop_reason.removeprefix(ENDED_BY_OPERATOR).partition(": ")
+        return f"operator {who} ends the session: {why}", stays_stopped
     if session.stop_reason:
         return f"Berth ends the session: {session.stop_reason}", stays_stopped
     return f"{session.owner} stopped the session", stays_stopped

@@ -22,6 +22,8 @@ NO_TIME = {"stop_at": None, "stays": False}
 STOPPING = "waiting for the job to end"
 STOPPED_BY = "stopped by "
 """Before the name of the guest who has stopped a session: the reason that is shown."""
+ENDED_BY_OPERATOR = "ended by operator "
+"""Before the name and the message of the operator who has stopped a session."""
 
 
 class ScheduledStopPolicy:
@@ -38,14 +40,14 @@ class ScheduledStopPolicy:
         ]
 
 
-def stop(user: str, detail: str = "", *, because: str = "") -> Transition:
+def stop(user: str, detail: str = "", *, because: str = "", action: str = "stop") -> Transition:
     """Request the session's stop; one without a job stays stopped.
 
-    `because`: the reason that is shown afterwards.
+    `because`: the reason that is shown afterwards. `action`: the name of the event.
     """
 
     def decide(current: Session) -> RowChange | None:
-        entry = EventEntry(user, "stop", detail)
+        entry = EventEntry(user, action, detail)
         if current.state is SessionState.FAILED:
             return {"state": SessionState.STOPPED, **NO_TIME}, entry
         operation = current.pending

@@ -57,6 +57,7 @@ class AsyncRegistry:
     kept_deleted = _in_thread(Registry.kept_deleted)
     sessions_of = _in_thread(Registry.sessions_of)
     shared_sessions = _in_thread(Registry.shared_sessions)
+    all_sessions = _in_thread(Registry.all_sessions)
     in_states = _in_thread(Registry.in_states)
     by_ids = _in_thread(Registry.by_ids)
     revisions_in = _in_thread(Registry.revisions_in)
@@ -66,6 +67,7 @@ class AsyncRegistry:
     jobs_of = _in_thread(Registry.jobs_of)
     record = _in_thread(Registry.record)
     events_of = _in_thread(Registry.events_of)
+    audit_events = _in_thread(Registry.audit_events)
     count_events = _in_thread(Registry.count_events)
     connections_of = _in_thread(Registry.connections_of)
 

@@ -160,6 +160,13 @@ class Registry(CredentialRows, ConnectionRows, WebRows):
         )
         return self.all_rows(query.order_by(column(Session.owner), column(Session.name)))
 
+    def all_sessions(self, owner: str | None = None) -> list[Session]:
+        """Return the sessions of all users, or of one, in the order of owners and names."""
+        query = select(Session).where(column(Session.state) != SessionState.DELETED)
+        if owner is not None:
+            query = query.where(column(Session.owner) == owner)
+        return self.all_rows(query.order_by(column(Session.owner), column(Session.name)))
+
     def in_states(self, states: Iterable[SessionState]) -> list[Session]:
         return self.all_rows(select(Session).where(column(Session.state).in_(list(states))))
 
@@ -288,6 +295,13 @@ class Registry(CredentialRows, ConnectionRows, WebRows):
         query = select(Event).where(column(Event.owner) == owner)
         if session_id is not None:
             query = query.where(column(Event.session_id) == session_id)
+        return self.all_rows(query.order_by(column(Event.id).desc()).limit(limit))[::-1]
+
+    def audit_events(self, owner: str | None, since: float, limit: int) -> list[Event]:
+        """Return the newest `limit` events since that time, of the sessions of all users or of one, oldest first."""
+        query = select(Event).where(column(Event.at) >= since)
+        if owner is not None:
+            query = query.where(column(Event.owner) == owner)
         return self.all_rows(query.order_by(column(Event.id).desc()).limit(limit))[::-1]
 
     def count_events(self, owner: str, action: str, since: float) -> int:

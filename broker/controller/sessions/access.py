@@ -31,13 +31,26 @@ ROLE_PERMISSIONS = {
 }
 """The permissions of each role. Those that are in no role are the owner's alone."""
 
+OPERATOR_PERMISSIONS = frozenset({Permission.SEE, Permission.STOP, Permission.EXTEND, Permission.MESSAGE})
+"""The permissions of the site's operators on all sessions. SEE is the view of `operator_view` for them."""
 
-def allowed(user: str, session: Session, permission: Permission, groups: frozenset[str] | None = None) -> bool:
+
+def allowed(
+    user: str,
+    session: Session,
+    permission: Permission,
+    groups: frozenset[str] | None = None,
+    *,
+    as_operator: bool = False,
+) -> bool:
     """Whether `user` has `permission` on `session`. The owner has all of them.
 
     Other users have those of the grants to them and to their `groups`, as they are now. Without `groups`, sharing does
-    not count.
+    not count. `as_operator`: `user` is an operator who acts as such, and has those permissions alone, also on their own
+    sessions.
     """
+    if as_operator:
+        return permission in OPERATOR_PERMISSIONS
     if user == session.owner:
         return True
     if groups is None:
@@ -61,6 +74,10 @@ class SessionAccess:
     groups: UserGroups
     sharing: bool
     """Whether grants count: in site mode, unless the site has switched sharing off."""
+    operators: str | None = None
+    """The Unix group of the site's operators, as `@GROUP`; None: there are none."""
+    is_personal: bool = False
+    """Whether the controller serves one user alone."""
 
     async def resolve(self, user: str, reference: str, permission: Permission) -> Session:
         """Return the session `NAME` or `OWNER.NAME` if `user` has `permission` on it.
@@ -88,6 +105,49 @@ class SessionAccess:
                 hint="a guest with this role can show, start, stop, extend and snapshot it, and read log, events, jobs",
             )
         raise _no_shared_session(owner, name)
+
+    async def check_operator(self, user: str) -> None:
+        """Return if `user` is one of the site's operators now.
+
+        RefusedError otherwise, before any look at a session: it tells nothing about those of others. Without an answer
+        of the name service, there is no operator.
+        """
+        if self.is_personal:
+            raise RefusedError(
+                "personal mode has no operators",
+                hint="`berth list` and `berth stop NAME` are for your sessions; operators need site mode",
+            )
+        groups = await self.groups.current(user) if self.operators is not None else frozenset()
+        if self.operators not in {f"@{group}" for group in groups}:
+            raise RefusedError(
+                "only the site's operators may do this",
+                hint="they are the members of the Unix group in `operators.group` of the site's configuration",
+            )
+
+    async def resolve_as_operator(self, user: str, reference: str, permission: Permission) -> Session:
+        """Return the session `OWNER.NAME` if `user` is an operator, whom `permission` is given.
+
+        RefusedError otherwise; NotFoundError for an operator if it does not exist.
+        """
+        await self.check_operator(user)
+        owner, name = split_reference(reference, user)
+        session = await self.registry.find(owner, name)
+        if session is None:
+            raise NotFoundError(
+                f"{owner} has no session named {name}", hint=f"`berth admin list --user {owner}` shows those that exist"
+            )
+        if not allowed(user, session, permission, as_operator=True):
+            raise RefusedError(
+                f"an operator may not do this with {owner}.{name}",
+                hint="operators see, stop and extend sessions, and write to their terminals",
+            )
+        return session
+
+    async def seen_by_operator(self, user: str, owner: str | None = None) -> list[Session]:
+        """Return all sessions, or those of `owner`, ordered by owner and name. RefusedError as check_operator."""
+        await self.check_operator(user)
+        sessions = await self.registry.all_sessions(owner)
+        return [each for each in sessions if allowed(user, each, Permission.SEE, as_operator=True)]
 
     async def guest_groups(self, user: str, session: Session | None) -> frozenset[str] | None:
         """Return the groups that count for a guest; None if sharing is off.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
@@ -55,6 +56,11 @@ class ExtendService:
         end; SlurmUnavailableError if Slurm does not answer. After an error nothing has changed.
         """
         session = await self._access.resolve(user, name, Permission.EXTEND)
+        session = await self.extend_session(session, name, seconds, EventEntry(user, "extend"))
+        return self._reconciler.observed.view(session)
+
+    async def extend_session(self, session: Session, name: str, seconds: float, entry: EventEntry) -> Session:
+        """Raise the time limit as `extend` does, for a caller who may do so. The event begins with job and time."""
         started, ends, job_id = session.job.started_at, session.job.ends_at, session.job.job_id
         if session.state not in RUNS or started is None or ends is None or job_id is None:
             raise ConflictError(
@@ -72,9 +78,9 @@ class ExtendService:
         except NoAnswer as error:
             raise SlurmUnavailableError("Slurm does not answer", hint=f"try again; {instead}") from error
         ends = started + minutes * 60.0
-        session = await self._registry.update(session.id, _extended(user, session, ends))
+        session = await self._registry.update(session.id, _extended(entry, session, ends))
         self._reconciler.wake()
-        return self._reconciler.observed.view(session)
+        return session
 
     def _check(self, seconds: float, present: float, instead: str) -> None:
         """Raise RefusedError unless the site extends a job of `present` seconds to `seconds`."""
@@ -86,11 +92,12 @@ class ExtendService:
             raise RefusedError(f"the job has {format_duration(present)} already; {limit}", hint=instead)
 
 
-def _extended(user: str, observed: Session, ends: float) -> Transition:
+def _extended(entry: EventEntry, observed: Session, ends: float) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.job.job_id != observed.job.job_id or current.state not in RUNS:
             return None
-        entry = EventEntry(user, "extend", f"job {current.job.job_id}, until {format_time(ends)}")
-        return JobChange({}, entry, job={"ends_at": ends})
+        why = f": {entry.detail}" if entry.detail else ""
+        detail = f"job {current.job.job_id}, until {format_time(ends)}{why}"
+        return JobChange({}, replace(entry, detail=detail), job={"ends_at": ends})
 
     return decide

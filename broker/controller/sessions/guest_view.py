@@ -10,7 +10,7 @@ import copy
 import re
 from typing import TYPE_CHECKING
 
-from broker.controller.reconcile.stop import STOPPED_BY
+from broker.controller.reconcile.stop import ENDED_BY_OPERATOR, STOPPED_BY
 from broker.errors import BerthError, RefusedError
 from broker.names import split_reference
 from broker.schema.operations import OPERATIONS
@@ -20,6 +20,7 @@ from broker.schema.sessions import SessionState, SessionView
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from broker.schema.sessions import JobView
     from broker.schema.site import EventView
 
 RESOURCE_OPTIONS = frozenset({"mem", "mem-per-cpu", "cpus-per-task", "gres", "gpus", "nodes", "ntasks", "time"})
@@ -42,6 +43,8 @@ _EXPLAINED = frozenset(
 _CHANGES = ("snapshot", "rollback", "switch", "restart")
 _NAMED = frozenset({"stop", *_CHANGES, *(f"{verb}-{end}" for verb in _CHANGES for end in ("done", "failed", "undone"))})
 """Actions whose events are shown without it: it may have labels and names of the owner's."""
+_STOP = re.compile(rf"((?:[A-Z_]+ )?)({STOPPED_BY}|{ENDED_BY_OPERATOR})(\S+)")
+"""The reason of a stop, as a session's state or, after the job's outcome, an event has it."""
 _CLIENT_LINE = re.compile(r"^[^\n]*\b(?:port [0-9]+|SHA256:)[^\n]*(?:\n|\Z)", re.MULTILINE)
 """A line of sshd about a connection: who is connected is the owner's alone."""
 
@@ -58,9 +61,14 @@ def seen_by(user: str, view: SessionView) -> SessionView:
         **{name: getattr(view, name) for name in _SHOWN},
         name=f"{view.owner}.{view.name}",
         reason=_reason(user, view.reason),
-        options=[each for each in view.options if _option_name(each) in RESOURCE_OPTIONS],
+        options=only_resources(view.options),
         operation=operation,
     )
+
+
+def only_resources(options: Iterable[str]) -> list[str]:
+    """Return those of RESOURCE_OPTIONS."""
+    return [each for each in options if _option_name(each) in RESOURCE_OPTIONS]
 
 
 def events_for_guest(user: str, owner: str, events: Iterable[EventView]) -> Iterator[EventView]:
@@ -74,6 +82,11 @@ def events_for_guest(user: str, owner: str, events: Iterable[EventView]) -> Iter
                 "detail": _reason(user, event.detail) if event.action in _EXPLAINED else "",
             }
         )
+
+
+def jobs_for_guest(user: str, owner: str, jobs: Iterable[JobView]) -> list[JobView]:
+    """Return the jobs with the reasons that `user` may see: all for the owner."""
+    return [job if user == owner else job.model_copy(update={"reason": _reason(user, job.reason)}) for job in jobs]
 
 
 def log_for_guest(text: str) -> str:
@@ -108,9 +121,14 @@ def errors_for_guest(reference: str) -> Iterator[None]:
 
 
 def _reason(user: str, reason: str) -> str:
-    """Return the explanation of a state, without the name of another guest who has stopped the session."""
-    is_other = reason.startswith(STOPPED_BY) and reason != f"{STOPPED_BY}{user}"
-    return f"{STOPPED_BY}{OTHER_GUEST}" if is_other else reason
+    """Return the explanation of a state, without what is for the owner: another guest's name, an operator's message."""
+    found = _STOP.match(reason)
+    if found is None:
+        return reason
+    outcome, how, who = found.groups()
+    if how == ENDED_BY_OPERATOR:
+        return f"{outcome}ended by an operator"
+    return f"{outcome}{STOPPED_BY}{user if who == user else OTHER_GUEST}"
 
 
 def _option_name(option: str) -> str:

@@ -16,7 +16,7 @@ from broker.controller.reconcile.succession import next_submission
 from broker.controller.registry.manifest import ImageTarget
 from broker.controller.registry.models import JobRow, Session
 from broker.controller.registry.registry import EventEntry, JobChange
-from broker.controller.sessions.guest_view import events_for_guest, limits_of, log_for_guest
+from broker.controller.sessions.guest_view import events_for_guest, jobs_for_guest, limits_of, log_for_guest
 from broker.controller.sessions.planned_change import PlannedChange
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.failpoints import failpoint
@@ -220,7 +220,8 @@ class Sessions:
     async def jobs(self, user: str, name: str) -> list[JobView]:
         """Return every job of the session, newest first."""
         session = await self._resolve(user, name, Permission.SEE)
-        return [record.view() for record in reversed(await self._registry.jobs_of(session.id))]
+        jobs = [record.view() for record in reversed(await self._registry.jobs_of(session.id))]
+        return jobs_for_guest(user, session.owner, jobs)
 
     async def _create(self, user: str, name: str, request: StartRequest) -> Session:
         if request.profile is None:

@@ -12,6 +12,7 @@ from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import RefusedError
 from broker.format import format_size
+from broker.schema.admin import LimitUse
 from broker.schema.sessions import LIVE
 from broker.single_flight import SingleFlight
 
@@ -79,6 +80,21 @@ class Limits:
                 hint="`berth size NAME` shows what takes space; `berth snapshots NAME --delete N`, `berth delete "
                 "NAME --purge` and `berth gc` free some",
             )
+
+    async def uses(self, user: str) -> list[LimitUse]:
+        """Return each limit with the user's present use of it, under the names of the settings."""
+        sessions = await self._registry.sessions_of(user)
+        starts = await self._registry.count_events(user, "start", clock.now() - HOUR_S)
+        measuring = self._measuring.join(user, lambda: self._measure(user))
+        await asyncio.wait({measuring}, timeout=USAGE_TIMEOUT_S)
+        _, taken = self._measured.get(user, (0.0, None))
+        used = {
+            "sessions": len(sessions),
+            "gpu_sessions": sum(1 for each in sessions if each.state in LIVE and each.job.gpus),
+            "storage": taken,
+            "starts_per_hour": starts,
+        }
+        return [LimitUse(name=name, used=count, most=getattr(self._settings, name)) for name, count in used.items()]
 
     async def _measure(self, user: str) -> None:
         try:

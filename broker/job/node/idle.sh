@@ -41,6 +41,8 @@ report_idle() { # at USAGE_CHECK_AT: writes to the job's comment since when the 
   if [[ $stop_at =~ ^[0-9]{1,12}$ && $stop_at != "$ANNOUNCED_STOP" ]]; then
     ANNOUNCED_STOP=$stop_at
     announce_idle_stop "$stop_at"
+  else
+    show_operator_message
   fi
   write_message look '' || :
   kill -USR1 "$CONTAINER" 2>/dev/null || : # the answer is there the next time

@@ -108,6 +108,7 @@ run_session() { # one run of the session; returns when the job has to give up th
   find_oom_counter /sys/fs/cgroup </proc/self/cgroup
   count_oom_kills
   USAGE_CHECK_AT=0 REPORTED_USAGE='' ANNOUNCED_STOP=$(tail -n +2 "$DIRECTORY/run/idle" 2>/dev/null) || : # of an earlier job
+  SHOWN_MESSAGE=$(sed -n 2p "$DIRECTORY/run/message" 2>/dev/null) || : # of an earlier run
   watch_container
   until wait "$CONTAINER" || code=$?; ((code <= 128)) || ! kill -0 "$CONTAINER" 2>/dev/null; do code=0; done
   CONTAINER=''

@@ -6,6 +6,7 @@
 readonly MESSAGE_BYTES=60 # bytes that are read of what the session has written for the job
 readonly LISTED_BYTES=65536 # bytes that are read of its list of services: LISTED_BYTES in broker/launcher/read_verbs.py
 readonly ENDING_BYTES=1000 # bytes that are read of run/ending
+readonly MESSAGE_CHARS=300 # characters of an operator's message, with the operator's name, that terminals show
 readonly ENDING_READ_S=1 # seconds for that: a file system that hangs must not delay the end
 
 write_message() { # NAME TEXT: for process 1 of the container
@@ -45,4 +46,14 @@ announce_end() { # WHY RETURN: what process 1 of the container writes to the ter
   [[ -n ${LISTENS:-} && -z ${END_ANNOUNCED:-} ]] || return 0
   END_ANNOUNCED=yes
   write_message notice $'\r\n'"berth: $BERTH_SESSION_NAME: $1"$'\r\n'"berth: $2"$'\r\n' || :
+}
+
+show_operator_message() { # writes the operator's message in run/message to the terminals, once
+  local submission='' at='' text=''
+  { read -r submission && read -r at && read -r text; } 2>/dev/null <"$DIRECTORY/run/message" || return 0
+  [[ $submission == "$BERTH_SUBMISSION" && $at != "${SHOWN_MESSAGE:-}" ]] || return 0
+  SHOWN_MESSAGE=$at
+  text=${text//[[:cntrl:]]/}
+  log "an operator has sent a message to the terminals" # the text is for the owner: guests read this log, too
+  write_message notice $'\r\n'"berth: $BERTH_SESSION_NAME: ${text:0:MESSAGE_CHARS}"$'\r\n' || :
 }

@@ -175,6 +175,27 @@ class TestUse:
         notice = tmp_path.joinpath("run/notice").read_bytes().decode()
         assert notice.startswith("\r\nberth: dev: this session is idle and will stop at ")
 
+    def message(self, place: Path, text: str, before: str = "") -> str:
+        """Return the notice for the terminals after one look, with this content of run/message."""
+        place.joinpath("run").mkdir()
+        place.joinpath("run/idle").write_text("never\n\n")
+        place.joinpath("run/message").write_text(text)
+        done = bash(self.WATCH, str(place), f"BERTH_SUBMISSION=4; {before}", "")
+        assert done.returncode == 0, done.stderr
+        notice = place.joinpath("run/notice")
+        return notice.read_bytes().decode() if notice.exists() else ""
+
+    def test_an_operators_message_is_for_the_terminals_and_not_for_the_log(self, tmp_path: Path) -> None:
+        notice = self.message(tmp_path, "4\n100.5\noperator carol: new kernel \x1b[2Jat 18:00 \\n %s\n")
+        assert notice == "\r\nberth: dev: operator carol: new kernel [2Jat 18:00 \\n %s\r\n"
+
+    @pytest.mark.parametrize(
+        ("text", "before"),
+        [("3\n100.5\nearlier\n", ""), ("4\n100.5\nshown\n", "SHOWN_MESSAGE=100.5"), ("4\n", ""), ("", "")],
+    )
+    def test_a_message_is_shown_once_and_in_its_run(self, tmp_path: Path, text: str, before: str) -> None:
+        assert self.message(tmp_path, text, before) == ""
+
     def test_open_terminals_are_in_a_file_of_this_run(self, tmp_path: Path) -> None:
         self.watch(tmp_path, "99990 - 99990 2\n", before="BERTH_SUBMISSION=4 SLURM_RESTART_COUNT=1")
         assert tmp_path.joinpath("run/terminals").read_text() == "4.1 2\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import grp
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError, InvalidInputError, NotFoundError
 from broker.names import new_id
 from broker.schema import volumes
+from broker.schema.admin import AuditReport, NodeReport, OperatorSessionList, OperatorSessionView, UserLimits
 from broker.schema.checks import CheckRequest
 from broker.schema.environments import EnvironmentRequest, PromoteRequest
 from broker.schema.grants import GrantList, GrantView, Role, SharedList, ShareRequest
@@ -29,6 +32,8 @@ from tests.fakes.rows import HOST_KEY, make_session
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from pydantic import BaseModel
 
     from broker.schema.watch import SessionsEvent
 
@@ -86,6 +91,14 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "grants": lambda c: c.grants(),
     "shared": lambda c: c.shared(),
     "leave": lambda c: c.leave("zoe.dev"),
+    "all sessions": lambda c: c.all_sessions(),
+    "stop as operator": lambda c: c.stop_as_operator(f"{ME}.dev", "why"),
+    "extend as operator": lambda c: c.extend_as_operator(f"{ME}.dev", 3600, "why"),
+    "message as operator": lambda c: c.message_as_operator(f"{ME}.dev", "why"),
+    "drain": lambda c: c.drain("c1", "why"),
+    "message to a node": lambda c: c.message_node("c1", "why"),
+    "limits of a user": lambda c: c.user_limits(ME),
+    "audit": lambda c: c.audit(),
     "environments": lambda c: c.environments(),
     "environment": lambda c: c.make_environment(EnvironmentRequest(of="base@1")),
     "discard": lambda c: c.discard_environment(new_id()),
@@ -162,6 +175,22 @@ def test_what_a_session_keeps_can_be_asked_for_over_the_api(directory: Path) -> 
     asyncio.run(scenario())
 
 
+def operators_answers() -> dict[str, BaseModel]:
+    """The scripted answers to an operator."""
+    session = OperatorSessionView(
+        session=f"{ME}.dev", owner=ME, name="dev", state=SessionState.READY, node="c1", created_at=1.0
+    )
+    report = NodeReport(node="c1", done=[session])
+    acts = {f"POST /v1/admin/sessions/{ME}.dev/{verb}": session for verb in ("stop", "extend", "message")}
+    return acts | {
+        "GET /v1/admin/sessions": OperatorSessionList(sessions=[session]),
+        "POST /v1/admin/nodes/c1/drain": report,
+        "POST /v1/admin/nodes/c1/message": report,
+        f"GET /v1/admin/users/{ME}/limits": UserLimits(user=ME, limits=[]),
+        "GET /v1/admin/events": AuditReport(events=[]),
+    }
+
+
 def _kind(call: Callable[[Client], object], client: Client) -> str:
     try:
         answer = call(client)
@@ -178,9 +207,10 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
 
     async def scenario() -> str:
         web = {"url": "https://apps.example.org", "runtime_dir": directory, "minimum_uid": 0}
-        core = make(directory, slurm={"longest_job": 86400}, web=web)
+        operators = {"group": f"@{grp.getgrgid(os.getgid()).gr_name}"}
+        core = make(directory, slurm={"longest_job": 86400}, web=web, operators=operators)
         columns: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "host_key": ""}
-        if word == "extend":
+        if word.startswith("extend"):
             columns |= {"job_id": core.scheduler.submit("berth-x"), "started_at": 0.0, "ends_at": 3600.0}
         digest = core.stores.find("base").digest
         core.registry.create(make_session(ME, state=state, digest=digest, **columns), EventEntry(ME, "start"))
@@ -208,6 +238,7 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
                 session="dev", grantee=OTHER, role=Role.OPERATE, granted_at=1.0
             ),
         }
+        scripted.answers |= operators_answers()
         scripted.failures |= {
             f"DELETE /v1/sessions/dev/grants/{OTHER}": NotFoundError(f"dev is not shared with {OTHER}"),
             "DELETE /v1/shared/zoe.dev": NotFoundError("zoe has no session named dev that you may use"),

@@ -206,6 +206,7 @@ def test_a_guest_sees_state_and_resources_only(directory: Path) -> None:
         for action, detail in hidden.items():
             happens(EventEntry("alice", action, detail))
         happens(EventEntry("carol", "snapshot", "secret"))
+        happens(EventEntry("berth", "stopped", "CANCELLED stopped by carol"))
         async with serving(core) as path, calling(path) as client:
             view = (await client.get("/v1/sessions/alice.dev")).json()
             events = (await client.get("/v1/sessions/alice.dev/events")).json()["events"]
@@ -220,7 +221,9 @@ def test_a_guest_sees_state_and_resources_only(directory: Path) -> None:
         assert [(event["actor"], event["action"]) for event in events] == [
             ("alice", "start"),
             ("another guest", "snapshot"),
+            ("berth", "stopped"),
         ]
+        assert events[-1]["detail"] == "CANCELLED stopped by another guest"
         assert "secret" not in str(events)
 
     asyncio.run(scenario())
