@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path, Query
 
-from broker.controller.api.dependencies import Gone, Services, Who, require_gateway, require_operator
+from broker.controller.api.dependencies import Gone, Services, Who, require_administrator, require_gateway
 from broker.schema.connections import (
     GatewayWait,
     GatewayWaitAnswer,
@@ -69,12 +69,12 @@ def add_certificate_routes(app: FastAPI, services: Services) -> None:
 
     @app.post("/v1/ca/{kind}/rotate")
     async def rotate_authority(who: Who, kind: AuthorityKind, request: RotateRequest) -> AuthorityKeyView:
-        require_operator(services, who)
+        require_administrator(services, who)
         return site.rotate(kind, now=request.now)
 
     @app.post("/v1/ca/{kind}/retire")
     async def retire_authority(who: Who, kind: AuthorityKind, request: RetireRequest) -> AuthorityKeyView:
-        require_operator(services, who)
+        require_administrator(services, who)
         return site.retire(kind, request.fingerprint, now=request.now)
 
 

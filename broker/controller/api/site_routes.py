@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from broker import __version__
-from broker.controller.api.dependencies import Services, Who, require_operator
+from broker.controller.api.dependencies import Services, Who, require_administrator
 from broker.schema.cluster import ClusterView
 from broker.schema.profiles import ProfileList
 from broker.schema.site import DoctorReport, RebuildReport, SiteView
@@ -34,5 +34,5 @@ def add_site_routes(app: FastAPI, services: Services) -> None:
 
     @app.post("/v1/rebuild")
     async def rebuild(who: Who) -> RebuildReport:
-        require_operator(services, who)
+        require_administrator(services, who)
         return await services.rebuild()
