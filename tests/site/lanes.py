@@ -139,6 +139,10 @@ class Lane:
             return self._process.wait()
 
     def _remove_files(self) -> None:
+        """Remove the tests' files, and before that the mounts that workers have left which ended in a test."""
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for left in reversed([each for each in mounts if each.startswith(f"{self._files}/")]):
+            subprocess.run(["umount", "--lazy", left], check=False)
         subprocess.run(["rm", "-rf", self._files], check=False)
 
 
