@@ -113,7 +113,7 @@ def test_deletion_restoring_and_purging(dies: Callable[..., None], kept: Kept, b
         look,
     )
     wait_for(lambda: not kept.user.knows(kept.name), what="the session to be deleted")
-    assert kept.name in kept.user.ok("list", "--deleted")
+    wait_for(lambda: kept.name in kept.user.ok("list", "--deleted"), what="the deleted session to be listed")
     dies(
         points("restore", "untrash", "untrash.moved"),
         lambda: kept.user.request(f"/v1/deleted/{kept.name}/restore", "-X", "POST", *as_json({})),
