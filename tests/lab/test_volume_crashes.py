@@ -134,8 +134,9 @@ def test_deletion_restoring_and_purging(dies: Callable[..., None], kept: Kept, b
         look,
     )
     wait_for(lambda: not kept.user.knows(kept.name), what="the session to be gone")
-    assert not named & disk.layers()
-    assert disk.sh(f"ls -A {disk.root}/sessions {disk.root}/trash | grep {disk.id} || :") == ""
+    wait_for(lambda: not named & disk.layers(), what="its layers to be removed")
+    left = f"ls -A {disk.root}/sessions {disk.root}/trash | grep {disk.id} || :"
+    wait_for(lambda: disk.sh(left) == "", what="its directory to be removed")
 
 
 @pytest.mark.soak
