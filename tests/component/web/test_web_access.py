@@ -209,8 +209,9 @@ def test_idle_tunnel_is_closed_and_opened_again() -> None:
         async with asyncio.timeout(DEADLINE_S):
             while any(tunnels.iterdir()):  # noqa: ASYNC110 - ssh sets no Event
                 await asyncio.sleep(0.05)
-            while (answer := await world.navigate(browser.host, **world.cookie(browser))).status == 202:
-                await asyncio.sleep(0.05)  # a page that shows the progress: a loaded machine connects slowly
+            # 202 is a page that shows the progress: a loaded machine connects slowly.
+            while (answer := await world.navigate(browser.host, **world.cookie(browser))).status == 202:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         assert answer.status == 303
         assert (await world.get(browser)).status == 200
         assert world.controller.doors > doors
