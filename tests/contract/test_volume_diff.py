@@ -123,8 +123,20 @@ def printable(changes: Changes) -> Changes:
 
 @pytest.mark.parametrize("ground", GROUNDS, indirect=True)
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=4, deadline=None, phases=[Phase.generate])
+@settings(max_examples=1, deadline=None, phases=[Phase.generate])
 def test_diff_tells_what_differs_between_the_mounted_views(ground: tuple[str, Path], seed: int) -> None:
+    _compare_with_views(ground, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("ground", GROUNDS, indirect=True)
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None, phases=[Phase.generate])
+def test_diff_tells_what_differs_after_many_histories(ground: tuple[str, Path], seed: int) -> None:
+    _compare_with_views(ground, seed)
+
+
+def _compare_with_views(ground: tuple[str, Path], seed: int) -> None:
     running = room(ground)
     chance = random.Random(seed)  # noqa: S311 - a failure has to come again
     running.plain(running.base, "system", seed, 40)

@@ -12,6 +12,7 @@ import pytest
 
 from broker.launcher.request import VerbError
 from broker.names import new_id
+from tests.short_form import mostly_soak
 from tests.volumes.act import OTHER, Actor
 from tests.volumes.filesystems import mounted
 
@@ -86,7 +87,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("driver", "disk"), [("overlay", "ext4"), ("reflink", "xfs"), ("plain", "ext4")], indirect=["disk"]
 )
-@pytest.mark.parametrize("at_snapshot", [False, True])
+@pytest.mark.parametrize("at_snapshot", mostly_soak(True, False))
 def test_a_disk_that_gets_full_at_any_point_changes_nothing(actor: Actor, driver: str, at_snapshot: bool) -> None:
     """A request fails with the reason, and succeeds when it is repeated with room on the disk."""
     for verb, point in POINTS:

@@ -89,7 +89,9 @@ def _run_history(ground: Ground, seed: int) -> None:
     remove_tree(history.running.base.parent)
 
 
-@pytest.mark.parametrize("ground", [*_soak("overlay-ext4", "reflink-xfs", "plain-ext4", ON_NODE), FUSE], indirect=True)
+@pytest.mark.parametrize(
+    "ground", [*_soak("overlay-ext4", "overlay-xfs", "reflink-xfs", "plain-ext4", ON_NODE), FUSE], indirect=True
+)
 @pytest.mark.parametrize("size", ["", pytest.param("large", marks=pytest.mark.soak)], ids=["1000-files", "10000-files"])
 def test_a_tree_that_has_everything_comes_through_whole(ground: Ground, size: str) -> None:
     running = ground.room()
@@ -178,7 +180,7 @@ class Roots:
 
 
 @pytest.mark.parametrize("only", [True, False], ids=["root-alone", "root-and-files"])
-@pytest.mark.parametrize("ground", _soak("overlay-xfs", "reflink-btrfs")[:-1], indirect=True)
+@pytest.mark.parametrize("ground", _soak("overlay-btrfs", "reflink-btrfs")[:-1], indirect=True)
 def test_root_of_a_volume_keeps_its_attributes_through_everything(
     ground: Ground, only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def test_files_go_there_and_back_by_sftp_and_both_kinds_of_scp(way: Way) -> None
     ).split() == ["0"]
 
 
+@pytest.mark.soak
 def test_ten_thousand_files_go_there_and_back_by_rsync(way: Way) -> None:
     way.run(
         f"""

@@ -123,6 +123,7 @@ def test_with_its_node_lost_it_goes_on_elsewhere(alice: User, new_name: Callable
         wait_for(lambda: serves(lab, node), what=f"{node} to serve again")
 
 
+@pytest.mark.soak
 def test_with_slurmd_dead_the_next_job_waits_for_the_first_which_still_lives(alice: User, name: str) -> None:
     """Slurm calls the node down and the job lost, but its processes run: two must not have the volumes open."""
     alice.ok("start", name, "--profile", "base", "--exclude=c1")

@@ -200,8 +200,9 @@ def test_deaths_of_the_services(crashing: Site, kept: Kept, points: list[str]) -
         assert view["job_id"] != resized.before["job_id"], point
 
 
-@pytest.mark.parametrize("kill", ["scancel", pytest.param("scancel --full --signal=KILL", marks=pytest.mark.soak)])
-@pytest.mark.parametrize("which", ["new", pytest.param("old", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("kill", ["scancel", "scancel --full --signal=KILL"])
+@pytest.mark.parametrize("which", ["new", "old"])
 def test_deaths_of_the_jobs(crashing: Site, kept: Kept, which: str, kill: str) -> None:
     """While the new job waits for the volumes, and the old one has not been cancelled for it."""
     resized, disk = Resized(crashing, kept), kept.disk()

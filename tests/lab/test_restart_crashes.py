@@ -62,6 +62,7 @@ def kept(alice: User, name: str) -> Kept:
     return stopped_session(alice, name)
 
 
+@pytest.mark.soak
 def test_kills_of_the_job(crashing: Site, kept: Kept, bob: User) -> None:
     for point, kill in SHORT:
         rollback_is_killed(crashing, kept, bob, point, kill)

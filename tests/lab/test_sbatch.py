@@ -158,6 +158,7 @@ def lab_with_work(site: object, lab: Lab) -> Lab:
     return lab
 
 
+@pytest.mark.soak
 def test_every_option_makes_the_same_job(lab_with_work: Lab) -> None:
     listed = parse_help(lab_with_work.sh("sbatch --help", user="alice"))
     assert len(listed) > 90
@@ -177,6 +178,7 @@ def test_every_option_makes_the_same_job(lab_with_work: Lab) -> None:
     assert len(accepted) > 80, "most values should be right ones"
 
 
+@pytest.mark.soak
 def test_every_odd_shape_of_a_script(lab_with_work: Lab) -> None:
     for number, text in enumerate(SCRIPTS.values()):
         lab_with_work.run(["tee", f"{WORK}/odd-{number}"], user="alice", stdin=text.encode())

@@ -77,6 +77,7 @@ def test_doctor_and_show_name_the_price(kept: Kept) -> None:
     assert any(price in promise for promise in kept.view()["volumes"]["promises"])
 
 
+@pytest.mark.soak
 def test_a_package_is_there_after_stop_and_cancel_and_every_operation_knows_it(
     kept: Kept, alice: User, new_name: Callable[[str], str], other: str
 ) -> None:

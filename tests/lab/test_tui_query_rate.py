@@ -95,9 +95,10 @@ def count_requests(user: User, seconds: float) -> Counter[str]:
     return counts
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("opened", "alone_s", "seconds"),
-    [(workers, SHORT_S, SHORT_S), pytest.param(terminals, ALONE_S, LONG_S, marks=pytest.mark.soak)],
+    [(workers, SHORT_S, SHORT_S), (terminals, ALONE_S, LONG_S)],
     ids=["workers", "terminals"],
 )
 def test_fifty_interfaces_cause_no_request_of_jobs(  # noqa: PLR0917 - fixtures

@@ -100,6 +100,7 @@ def pane(user: User, session: str) -> list[str]:
     ).split()
 
 
+@pytest.mark.soak
 def test_vim_is_found_again_after_lost_connections(alice: User, dev: str, page: Page, crashing: Site) -> None:
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     open_service(page, alice, dev, "terminal")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes.tui_app import TuiTest, run_tui
 from tests.fakes.tui_feed import make_view
+from tests.short_form import mostly_soak
 from tui.catalogue import Catalogue
 from tui.core.actions import ACTIONS
 from tui.screens.chooser import ChooserScreen
@@ -32,7 +33,7 @@ def session_for(action: CatalogueAction) -> SessionView:
     return next(view for view in VIEWS if action.allowed(view) is None)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", mostly_soak(*SIZES), ids=lambda size: f"{size[0]}x{size[1]}")
 def test_every_action_is_reached_by_key_and_by_name(size: tuple[int, int]) -> None:
     ran: list[tuple[str, str]] = []
 

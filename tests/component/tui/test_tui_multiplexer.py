@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.pseudo_terminal import PseudoTerminal
+from tests.short_form import mostly_soak
 from tests.tmux import TmuxTerminal
 from tui.core.actions import ACTIONS
 from tui.screens.small import TOO_SMALL
@@ -79,7 +80,7 @@ def test_screen_in_tmux_is_that_of_a_terminal(site: TuiSite, terminal: str, size
     assert not Path(site.directory, ".local/state/berth/tui.log").exists(), "a fault was written to the log"
 
 
-@pytest.mark.parametrize("size", SIZES[2:], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", mostly_soak(*SIZES[2:]), ids=lambda size: f"{size[0]}x{size[1]}")
 def test_every_action_is_found_through_a_client_with_prefix_c_a(site: TuiSite, size: tuple[int, int]) -> None:
     """Keys go through tmux's own table of keys: none of them is its prefix."""
     site.start_controller()
