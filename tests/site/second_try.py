@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TESTS_FAILED = 1
 """pytest's exit code (pytest's reference, "Exit codes")."""
-UNSTABLE_LIMIT = 5
+UNSTABLE_LIMIT = 12
 TRY_LIMIT_S = 1200
 
 
