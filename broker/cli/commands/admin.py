@@ -83,8 +83,8 @@ def list_all(invocation: Invocation, *, user: str | None, node: str | None) -> N
 def stop_sessions(invocation: Invocation, names: tuple[str, ...], *, message: str) -> None:
     """Stop sessions of any user.
 
-    Their files are kept. The message is in the events, in the reason of the stop, and on the terminals. Returns when
-    the stop is requested; a session without a job stays as it is.
+    Their files are kept. The message is in the events, in the reason of the stop, and on the terminals. The command
+    returns when the stop is requested; a session without a job is not changed.
 
     \b
       berth admin stop alice.dev -m "its node is replaced at 18:00"

@@ -153,7 +153,7 @@ def refuse_options(who: Caller, *options: str) -> None:
 
 def require_administrator(services: Services, who: Caller) -> None:
     if who.uid not in {0, services.own_uid}:
-        raise RefusedError("only root and the service account may do this", hint="ask the site's operators")
+        raise RefusedError("only root and the service account may do this", hint="ask an administrator of the site")
 
 
 def is_gateway(services: Services, who: Caller) -> bool:
