@@ -71,7 +71,7 @@ class Controller(ReconcileParts):
             settings=self.config.sharing,
             access=self.access,
             registry=self.async_registry,
-            launcher=self.launcher,
+            manifests=self.manifests,
             observed=self.observed,
         )
 
@@ -119,7 +119,7 @@ class Controller(ReconcileParts):
     @cached_property
     def policies(self) -> Policies:
         return Policies(
-            access=self.access, registry=self.async_registry, launcher=self.launcher, reconciler=self.reconciler
+            access=self.access, registry=self.async_registry, manifests=self.manifests, reconciler=self.reconciler
         )
 
     @cached_property

@@ -19,6 +19,7 @@ from broker.controller.reconcile.held_jobs import JobHolder
 from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.loop import Reconciler
 from broker.controller.reconcile.maintenance import Maintenance
+from broker.controller.reconcile.manifests import ManifestWriter
 from broker.controller.reconcile.node_watch import NodeWatch
 from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.reconcile.operation_runner import OperationRunner
@@ -82,11 +83,16 @@ class ReconcileParts(CredentialParts):
         return NamePolicy(self.config.slurm, self.scheduler)
 
     @cached_property
+    def manifests(self) -> ManifestWriter:
+        return ManifestWriter(self.async_registry, self.launcher)
+
+    @cached_property
     def submitter(self) -> Submitter:
         return Submitter(
             config=self.config,
             registry=self.async_registry,
             launcher=self.launcher,
+            manifests=self.manifests,
             images=self.images,
             files=SessionFiles(self.config, self.authority),
             logins=self.logins,
@@ -106,6 +112,7 @@ class ReconcileParts(CredentialParts):
         return OperationRunner(
             registry=self.async_registry,
             launcher=self.launcher,
+            manifests=self.manifests,
             submitter=self.submitter,
             maintenance=self.maintenance,
             changes=self.changes,
@@ -149,7 +156,7 @@ class ReconcileParts(CredentialParts):
     def file_rewriter(self) -> FileRewriter:
         return FileRewriter(
             registry=self.async_registry,
-            launcher=self.launcher,
+            manifests=self.manifests,
             images=self.images,
             names=self.name_policy,
             files=SessionFiles(self.config, self.authority),

@@ -32,6 +32,7 @@ from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.job_comment import JOB_PREFIX
 from broker.controller.reconcile.loop import Reconciler
 from broker.controller.reconcile.maintenance import Maintenance
+from broker.controller.reconcile.manifests import ManifestWriter
 from broker.controller.reconcile.node_watch import NodeWatch
 from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.reconcile.operation_runner import OperationRunner
@@ -113,7 +114,12 @@ class Loop:
         )
         continuation = Continuation(settings=SlurmSettings(), registry=rows, submitter=submitter)
         operations = OperationRunner(
-            registry=rows, launcher=launcher, submitter=submitter, maintenance=maintenance, changes=changes
+            registry=rows,
+            launcher=launcher,
+            manifests=ManifestWriter(rows, launcher),
+            submitter=submitter,
+            maintenance=maintenance,
+            changes=changes,
         )
         farewells, copies = FarewellWriter(launcher), RunningCopies()
         reconciler = Reconciler(

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from broker.controller.launcher_client.client import LauncherClient
+from broker.controller.reconcile.manifests import ManifestWriter
 from broker.controller.reconcile.operation_steps import OperationExecutor
 from broker.controller.registry.manifest import Unfinished
 from broker.controller.registry.operation import Operation
@@ -24,8 +25,8 @@ def test_every_operation_has_steps() -> None:
     async def unused(*_: Any) -> Any:  # noqa: ANN401 - stands for callbacks of several types
         raise AssertionError
 
-    launcher = LauncherClient.__new__(LauncherClient)
-    assert OperationExecutor(launcher, note=unused, store_volumes=unused).steps.keys() == OPERATIONS.keys()
+    launcher, manifests = LauncherClient.__new__(LauncherClient), ManifestWriter.__new__(ManifestWriter)
+    assert OperationExecutor(launcher, manifests, note=unused, store_volumes=unused).steps.keys() == OPERATIONS.keys()
 
 
 def test_operations_that_are_requested_are_those_of_the_table() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.maintenance import Maintenance
+    from broker.controller.reconcile.manifests import ManifestWriter
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
@@ -56,12 +57,14 @@ class OperationRunner:
         *,
         registry: AsyncRegistry,
         launcher: LauncherClient,
+        manifests: ManifestWriter,
         submitter: Submitter,
         maintenance: Maintenance,
         changes: ChangeNotifier,
     ) -> None:
         self._registry = registry
-        self._executor = OperationExecutor(launcher, note=self._note, store_volumes=self._store_volumes)
+        self._executor = OperationExecutor(launcher, manifests, note=self._note, store_volumes=self._store_volumes)
+        self._manifests = manifests
         self._submitter = submitter
         self._maintenance = maintenance
         self._changes = changes
@@ -166,6 +169,7 @@ class OperationRunner:
 
     async def _conclude(self, session: Session, decide: Transition) -> Session:
         current = await self._registry.update(session.id, decide)
+        self._manifests.forget(session.id)
         self._backoff.forget(session.id)
         if current.last_operation is not None:
             self._busy_since.pop(current.last_operation.id, None)

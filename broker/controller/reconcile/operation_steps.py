@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.manifest import ImageTarget, Manifest
-from broker.controller.registry.models import Session
 from broker.failpoints import failpoint
 from broker.launcher.arguments import (
     CloneArguments,
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.launcher_client.volumes import SnapshotResult
+    from broker.controller.reconcile.manifests import ManifestWriter
+    from broker.controller.registry.models import Session
     from broker.controller.registry.operation import Operation
 
 log = logging.getLogger(__name__)
@@ -52,12 +53,14 @@ class OperationExecutor:
     def __init__(
         self,
         launcher: LauncherClient,
+        manifests: ManifestWriter,
         *,
         note: Callable[[Session, Operation, dict[str, Any]], Awaitable[Operation]],
         store_volumes: Callable[[str, dict[str, Any]], Awaitable[None]],
     ) -> None:
         """`note` adds arguments to the recorded operation, `store_volumes` records the volumes of another session."""
         self._launcher = launcher
+        self._manifests = manifests
         self._note = note
         self._store_volumes = store_volumes
         self.steps: dict[str, Callable[[Session, Operation], Awaitable[OperationResult]]] = {
@@ -82,9 +85,9 @@ class OperationExecutor:
     async def undo(self, session: Session, operation: Operation) -> None:
         """Remove what a failed operation has recorded or copied."""
         if operation.kind.in_manifest:
-            await self._write_manifest(session)
+            await self._manifests.write_result(session.id, operation.id, {})
         elif operation.kind.rewrites_manifest:
-            await self._write_manifest(Session(**session.model_dump() | former_name(operation)))
+            await self._manifests.write_result(session.id, operation.id, former_name(operation))
         elif operation.kind.has_source:
             await self._launcher.purge(session.owner, session.id)
 
@@ -116,7 +119,7 @@ class OperationExecutor:
             RollbackArguments(session=session.id, operation=operation.id, snapshot=number, **session.image),
         )
         result = _with_undo(session, taken, f"rolled {session.name} back to snapshot {number}", to)
-        return await self._settled(session, result)
+        return await self._settled(session, operation, result)
 
     async def _switch(self, session: Session, operation: Operation) -> OperationResult:
         to = ImageTarget.model_validate(operation.arguments["to"])
@@ -130,7 +133,7 @@ class OperationExecutor:
         )
         how = "a fresh system" if system == "fresh" else "the system that it had there"
         message = f"switched {session.name} to {to.profile}@{to.version}, with its home and {how}"
-        return await self._settled(session, _with_undo(session, taken, message, to))
+        return await self._settled(session, operation, _with_undo(session, taken, message, to))
 
     async def _clone(self, session: Session, operation: Operation) -> OperationResult:
         """If the source runs, take a snapshot of it first and record its number, so that a repetition reuses it."""
@@ -205,26 +208,27 @@ class OperationExecutor:
         return OperationResult({"volumes": volumes}, f"kept the changes that root made in {session.name}", undo, before)
 
     async def _restore(self, session: Session, operation: Operation) -> OperationResult:
-        del operation
         restored = await self._launcher.restore(session.owner, session.id)
         values = {"volumes": restored.volumes, "kept_until": None} | replaced_host_key(session, restored.host_key)
-        await self._write_manifest(Session(**session.model_dump() | values))  # its name may have changed, too
+        await self._manifests.write_result(session.id, operation.id, values)  # its name may have changed, too
         return OperationResult(values, f"restored {session.name}", f"berth delete {session.name}")
 
     async def _rename(self, session: Session, operation: Operation) -> OperationResult:
         """Write the manifest with the new name, and replace the host key: its certificates have the former name."""
         was = operation.arguments["was"]
-        await self._write_manifest(session)
+        await self._manifests.write(session.id)
         failpoint("rename.written")
         values: dict[str, Any] = {}
         if session.host_key:
             values = replaced_host_key(session, await self._launcher.renew_host_key(session.owner, session.id))
         message = f"renamed {was} to {session.name}"
-        return await self._settled(session, OperationResult(values, message, f"berth rename {session.name} {was}"))
+        return await self._settled(
+            session, operation, OperationResult(values, message, f"berth rename {session.name} {was}")
+        )
 
     async def _announce(self, session: Session, operation: Operation) -> None:
         """Write the operation to the manifest: a registry that is rebuilt now resumes it."""
-        await self._write_manifest(session, operation)
+        await self._manifests.write(session.id)
         failpoint(f"{operation.verb}.announced")
 
     async def _reverse(self, session: Session, operation: Operation) -> OperationResult:
@@ -232,19 +236,21 @@ class OperationExecutor:
         if not operation.kind.in_manifest:
             return OperationResult({}, "")
         assert operation.snapshot is not None, "the operation was done"
-        await self._write_manifest(session, operation)
+        await self._manifests.write(session.id)
         failpoint("reversal.announced")
         number = operation.snapshot
         taken = await self._launcher.rollback(
             session.owner,
             RollbackArguments(session=session.id, operation=operation.request_id, snapshot=number, **session.image),
         )
-        return await self._settled(session, OperationResult({"volumes": taken.volumes} | operation.former, ""))
+        return await self._settled(
+            session, operation, OperationResult({"volumes": taken.volumes} | operation.former, "")
+        )
 
-    async def _settled(self, session: Session, result: OperationResult) -> OperationResult:
+    async def _settled(self, session: Session, operation: Operation, result: OperationResult) -> OperationResult:
         """Write the manifest of the session after the operation."""
         try:
-            await self._write_manifest(Session(**session.model_dump() | result.values))
+            await self._manifests.write_result(session.id, operation.id, result.values)
         except LauncherError as error:
             if error.unclear:
                 raise
@@ -252,10 +258,6 @@ class OperationExecutor:
             # operation, and the launcher answers that it is complete.
             log.warning("manifest is behind its volumes %s error=%s", session.log_name, error.message)
         return result
-
-    async def _write_manifest(self, session: Session, unfinished: Operation | None = None) -> None:
-        files = {"manifest.json": Manifest.of(session, unfinished).text}
-        await self._launcher.install(session.owner, session.id, files)
 
 
 def former_name(operation: Operation) -> dict[str, Any]:

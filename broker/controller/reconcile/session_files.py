@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from broker.controller import clock
 from broker.controller.reconcile.binds import allowed_binds
-from broker.controller.reconcile.idle import idle_file
 from broker.controller.reconcile.job_files import before, job_env, tmp_directories
+from broker.controller.reconcile.manifests import policy_files
 from broker.controller.reconcile.retry import Backoff
 from broker.controller.reconcile.succession import outlives_successor
 from broker.controller.registry.manifest import Manifest
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from broker.config.settings import Config
     from broker.controller.credentials.login import SshCredentials
     from broker.controller.images import ImageFinder
-    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.manifests import ManifestWriter
     from broker.controller.reconcile.shown_names import NamePolicy
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
@@ -59,8 +59,7 @@ class SessionFiles:
         return remark | {
             "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
             "job.env": self.job_env(session, number, image, before),
-            "continuation": session.continuation_in_force + "\n",
-            "idle": idle_file(session),
+            **policy_files(session),
             "services": format_services(image.profile.services),
             "host_certificate": certificate + "\n",
             **login.files,
@@ -87,13 +86,13 @@ class FileRewriter:
         self,
         *,
         registry: AsyncRegistry,
-        launcher: LauncherClient,
+        manifests: ManifestWriter,
         images: ImageFinder,
         names: NamePolicy,
         files: SessionFiles,
     ) -> None:
         self._registry = registry
-        self._launcher = launcher
+        self._manifests = manifests
         self._images = images
         self._names = names
         self._files = files
@@ -128,10 +127,13 @@ class FileRewriter:
             if not outlives_successor(session):
                 return
             self._rewritten[session_id] = session.submissions
-            files = await self._compose(session)
-            current = await self._registry.require(session_id)
-            if current.submissions == session.submissions:  # else the files of a later submission are there
-                await self._launcher.install(session.owner, session_id, files)
+            content = await self._job_env(session)
+
+            def files(current: Session) -> dict[str, str] | None:
+                """Return the file, or None where the files of a later submission are."""
+                return {"job.env": content} if current.submissions == session.submissions else None
+
+            await self._manifests.write(session_id, files)
         except BerthError as error:
             self._rewritten.pop(session_id, None)
             self._backoff.failed(session_id)
@@ -139,12 +141,12 @@ class FileRewriter:
         else:
             self._backoff.forget(session_id)
 
-    async def _compose(self, session: Session) -> dict[str, str]:
-        """Return the files of the session's present submission."""
+    async def _job_env(self, session: Session) -> str:
+        """Return run/job.env of the session's present submission."""
         image = await self._images.required(session.owner, *session.image.values())
         jobs = await self._registry.jobs_of(session.id)
         content = self._files.job_env(session, session.submission, image, before(jobs))
         content += SHOWS_NAME if await self._names.are_shown() else ""
         if session.job.began_at is not None:
             content += f"BERTH_JOB={session.job.job_id}\n"
-        return {"job.env": content, "manifest.json": Manifest.of(session).text}
+        return content

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from broker.controller.credentials.login import LoginPolicy, SshCredentials
     from broker.controller.images import ImageFinder
     from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.manifests import ManifestWriter
     from broker.controller.reconcile.session_files import FileRewriter, SessionFiles
     from broker.controller.reconcile.shown_names import NamePolicy
     from broker.controller.registry.async_registry import AsyncRegistry
@@ -62,6 +63,7 @@ class Submitter:
         config: Config,
         registry: AsyncRegistry,
         launcher: LauncherClient,
+        manifests: ManifestWriter,
         images: ImageFinder,
         files: SessionFiles,
         logins: LoginPolicy,
@@ -72,6 +74,7 @@ class Submitter:
         self._config = config
         self._registry = registry
         self._launcher = launcher
+        self._manifests = manifests
         self._images = images
         self._files = files
         self._logins = logins
@@ -184,16 +187,21 @@ class Submitter:
         shown = session.name if await self._names.are_shown() else ""
         files |= {"job.env": files["job.env"] + (SHOWS_NAME if shown else "")}
         held = session.held_job_id if number == session.submission else None
-        if held is not None and await self._begin_in(session, number, held, files):
-            return held
-        limit = self._config.slurm.submit_timeout
+        if held is None or not await self._begin_in(session, number, held, files):
+            held = await self._sbatch(session, number, options, files, shown)
+        await self._manifests.correct(session, files["manifest.json"])
+        return held
+
+    async def _sbatch(
+        self, session: Session, number: int, options: list[str], files: dict[str, str], shown: str
+    ) -> int:
         return await self._launcher.submit(
             session.owner,
             session.id,
             number,
             options=options,
             files=files,
-            limit=limit,
+            limit=self._config.slurm.submit_timeout,
             shown_name=shown,
             beside=_is_beside(session, number),
         )

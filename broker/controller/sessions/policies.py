@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.idle import idle_file
-from broker.controller.registry.manifest import Manifest
+from broker.controller.reconcile.manifests import policy_files
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import ConflictError, InvalidInputError
 from broker.format import format_time
@@ -16,26 +13,24 @@ from broker.schema.permissions import Permission
 from broker.schema.sessions import LIVE, SessionState
 
 if TYPE_CHECKING:
-    from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.loop import Reconciler
+    from broker.controller.reconcile.manifests import ManifestWriter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.access import SessionAccess
     from broker.schema.sessions import ConnectPolicy, ContinuationChoice, IdleChoice, SessionView, StopTime
 
-log = logging.getLogger(__name__)
-
 
 class Policies:
     """Sets each policy in the registry and in the files that the session's job reads."""
 
     def __init__(
-        self, *, access: SessionAccess, registry: AsyncRegistry, launcher: LauncherClient, reconciler: Reconciler
+        self, *, access: SessionAccess, registry: AsyncRegistry, manifests: ManifestWriter, reconciler: Reconciler
     ) -> None:
         self._access = access
         self._registry = registry
-        self._launcher = launcher
+        self._manifests = manifests
         self._reconciler = reconciler
 
     async def set_continuation(self, user: str, name: str, choice: ContinuationChoice) -> SessionView:
@@ -44,13 +39,11 @@ class Policies:
         A queued successor is cancelled.
         """
         session = await self._update(user, name, Permission.SET, _continuation(user, choice.continuation or ""))
-        await self._install(session, {"continuation": session.continuation_in_force + "\n"})
         return self._changed(session)
 
     async def set_idle(self, user: str, name: str, choice: IdleChoice) -> SessionView:
         """Set the idle time after which the session is stopped; None selects the profile's, or else the site's."""
         session = await self._update(user, name, Permission.SET, _idle(user, choice.idle or ""))
-        await self._install(session, {"idle": idle_file(session)})
         return self._changed(session)
 
     async def set_stop_time(self, user: str, name: str, stop_time: StopTime) -> SessionView:
@@ -63,27 +56,19 @@ class Policies:
         if stop_time.at is not None and stop_time.at <= clock.now():
             raise InvalidInputError(f"{format_time(stop_time.at)} is not in the future")
         session = await self._update(user, name, Permission.SET, _stop_time(user, stop_time))
-        await self._install(session, {})
         return self._changed(session)
 
     async def set_connect(self, user: str, name: str, policy: ConnectPolicy) -> SessionView:
         """Set what a connection to the session does: the fields that `policy` has."""
         session = await self._update(user, name, Permission.SET, _connect(user, policy))
-        await self._install(session, {})
         return self._changed(session)
 
     async def _update(self, user: str, name: str, permission: Permission, decide: Transition) -> Session:
+        """Change the policy in the registry, and in the manifest and the files that the job reads."""
         session = await self._access.resolve(user, name, permission)
-        return await self._registry.update(session.id, decide)
-
-    async def _install(self, session: Session, files: dict[str, str]) -> None:
-        """Write the files, and the manifest with them. A failure is logged: the next start writes them."""
-        try:
-            await self._launcher.install(
-                session.owner, session.id, {"manifest.json": Manifest.of(session).text} | files
-            )
-        except LauncherError as error:
-            log.warning("manifest is behind %s error=%s", session.log_name, error.message)
+        session = await self._registry.update(session.id, decide)
+        await self._manifests.try_write(session, policy_files)
+        return session
 
     def _changed(self, session: Session) -> SessionView:
         self._reconciler.wake()

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from broker.controller import clock
-from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.grant import SessionGrant
-from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.access import grants_to
 from broker.controller.sessions.guest_view import seen_by
@@ -22,15 +17,13 @@ from broker.schema.sessions import SessionState
 
 if TYPE_CHECKING:
     from broker.config.sharing_settings import SharingSettings
-    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.reconcile.manifests import ManifestWriter
     from broker.controller.reconcile.observed_slurm import ObservedSlurm
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.access import SessionAccess
     from broker.schema.grants import ShareRequest
-
-log = logging.getLogger(__name__)
 
 FUTURE_ROLES = frozenset({"watch", "pair", "port", "use"})
 """Roles that are planned."""
@@ -45,16 +38,14 @@ class ShareService:
         settings: SharingSettings,
         access: SessionAccess,
         registry: AsyncRegistry,
-        launcher: LauncherClient,
+        manifests: ManifestWriter,
         observed: ObservedSlurm,
     ) -> None:
         self._settings = settings
         self._access = access
         self._registry = registry
-        self._launcher = launcher
+        self._manifests = manifests
         self._observed = observed
-        self._writing = WeakValueDictionary[str, asyncio.Lock]()
-        """The lock for the manifest of a session, by id."""
 
     async def share(self, user: str, name: str, grantee: str, request: ShareRequest) -> GrantView:
         """Grant a role to a user or group, in place of an earlier grant to the same one.
@@ -80,7 +71,7 @@ class ShareService:
             )
         grant = SessionGrant(grantee=grantee, role=role, until=request.until, granted_at=clock.now())
         session = await self._registry.update(session.id, _add(user, grant, self._settings.max_grants))
-        await self._install(session)
+        await self._manifests.try_write(session)
         return _view(session, grant)
 
     async def unshare(self, user: str, name: str, grantee: str) -> GrantView:
@@ -136,18 +127,7 @@ class ShareService:
 
     async def _remove(self, session: Session, grant: SessionGrant, entry: EventEntry) -> None:
         session = await self._registry.update(session.id, _without(grant.grantee, entry))
-        await self._install(session)
-
-    async def _install(self, session: Session) -> None:
-        """Write the manifest, one write of a session at a time. A failure is logged: the next start writes it."""
-        async with self._writing.setdefault(session.id, asyncio.Lock()):
-            await self._write(await self._registry.require(session.id))
-
-    async def _write(self, session: Session) -> None:
-        try:
-            await self._launcher.install(session.owner, session.id, {"manifest.json": Manifest.of(session).text})
-        except LauncherError as error:
-            log.warning("manifest is behind %s error=%s", session.log_name, error.message)
+        await self._manifests.try_write(session)
 
 
 def _role(word: str) -> Role:
