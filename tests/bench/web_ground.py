@@ -55,6 +55,13 @@ class WebGround:
             raise UnmeasurableError(f"{command[0]} ended with {done.returncode}: {done.stderr[-2000:]}{done.stdout}")
         return done.stdout
 
+    def ask(self, *command: str) -> str:
+        """Run curl in the login node's network; what it prints, also after a failure."""
+        done = subprocess.run(
+            [*in_network(self.ground), *command], capture_output=True, timeout=LIMIT_S, check=False, text=True
+        )
+        return done.stdout
+
     def client(self, what: str, service: str, port: int, amount: str) -> float:
         """Return the measurement of tests/bench/web_client.py at a port."""
         return float(self.run("python3", str(CLIENT), what, str(port), amount, *self.headers(service)))
