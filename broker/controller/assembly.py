@@ -314,7 +314,7 @@ class Controller(ReconcileParts):
         """
         if wait:
             await self.submitter.drain()
-        files = (self.idle_policy, self.farewells, self.file_rewriter)
+        files = (self.idle_policy, self.end_notices, self.file_rewriter)
         queries = (self.node_watch, self.name_policy, self.cluster_answers, self.groups)
         changes = (self.holder, self.operations, self.deletion, self.maintenance, self.environments)
         for part in (*changes, *files, *queries):

@@ -14,7 +14,7 @@ from broker.controller.open_connections import OpenConnections
 from broker.controller.reconcile.cancellation import JobCanceller
 from broker.controller.reconcile.continuation import Continuation
 from broker.controller.reconcile.deletion import DeletionRunner
-from broker.controller.reconcile.farewell import FarewellWriter
+from broker.controller.reconcile.end_notice import EndNoticeWriter
 from broker.controller.reconcile.held_jobs import JobHolder
 from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.loop import Reconciler
@@ -135,8 +135,8 @@ class ReconcileParts(CredentialParts):
         return IdlePolicy(self.async_registry, self.launcher)
 
     @cached_property
-    def farewells(self) -> FarewellWriter:
-        return FarewellWriter(self.launcher)
+    def end_notices(self) -> EndNoticeWriter:
+        return EndNoticeWriter(self.launcher)
 
     @cached_property
     def node_watch(self) -> NodeWatch:
@@ -147,7 +147,7 @@ class ReconcileParts(CredentialParts):
         return JobHolder(
             registry=self.async_registry,
             launcher=self.launcher,
-            farewells=self.farewells,
+            end_notices=self.end_notices,
             operations=self.operations,
             changes=self.changes,
         )
@@ -178,7 +178,7 @@ class ReconcileParts(CredentialParts):
             continuation=self.continuation,
             scheduled_stop=self.scheduled_stop,
             idle_policy=self.idle_policy,
-            farewells=self.farewells,
+            end_notices=self.end_notices,
             node_watch=self.node_watch,
             holder=self.holder,
             rewriter=self.file_rewriter,

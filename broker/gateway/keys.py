@@ -77,7 +77,7 @@ class CredentialsCache:
         known, at = self._known.get(user, (None, 0.0))
         if known is not None and self._clock() - at < self._fresh:
             return known
-        # Shielded: the one who asked first may hang up while others wait for the same answer.
+        # Shielded: the one who asked first may close the connection while others wait for the same answer.
         return await asyncio.shield(self._asking.join(user, lambda: self._refresh(user)))
 
     async def _refresh(self, user: str) -> AuthorizedCredentials:

@@ -91,7 +91,7 @@ class _Server(uvicorn.Server):
 
 
 def _protocol(is_allowed: Callable[[int], bool]) -> type[H11Protocol]:
-    """Return uvicorn's protocol for clients that `is_allowed` admits; it hangs up on others."""
+    """Return uvicorn's protocol for clients that `is_allowed` admits; it closes the connections of others."""
     states = LastingStates(log)
 
     class PeerProtocol(H11Protocol):

@@ -2,7 +2,7 @@
 
     idle.py SSH_CONFIG HOST COUNT
 
-Prints `standing` when all are there, and hangs up at the end of its standard input.
+Prints `standing` when all are there, and closes them at the end of its standard input.
 """
 
 from __future__ import annotations

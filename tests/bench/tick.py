@@ -26,7 +26,7 @@ from broker.controller.open_connections import OpenConnections
 from broker.controller.reconcile.cancellation import JobCanceller
 from broker.controller.reconcile.continuation import Continuation
 from broker.controller.reconcile.deletion import DeletionRunner
-from broker.controller.reconcile.farewell import FarewellWriter
+from broker.controller.reconcile.end_notice import EndNoticeWriter
 from broker.controller.reconcile.held_jobs import JobHolder
 from broker.controller.reconcile.idle import IdlePolicy
 from broker.controller.reconcile.job_comment import JOB_PREFIX
@@ -121,7 +121,7 @@ class Loop:
             maintenance=maintenance,
             changes=changes,
         )
-        farewells, copies = FarewellWriter(launcher), RunningCopies()
+        end_notices, copies = EndNoticeWriter(launcher), RunningCopies()
         reconciler = Reconciler(
             settings=SlurmSettings(),
             registry=rows,
@@ -134,11 +134,11 @@ class Loop:
             continuation=continuation,
             scheduled_stop=ScheduledStopPolicy(rows),
             idle_policy=IdlePolicy(rows, launcher),
-            farewells=farewells,
+            end_notices=end_notices,
             copies=copies,
             node_watch=NodeWatch(rows, ClusterAnswers(scheduler), launcher),
             holder=JobHolder(
-                registry=rows, launcher=launcher, farewells=farewells, operations=operations, changes=changes
+                registry=rows, launcher=launcher, end_notices=end_notices, operations=operations, changes=changes
             ),
             rewriter=cast("FileRewriter", None),  # no successor ends
             observed=ObservedSlurm(changes, OpenConnections(changes)),

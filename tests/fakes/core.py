@@ -117,7 +117,7 @@ class Core(Controller):
             self.maintenance._flattening,
             self.maintenance._collecting,
             self.idle_policy._writing,
-            self.farewells._writing,
+            self.end_notices._writing,
             self.file_rewriter._running,
             self.node_watch._writing,
             self.cluster_answers.nodes._running,

@@ -133,7 +133,7 @@ srun --ntasks 1 bash -c '
 cat after
 srun -n2 bash -c 'echo task $SLURM_PROCID' | sort
 srun -n1 bash -c 'exit 7' 2>/dev/null; echo "code $?"
-timeout --signal=INT 3 srun -Qn1 sleep 60 2>/dev/null; echo "ended $?"
+timeout --signal=INT 3 srun -XQn1 sleep 60 2>/dev/null; echo "ended $?"
 squeue -h -j $SLURM_JOB_ID -o %j; scontrol show hostnames $SLURM_JOB_NODELIST | wc -l
 """,
     )

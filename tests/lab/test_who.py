@@ -88,7 +88,7 @@ def test_a_controller_that_was_away_learns_of_what_happened_meanwhile(
 
 def test_terminals_are_counted_and_hear_who_ends_the_session(alice: User, new_name: Callable[[str], str]) -> None:
     """And a connection says nothing of another session, which is queued."""
-    name, queued = new_name("farewell"), new_name("queued")
+    name, queued = new_name("ending"), new_name("queued")
     alice.ok("start", name, "--profile", "base")
     alice.ok("start", queued, "--profile", "base", "--no-wait", "--begin=now+1hour")
     quiet = alice.laptop.ssh(name, "true")
@@ -97,7 +97,7 @@ def test_terminals_are_counted_and_hear_who_ends_the_session(alice: User, new_na
         assert waits.stderr is not None
         assert f"berth: {queued} is queued" in waits.stderr.readline().decode()
         waits.kill()
-    assert farewell(alice, name, lambda: alice.ok("stop", name)) == [
+    assert end_notice(alice, name, lambda: alice.ok("stop", name)) == [
         f"berth: {name}: alice stopped the session",
         f"berth: Its files are kept. `berth start {name}` starts it again.",
     ]
@@ -107,11 +107,11 @@ def test_terminals_are_counted_and_hear_who_ends_the_session(alice: User, new_na
     alice.ok("stop", queued)
     alice.ok("start", name)
     job = alice.show(name)["job_id"]
-    said = farewell(alice, name, lambda: alice.site.lab.run(["scancel", str(job)], user="root"))
+    said = end_notice(alice, name, lambda: alice.site.lab.run(["scancel", str(job)], user="root"))
     assert said[0] == f"berth: {name}: Slurm ends job {job} of this session (scancel, preemption or a requeue)"
 
 
-def farewell(user: User, session: str, end: Callable[[], object]) -> list[str]:
+def end_notice(user: User, session: str, end: Callable[[], object]) -> list[str]:
     """Return the lines that a terminal of the session shows while `end` ends the session."""
     argv = user.laptop.argv(session, ["echo open; cat"], options=["-tt"])
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as terminal:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from broker.controller.launcher_client.client import LauncherClient
-    from broker.controller.reconcile.farewell import FarewellWriter
+    from broker.controller.reconcile.end_notice import EndNoticeWriter
     from broker.controller.reconcile.operation_runner import OperationRunner
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
@@ -72,13 +72,13 @@ class JobHolder:
         *,
         registry: AsyncRegistry,
         launcher: LauncherClient,
-        farewells: FarewellWriter,
+        end_notices: EndNoticeWriter,
         operations: OperationRunner,
         changes: ChangeNotifier,
     ) -> None:
         self._registry = registry
         self._launcher = launcher
-        self._farewells = farewells
+        self._end_notices = end_notices
         self._operations = operations
         self._changes = changes
         self._running = SingleFlight[str, "Session"](self._done)
@@ -105,7 +105,7 @@ class JobHolder:
         waits = session.state is SessionState.STOPPING and operation is not None and operation.in_job
         if not waits or operation is None or job.job_id is None:
             return session
-        await self._farewells.write([session])
+        await self._end_notices.write([session])
         arguments = HoldArguments(
             session=session.id,
             operation=operation.request_id,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.cancellation import JobCanceller
     from broker.controller.reconcile.continuation import Continuation
     from broker.controller.reconcile.deletion import DeletionRunner
-    from broker.controller.reconcile.farewell import FarewellWriter
+    from broker.controller.reconcile.end_notice import EndNoticeWriter
     from broker.controller.reconcile.held_jobs import JobHolder
     from broker.controller.reconcile.idle import IdlePolicy
     from broker.controller.reconcile.maintenance import Maintenance
@@ -98,7 +98,7 @@ class Reconciler:
         continuation: Continuation,
         scheduled_stop: ScheduledStopPolicy,
         idle_policy: IdlePolicy,
-        farewells: FarewellWriter,
+        end_notices: EndNoticeWriter,
         node_watch: NodeWatch,
         holder: JobHolder,
         rewriter: FileRewriter,
@@ -116,7 +116,7 @@ class Reconciler:
         self._continuation = continuation
         self._scheduled_stop = scheduled_stop
         self._idle_policy = idle_policy
-        self._farewells = farewells
+        self._end_notices = end_notices
         self._node_watch = node_watch
         self._holder = holder
         self._rewriter = rewriter
@@ -322,7 +322,7 @@ class Reconciler:
         ending = {session.id: session for session in sessions if has_to_end(session, found)}
         held = {session.id for session in ending.values() if should_hold(session, own[session.id])}
         leaving = [session for session in ending.values() if session.id not in held]
-        await self._farewells.write(session for session in leaving if session.job.cancelled_at is None)
+        await self._end_notices.write(session for session in leaving if session.job.cancelled_at is None)
         for session in sessions:
             if session.id in held:
                 self._holder.hold(session)

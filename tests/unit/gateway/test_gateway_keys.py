@@ -54,7 +54,7 @@ def test_a_burst_of_one_user_asks_once(tmp_path: Path) -> None:
         keys = controller.cache()
         waiting = [asyncio.create_task(keys.of("alice")) for _ in range(100)]
         await asyncio.sleep(0)
-        waiting[0].cancel()  # whoever asked first may hang up
+        waiting[0].cancel()  # whoever asked first may leave
         await asyncio.sleep(0)
         controller.let.set()
         answers = await asyncio.gather(*waiting[1:])

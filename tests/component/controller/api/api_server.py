@@ -160,7 +160,7 @@ def a_connection(session_id: str) -> ConnectionRecord:
 
 
 async def raw(path: Path, request: bytes) -> bytes:
-    """The answer to these bytes, sent at once, until the server hangs up."""
+    """The answer to these bytes, sent at once, until the server closes the connection."""
     reader, writer = await asyncio.open_unix_connection(path)
     try:
         writer.write(request)

@@ -10,7 +10,7 @@ import pytest
 from broker.config.settings import Config
 from broker.controller.cluster import groups as groups_module
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile.farewell import ending_file
+from broker.controller.reconcile.end_notice import ending_file
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.access import OPERATOR_PERMISSIONS, allowed
 from broker.controller.sessions.guest_view import events_for_guest, jobs_for_guest, seen_by

@@ -138,15 +138,15 @@ def test_present_job_is_not_cancelled_after_a_withdrawal(tmp_path: Path, monkeyp
 
     async def scenario(scene: Scene) -> None:
         await scene.resize()
-        farewells = scene.core.farewells
-        write = farewells.write
+        end_notices = scene.core.end_notices
+        write = end_notices.write
 
         async def withdrawn_first(sessions: object) -> None:
-            farewells.write = write  # type: ignore[method-assign]
+            end_notices.write = write  # type: ignore[method-assign]
             await scene.core.resize.withdraw("alice", "dev")
             del sessions
 
-        farewells.write = withdrawn_first  # type: ignore[method-assign] # is called just before the cancel
+        end_notices.write = withdrawn_first  # type: ignore[method-assign] # is called just before the cancel
         await scene.takes_over()
         await scene.ticks()
         assert scene.keeps()

@@ -190,20 +190,20 @@ def test_clone_requested_just_before_the_cancel_is_completed_first(
     """The tick has seen no clone, and is about to cancel the job that would make its copy."""
 
     async def scenario(scene: Scene) -> None:
-        launcher, farewells, requests = scene.core.launcher, scene.core.farewells, list[asyncio.Task[object]]()
+        launcher, end_notices, requests = scene.core.launcher, scene.core.end_notices, list[asyncio.Task[object]]()
         launcher.failures["copy"] = LauncherError("gone", "the launcher does not answer")  # so the copy is pending
         successor = await scene.resize(present_job)
-        write = farewells.write
+        write = end_notices.write
 
         async def clone_first(sessions: object) -> None:
-            farewells.write = write  # type: ignore[method-assign]
+            end_notices.write = write  # type: ignore[method-assign]
             request = CloneRequest(name="two")
             requests.append(asyncio.create_task(scene.core.clones.clone("alice", "dev", request)))
             while scene.core.registry.find("alice", "two") is None:  # noqa: ASYNC110 - the registry has no event for it
                 await asyncio.sleep(0)
             del sessions
 
-        farewells.write = clone_first  # type: ignore[method-assign] # is called just before the cancel
+        end_notices.write = clone_first  # type: ignore[method-assign] # is called just before the cancel
         await scene.takes_over()
         assert len(requests) == 1
         await scene.ticks(2)
@@ -290,18 +290,18 @@ def test_environment_requested_just_before_the_cancel_is_copied_first(
     """The tick has seen no copy, and is about to cancel the job that would make it."""
 
     async def scenario(scene: Scene) -> None:
-        held, farewells, requests = HeldCopy(scene), scene.core.farewells, list[asyncio.Task[object]]()
+        held, end_notices, requests = HeldCopy(scene), scene.core.end_notices, list[asyncio.Task[object]]()
         successor = await scene.resize()
-        write = farewells.write
+        write = end_notices.write
 
         async def copy_first(sessions: object) -> None:
-            farewells.write = write  # type: ignore[method-assign]
+            end_notices.write = write  # type: ignore[method-assign]
             making = scene.core.environments.make("alice", EnvironmentRequest(of="dev"))
             requests.append(asyncio.create_task(making))
             await held.reached.wait()
             del sessions
 
-        farewells.write = copy_first  # type: ignore[method-assign] # is called just before the cancel
+        end_notices.write = copy_first  # type: ignore[method-assign] # is called just before the cancel
         await scene.takes_over()
         assert len(requests) == 1
         await scene.ticks(2)

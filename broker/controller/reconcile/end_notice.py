@@ -25,7 +25,7 @@ WRITE_TIMEOUT_S = 0.5
 """Seconds by which a slow file system may delay the cancels of one tick."""
 
 
-class FarewellWriter:
+class EndNoticeWriter:
     """Writes run/ending for jobs that the controller is about to cancel or hold."""
 
     def __init__(self, launcher: LauncherClient) -> None:
@@ -52,15 +52,17 @@ class FarewellWriter:
         try:
             await self._launcher.install(session.owner, session.id, {"ending": ending_file(session)})
         except LauncherError as error:
-            log.warning("farewell not written user=%s session=%s error=%s", session.owner, session.name, error.message)
+            log.warning(
+                "end notice not written user=%s session=%s error=%s", session.owner, session.name, error.message
+            )
 
 
 def ending_file(session: Session) -> str:
     """Return the content of run/ending: the submission that it is about, why its job ends, and how the user returns."""
-    return "".join(f"{line}\n" for line in (session.submission, *_farewell(session)))
+    return "".join(f"{line}\n" for line in (session.submission, *_end_notice(session)))
 
 
-def _farewell(session: Session) -> tuple[str, str]:
+def _end_notice(session: Session) -> tuple[str, str]:
     """Return why the session's job ends, and how the user returns: one line each."""
     restarts = f"{session.name} starts again by itself: connect again in a moment."
     stays_stopped = f"Its files are kept. `berth start {session.name}` starts it again."

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile import farewell
+from broker.controller.reconcile import end_notice
 from broker.schema.sessions import ResizeRequest, SessionState, StopTime
 from broker.schema.volumes import RollbackRequest, SnapshotRequest
 from tests.fakes.core import Clock, Core, site_config
@@ -104,7 +104,7 @@ def test_queued_session_has_no_terminals_to_tell(tmp_path: Path, clock: Clock) -
 def test_file_system_that_hangs_or_is_full_does_not_keep_a_session_from_stopping(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(farewell, "WRITE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(end_notice, "WRITE_TIMEOUT_S", 0.01)
 
     async def scenario(core: Core) -> None:
         for trouble in ("hangs", "fails"):
@@ -116,10 +116,10 @@ def test_file_system_that_hangs_or_is_full_does_not_keep_a_session_from_stopping
             await core.sessions.stop("alice", "dev")
             await core.reconciler.tick()
             assert core.live_jobs(session) == {}, trouble
-            await core.farewells.close()
+            await core.end_notices.close()
             core.launcher.hangs.clear()
             core.launcher.failures.clear()
             await core.tick()
-        assert "farewell not written user=alice session=dev error=the disk is full" in caplog.text
+        assert "end notice not written user=alice session=dev error=the disk is full" in caplog.text
 
     play(tmp_path, clock, scenario)
