@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def answering(*parts: bytes, then: Iterable[bytes] = ()) -> Iterator[tuple[Path, list[bytes]]]:
-    """A socket whose server takes one request, answers with these parts and closes the connection; and what it was sent."""
+    """A socket whose server takes one request, answers with these parts and closes; and what it was sent."""
     directory = Path(tempfile.mkdtemp(prefix="berth-"))  # short: a socket's path has at most 107 bytes
     heard: list[bytes] = []
 
