@@ -67,10 +67,12 @@ _ACCESS = {
     "login": Entry("login:login", "Get a login certificate for some hours."),
     "logout": Entry("login:logout", "Revoke your login certificates."),
     "browsers": Entry("web:browsers", "List the browsers that are logged in as you, or log them out."),
-    "share": Entry("share:share", "Let another user or a Unix group operate a session."),
+    "share": Entry("share:share", "Give another user or a Unix group a part in a session."),
     "unshare": Entry("share:unshare", "End the sharing of a session with a user or group."),
     "shares": Entry("share:shares", "List with whom your sessions are shared."),
-    "leave": Entry("share:leave", "Give up your access to a session of another user."),
+    "leave": Entry(
+        "share:leave", "Give up your access to a session of another user, and to its snapshots and services."
+    ),
     "who": Entry("logs:who", "Show the connections to a session."),
 }
 _ADMINISTRATION = {

@@ -75,8 +75,21 @@ class SessionReference(SessionName):
             return super().shell_complete(ctx, param, incomplete)
         return [
             CompletionItem(shared.session.name, help=f"{shared.session.state}, {shared.role}")
-            for shared in known(lambda client: client.shared())
+            for shared in known(lambda client: client.shared().sessions)
             if shared.session.name.startswith(incomplete)
+        ]
+
+
+class CloneSource(SessionReference):
+    """A session to clone: `NAME`, or `OWNER.NAME` for one of another user who shares a snapshot of it."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if "." not in incomplete:
+            return super().shell_complete(ctx, param, incomplete)
+        return [
+            CompletionItem(name)
+            for name in sorted({shared.name for shared in known(lambda client: client.shared().snapshots)})
+            if name.startswith(incomplete)
         ]
 
 
@@ -90,6 +103,20 @@ class GranteeName(click.ParamType[str]):
             return parse_grantee(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class SharedServiceName(click.ParamType[str]):
+    """The name of a session's service."""
+
+    name = "service"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from profiles.recipe.service import parse_service_name
+
+        try:
+            return parse_service_name(value)
+        except ValueError as error:
+            self.fail(f"{value[:_SHOWN_CHARS]!a} is not the name of a service: it {error}", param, ctx)
 
 
 class PlainText(click.ParamType[str]):

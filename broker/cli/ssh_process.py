@@ -52,7 +52,7 @@ def ssh_command(
     key = login_key.ensure_certificate(client, site.login_with)
     endpoint = _resolve(client, site.user, name, root=root)
     _record_connection(client, site.user, endpoint)
-    config = _write_config(site, key)
+    config = write_config(site, key)
     direct = {
         "HostName": endpoint.host,
         "Port": str(endpoint.port),
@@ -93,7 +93,7 @@ def _record_connection(client: Client, user: str, endpoint: ResolveAnswer) -> No
         client.note(record)
 
 
-def _write_config(site: SiteView, key: Path) -> Path:
+def write_config(site: SiteView, key: Path) -> Path:
     """Write the ssh_config of `berth ssh` below the user's state directory, if it changed."""
     from broker.client import ssh_config
     from broker.config.file import xdg_directory

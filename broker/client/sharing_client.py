@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from broker.client.request_sender import RequestSender, quote_segment
 
 if TYPE_CHECKING:
-    from broker.schema.grants import GrantView, SharedSession, ShareRequest
+    from broker.schema.grants import EndedGrants, GrantView, SharedContent, SharedList, ShareRequest
 
 
 class SharingClient(RequestSender):
@@ -23,29 +23,45 @@ class SharingClient(RequestSender):
         return self._get(path, GrantList).grants
 
     def share(self, name: str, grantee: str, request: ShareRequest) -> GrantView:
-        """Grant a role to a user or `@GROUP`, in place of an earlier grant to the same one."""
+        """Grant a role to a user or `@GROUP`, in place of an earlier grant of the same."""
         from broker.schema.grants import GrantView
 
         return self._send("PUT", _grant(name, grantee), GrantView, request)
 
-    def unshare(self, name: str, grantee: str) -> GrantView:
-        """Revoke a grant, and return it."""
-        from broker.schema.grants import GrantView
+    def unshare(
+        self, name: str, grantee: str, *, snapshot: int | None = None, service: str | None = None
+    ) -> EndedGrants:
+        """Revoke all grants to a user or `@GROUP`, or the one of a snapshot or service, and return them."""
+        from broker.schema.grants import EndedGrants
 
-        return self._send("DELETE", _grant(name, grantee), GrantView)
+        return self._send("DELETE", _grant(name, grantee) + _query(snapshot, service), EndedGrants)
 
-    def shared(self) -> list[SharedSession]:
-        """Return the sessions that others share with the caller."""
+    def shared_content(self, name: str, snapshot: str) -> SharedContent:
+        """Return what others would get of a snapshot, and what is left out."""
+        from broker.schema.grants import SharedContent
+
+        return self._get(
+            f"/v1/sessions/{quote_segment(name)}/snapshots/{quote_segment(snapshot)}/shared", SharedContent
+        )
+
+    def shared(self) -> SharedList:
+        """Return the sessions, snapshots and services that others share with the caller."""
         from broker.schema.grants import SharedList
 
-        return self._get("/v1/shared", SharedList).sessions
+        return self._get("/v1/shared", SharedList)
 
-    def leave(self, name: str) -> SharedSession:
-        """Give up the caller's own grant on `OWNER.NAME`, and return it."""
-        from broker.schema.grants import SharedSession
+    def leave(self, name: str, *, snapshot: int | None = None, service: str | None = None) -> EndedGrants:
+        """Give up the caller's own grants on `OWNER.NAME`, or the one of a snapshot or service, and return them."""
+        from broker.schema.grants import EndedGrants
 
-        return self._send("DELETE", f"/v1/shared/{quote_segment(name)}", SharedSession)
+        return self._send("DELETE", f"/v1/shared/{quote_segment(name)}{_query(snapshot, service)}", EndedGrants)
 
 
 def _grant(name: str, grantee: str) -> str:
     return f"/v1/sessions/{quote_segment(name)}/grants/{quote_segment(grantee)}"
+
+
+def _query(snapshot: int | None, service: str | None) -> str:
+    given = {"snapshot": None if snapshot is None else str(snapshot), "service": service}
+    words = [f"{key}={quote_segment(value)}" for key, value in given.items() if value is not None]
+    return f"?{'&'.join(words)}" if words else ""

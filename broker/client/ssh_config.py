@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.errors import InvalidInputError
-from broker.ssh.host_names import SEPARATOR, gateway_host
+from broker.ssh.host_names import GUEST_LOGIN, SEPARATOR, gateway_host
 
 if TYPE_CHECKING:
     from broker.schema.site import SiteView
@@ -86,6 +86,7 @@ def render_ssh_config(
     blocks = [
         "# Made by `berth ssh-config`, which also overwrites it.",
         _block(f"*.{site.domain} !*.*.{site.domain}", [f"HostName {site.user}.%h"]),
+        _block(f"*.*.{site.domain} !{site.user}.*.{site.domain}", [f"User {GUEST_LOGIN}"]),
         _block(f"*.{site.domain}", ["Port 22", through[route], *common]),
     ]
     if route is Route.GATEWAY:

@@ -311,9 +311,14 @@ class Config(Section):
         return self.mode is Mode.SITE and self.sharing.enabled
 
     @property
+    def origins(self) -> Origins | None:
+        """The origins of web access; None without it."""
+        return Origins.parse(self.web.url) if self.has_web and self.web.url else None
+
+    @property
     def portal_url(self) -> str:
         """The portal's address; empty without web access."""
-        return Origins.parse(self.web.url).portal_url if self.has_web and self.web.url else ""
+        return "" if self.origins is None else self.origins.portal_url
 
     @property
     def web_control_socket(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 from functools import cached_property
@@ -21,6 +22,7 @@ from broker.controller.sessions.container_changes import ContainerChanges
 from broker.controller.sessions.deleted import DeletedSessions
 from broker.controller.sessions.environments import Environments
 from broker.controller.sessions.extend import ExtendService
+from broker.controller.sessions.guests import GuestService
 from broker.controller.sessions.lifecycle import Sessions
 from broker.controller.sessions.limits import Limits
 from broker.controller.sessions.offers import Offers
@@ -31,12 +33,15 @@ from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.rename import RenameService
 from broker.controller.sessions.request_checks import RequestChecks
 from broker.controller.sessions.resize import ResizeService
+from broker.controller.sessions.shared_clones import SharedCloneService
+from broker.controller.sessions.shared_services import SharedServices
 from broker.controller.sessions.shares import ShareService
 from broker.controller.sessions.snapshot_lookup import SnapshotLookup
 from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.sessions.start_estimates import StartEstimates
 from broker.controller.sessions.watch import SessionWatches
 from broker.controller.web.web_access import WebAccess
+from broker.schema.grants import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +68,17 @@ class Controller(ReconcileParts):
             self.config.has_sharing,
             operators=self.config.operators.group,
             is_personal=self.config.mode is Mode.PERSONAL,
+            roles=frozenset(map(Role, self.config.sharing.roles)),
+        )
+
+    @cached_property
+    def guests(self) -> GuestService:
+        return GuestService(
+            access=self.access,
+            registry=self.async_registry,
+            launcher=self.launcher,
+            logins=self.logins,
+            changes=self.changes,
         )
 
     @cached_property
@@ -73,7 +89,22 @@ class Controller(ReconcileParts):
             registry=self.async_registry,
             manifests=self.manifests,
             observed=self.observed,
+            lookup=self.snapshot_lookup,
+            services=self.shared_services,
+            origins=self.config.origins,
+            apply=self._apply_grants,
         )
+
+    async def _apply_grants(self, session_id: str) -> bool:
+        """Close the connections of a session's guests that its grants do not allow now. Return whether that is done."""
+        closing = [self.guests.apply(session_id)]
+        if self.web is not None:
+            closing.append(self.web.guests.end_refused(session_id))
+        return all(await asyncio.gather(*closing))
+
+    @cached_property
+    def shared_services(self) -> SharedServices:
+        return SharedServices(self.images, self.added_services)
 
     @cached_property
     def limits(self) -> Limits:
@@ -81,7 +112,14 @@ class Controller(ReconcileParts):
 
     @cached_property
     def connections(self) -> Connections:
-        return Connections(self.access, self.async_registry, self.launcher, self.open_connections, self.config.registry)
+        return Connections(
+            self.access,
+            self.async_registry,
+            self.launcher,
+            self.open_connections,
+            guests=self.guests,
+            settings=self.config.registry,
+        )
 
     @cached_property
     def sessions(self) -> Sessions:
@@ -112,6 +150,7 @@ class Controller(ReconcileParts):
             sessions=self.sessions,
             reconciler=self.reconciler,
             credentials=self.installed_credentials,
+            guests=self.guests,
             changes=self.changes,
             settings=self.config.ssh,
         )
@@ -176,6 +215,20 @@ class Controller(ReconcileParts):
             maintenance=self.maintenance,
             pending=self.pending,
             limits=self.limits,
+            shares=self.shares,
+        )
+
+    @cached_property
+    def shared_clones(self) -> SharedCloneService:
+        return SharedCloneService(
+            access=self.access,
+            registry=self.async_registry,
+            images=self.images,
+            submitter=self.submitter,
+            lookup=self.snapshot_lookup,
+            pending=self.pending,
+            limits=self.limits,
+            driver=self.config.storage.driver,
         )
 
     @cached_property
@@ -190,6 +243,7 @@ class Controller(ReconcileParts):
             lookup=self.snapshot_lookup,
             pending=self.pending,
             limits=self.limits,
+            shared=self.shared_clones,
         )
 
     @cached_property
@@ -267,6 +321,7 @@ class Controller(ReconcileParts):
             images=self.images,
             credentials=self.installed_credentials,
             added=self.added_services,
+            shared=self.shared_services,
             site=self.site,
             observed=self.observed,
             changes=self.changes,
@@ -287,6 +342,7 @@ class Controller(ReconcileParts):
             resize=self.resize,
             rename=self.rename,
             shares=self.shares,
+            guests=self.guests,
             operators=self.operators,
             connections=self.connections,
             snapshots=self.snapshots,
@@ -316,6 +372,6 @@ class Controller(ReconcileParts):
             await self.submitter.drain()
         files = (self.idle_policy, self.end_notices, self.file_rewriter)
         queries = (self.node_watch, self.name_policy, self.cluster_answers, self.groups)
-        changes = (self.holder, self.operations, self.deletion, self.maintenance, self.environments)
+        changes = (self.holder, self.operations, self.deletion, self.maintenance, self.environments, self.guests)
         for part in (*changes, *files, *queries):
             await part.close()

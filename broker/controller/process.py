@@ -91,7 +91,8 @@ async def _main(config: Config, listener: socket.socket) -> int:
             activity = ActivityTracker()
             running = _background(controller.reconciler.run())
             serving = _serving(controller.services(activity.request), listener)
-            async with _metrics(controller), _sweeping(controller), running as reconciling, serving:
+            reviewing = _background(controller.guests.run())
+            async with _metrics(controller), _sweeping(controller), running as reconciling, reviewing, serving:
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
                 launcher.tell_ready()
                 ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
@@ -118,7 +119,7 @@ async def _sweeping(controller: Controller) -> AsyncIterator[None]:
     if controller.web is None:
         yield
         return
-    async with _background(controller.web.sweep.run()):
+    async with _background(controller.web.sweep.run()), _background(controller.web.guests.run()):
         yield
 
 

@@ -18,6 +18,7 @@ from broker.config.file import Mode
 from broker.controller import clock
 from broker.controller.launcher_client.answers import HoldAnswer
 from broker.controller.reconcile.job_comment import JOB_PREFIX, read
+from broker.controller.registry.grant import SessionGrant
 from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.models import JobRow
 from broker.controller.registry.registry import EventEntry, JobChange
@@ -213,7 +214,8 @@ def _without_revoked(grants: list[dict[str, Any]]) -> Transition:
     """Keep only the grants that the manifest has, too: an old copy of the registry has those revoked since then."""
 
     def decide(current: Session) -> RowChange | None:
-        left = [grant for grant in current.grants if grant in grants]
+        kept = [SessionGrant.model_validate(grant) for grant in grants]
+        left = [grant for grant in current.grants if SessionGrant.model_validate(grant) in kept]
         if current.state is SessionState.DELETED or left == current.grants:
             return None
         return {"grants": left}, EventEntry("berth", "unshare", "grants that its manifest does not have")

@@ -25,6 +25,7 @@ from broker.gateway.guard import (
 )
 from broker.gateway.relay import PauseReason, Relay
 from broker.gateway.usage import Allowance, Resource
+from broker.schema.connections import GuestConnection
 from broker.service.log_limit import ALWAYS
 from broker.ssh.certificates import UserCertificate
 from broker.ssh.host_names import GatewayLogin
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from broker.gateway.audit import ConnectionAudit
     from broker.gateway.counters import Counters
+    from broker.gateway.guests import GuestRelays
     from broker.gateway.keys import AuthorizedCredentials, CredentialsCache
     from broker.gateway.live_connections import LiveConnections
     from broker.gateway.settings import GatewaySettings
@@ -64,6 +66,7 @@ class GatewayConnection(asyncssh.SSHServer):
         audit: ConnectionAudit,
         counts: Counters,
         usage: Usage,
+        guests: GuestRelays,
         resolve: Callable[[str, str], Awaitable[ResolveAnswer]],
     ) -> None:
         self._settings = settings
@@ -73,6 +76,7 @@ class GatewayConnection(asyncssh.SSHServer):
         self._audit = audit
         self._counts = counts
         self._usage = usage
+        self._guests = guests
         self._resolve = resolve
         self._identity: ClientIdentity | None = None
         self._proved: ClientIdentity | None = None
@@ -305,7 +309,11 @@ class GatewayConnection(asyncssh.SSHServer):
             self._opening.discard(task)
 
     async def _connect(self, identity: ClientIdentity, session: ResolveAnswer) -> Relay:
+        guest = None if session.role is None else GuestConnection(session_id=session.session_id, user=identity.user)
+
         def gone(relay: Relay) -> None:
+            if guest is not None:
+                self._guests.remove(guest, relay)
             if relay in self._relays:
                 self._relays.remove(relay)
                 self._allowance(identity.user, Resource.FORWARDS).give_back()
@@ -316,6 +324,8 @@ class GatewayConnection(asyncssh.SSHServer):
             self._guards.prepare(endpoint)
             await relay.connect(session.host, session.port, self._settings.answer_timeout)
             await self._guards.prove(endpoint)
+            if guest is not None:
+                await self._guests.add(guest, relay)
             if relay.over:
                 raise ConnectionResetError("the session hung up")
             self._audit.began(relay, identity, self._peer, session)

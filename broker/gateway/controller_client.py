@@ -1,4 +1,4 @@
-"""The gateway's client of the controller: five calls over its Unix socket, without blocking."""
+"""The gateway's client of the controller: six calls over its Unix socket, without blocking."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from broker.gateway.waits import SessionWaits
 from broker.schema.connections import (
     ConnectionReport,
     ConnectionsNoted,
+    GatewayGuests,
+    GatewayGuestsAnswer,
     GatewayWait,
     GatewayWaitAnswer,
     ResolveAnswer,
@@ -124,6 +126,11 @@ class ControllerClient:
         """Wait until one of these sessions changes, and return the ids of those that have changed."""
         async with _pool(self._api_socket, 1) as pool:  # which ends when this is cancelled, and the connection with it
             return await self._answer(pool, "POST", "/v1/gateway/wait", GatewayWaitAnswer, question)
+
+    async def guests(self, report: GatewayGuests) -> GatewayGuestsAnswer:
+        """Report the guests of this worker. The answer names those whose access has ended, as soon as there are any."""
+        async with _pool(self._api_socket, 1) as pool:  # as in _wait
+            return await self._answer(pool, "POST", "/v1/gateway/guests", GatewayGuestsAnswer, report)
 
     async def certificate(self, public_key: str) -> str:
         """Request a certificate for the gateway's host key; return its line."""

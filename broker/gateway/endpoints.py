@@ -34,9 +34,12 @@ class EndpointResolver:
         """Return the endpoint of the session that `user` names by `target`, or raise the controller's refusal.
 
         A session has one entry in the cache for all spellings of its name. Text that is no session name is refused
-        here, and not sent to the controller.
+        here, and not sent to the controller. The cache serves owners alone: without a controller, no guest gets in.
         """
-        question = (user, SessionHost.parse(target, self._domain, user).canonical(self._domain))
+        host = SessionHost.parse(target, self._domain, user)
+        if host.owner != user:
+            return await self._ask(user, target)
+        question = (user, host.canonical(self._domain))
         try:
             answer = await self._ask(user, target)
         except ControllerUnavailableError:

@@ -22,6 +22,7 @@ from broker.gateway.controller_client import ControllerClient
 from broker.gateway.counters import Counters
 from broker.gateway.endpoints import EndpointResolver
 from broker.gateway.fair_reader import FairReader, PreAuthQueue, UserTimeSlice
+from broker.gateway.guests import GuestRelays
 from broker.gateway.identity import HostKeyAndCertificate
 from broker.gateway.keys import CredentialsCache
 from broker.gateway.listener import Listener, bind_socket
@@ -91,8 +92,9 @@ class Gateway:
             identity = HostKeyAndCertificate(self._settings.host_key, controller.certificate)
             await identity.ready()
             audit = await stack.enter_async_context(ConnectionAudit(controller.note, self._settings.name, self.counts))
+            guests = await stack.enter_async_context(GuestRelays(controller.guests))
             self._logins = PreAuthQueue()
-            self._options = await self._asyncssh_options(controller, identity, audit)
+            self._options = await self._asyncssh_options(controller, identity, audit, guests)
             self._listener = Listener(self._bound(), self._throttle, self.counts, self._client)
             stack.push_async_callback(self._stop)
             renewal = asyncio.create_task(identity.keep_fresh(lambda: self._present(identity)))
@@ -133,7 +135,11 @@ class Gateway:
         return time_slice
 
     async def _asyncssh_options(
-        self, controller: ControllerClient, identity: HostKeyAndCertificate, audit: ConnectionAudit
+        self,
+        controller: ControllerClient,
+        identity: HostKeyAndCertificate,
+        audit: ConnectionAudit,
+        guests: GuestRelays,
     ) -> asyncssh.SSHServerConnectionOptions:
         settings = self._settings
         known = settings.host_key.parent / "known"
@@ -152,6 +158,7 @@ class Gateway:
                 audit=audit,
                 counts=self.counts,
                 usage=self._usage,
+                guests=guests,
                 resolve=endpoints.resolve,
             ),
             server_host_keys=identity.host_keys,

@@ -13,7 +13,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from broker.launcher.request import VerbError
-from broker.names import IDENTIFIER, LABEL_PATTERN, NAME_PATTERN, VERSION_PATTERN
+from broker.names import IDENTIFIER, LABEL_PATTERN, NAME_PATTERN, USER_PATTERN, VERSION_PATTERN
 from broker.volumes.job_notes import JOB_KEY
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ JobNumber = Annotated[int, IntegerRange("job id", 1, 2**32 - 1)]
 SubmissionNumber = Annotated[int, IntegerRange("submission number", 1, 10**9 - 1)]
 ShownName = Annotated[str, _Text("session name", f"({NAME_PATTERN[1:-1]})?")]
 """The name of a session that its job's comment shows; empty to show none."""
+SenderName = Annotated[str, _Text("user name", USER_PATTERN)]
 ProfileName = Annotated[str, _Text("profile", NAME_PATTERN)]
 ProfileVersion = Annotated[str, _Text("version", VERSION_PATTERN)]
 ImageDigest = Annotated[str, _Text("digest", r"(sha256:[0-9a-f]{64})?")]

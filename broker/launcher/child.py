@@ -22,6 +22,7 @@ from broker.volumes.errors import from_os_error
 
 if TYPE_CHECKING:
     import pwd
+    from collections.abc import Iterable
 
 NICENESS = 10
 """Priority of a long verb's process (nice(2)): it yields the processor to short verbs, controller and gateway."""
@@ -48,11 +49,13 @@ class Settings:
     child_bytes: int = CHILD_BYTES
 
 
-def run_request(settings: Settings, request: dict[str, Any], answer_fd: int, launcher: int) -> NoReturn:
+def run_request(
+    settings: Settings, request: dict[str, Any], answer_fd: int, launcher: int, stream_fd: int = -1
+) -> NoReturn:
     """Run a request in a forked child: become the user, run the verb, write one JSON object, and exit.
 
-    No exception leaves this function. The kernel ends the child with the launcher, so that the next launcher does not
-    do the same twice.
+    `stream_fd`: as RequestContext.stream. No exception leaves this function. The kernel ends the child with the
+    launcher, so that the next launcher does not do the same twice.
     """
     try:
         os.setsid()
@@ -63,8 +66,8 @@ def run_request(settings: Settings, request: dict[str, Any], answer_fd: int, lau
         _become(user)
         if os.getppid() != launcher:  # it ended before prctl(2) took effect
             os._exit(1)
-        _close_all_but(answer_fd)
-        context = RequestContext(user, settings.storage, settings.sbatch, settings.session_script)
+        _close_all_but({answer_fd, stream_fd} - {-1})
+        context = RequestContext(user, settings.storage, settings.sbatch, settings.session_script, stream_fd)
         verb = VERBS.get(str(request.get("verb")))
         if verb is None:
             raise VerbError("invalid", f"no such verb: {request.get('verb')!r}")
@@ -110,12 +113,15 @@ def _become(user: pwd.struct_passwd) -> None:
     os.chdir("/")
 
 
-def _close_all_but(fd: int) -> None:
+def _close_all_but(kept: Iterable[int]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    os.closerange(3, fd)
-    os.closerange(fd + 1, 65536)
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, 65536)
 
 
 def set_process_option(option: int, value: int) -> None:

@@ -30,6 +30,8 @@ class RequestContext:
     sbatch: str
     session_script: str
     """The file that is submitted for a session; empty for the joined script, which lies in the session's directory."""
+    stream: int = -1
+    """The descriptor of the pipe between the processes of `receive` and `send`; -1 for all other verbs."""
 
     @property
     def root(self) -> Path:

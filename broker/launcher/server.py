@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -39,8 +40,10 @@ from broker.launcher.child import (
     set_process_option,
 )
 from broker.launcher.places import READY_VERB, Places
+from broker.launcher.sharing_arguments import ReceiveArguments, SendArguments
 from broker.service import notify
 from broker.volumes.copy_archive import copy_archive
+from broker.volumes.snapshot_stream import PIPE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +85,13 @@ class Child:
 
     request: Request
     pid: int
+    fd: int
+    """The pipe with its answer."""
     output: bytearray = field(default_factory=bytearray)
+    sender: Child | None = None
+    """The process that sends a snapshot to this one."""
+    is_sender: bool = False
+    """Whether this is such a process. Its answer is not forwarded."""
 
 
 class Launcher:
@@ -95,6 +104,8 @@ class Launcher:
         self._children: dict[int, Child] = {}
         self._ended: dict[int, Child] = {}
         """By pidfd, killed children that may hang in the kernel, as on a dead file server."""
+        self._abandoned: list[Child] = []
+        """Senders whose receiver has ended."""
         self._shares = Places()
         self._pending: list[Request] = []
         """Requests without a place, the oldest first."""
@@ -124,6 +135,7 @@ class Launcher:
             elif not self._receive():
                 return False
         self._end_overdue()
+        self._end_abandoned()
         self._start_pending()
         return True
 
@@ -167,16 +179,37 @@ class Launcher:
         self._pending = waiting
 
     def _fork(self, request: Request) -> None:
+        if request.verb == ReceiveArguments.VERB:
+            self._fork_pair(request)
+        else:
+            self._fork_child(request, request.content)
+        failpoint(f"launcher.{request.verb}-begun")
+
+    def _fork_pair(self, request: Request) -> None:
+        """Fork the process of a user that receives a snapshot, and that of its owner which sends it, with a pipe
+        between them. Each has one end of it, and can make no other of it: pipe(7), the file is root's.
+        """
+        receiving, sending = os.pipe()
+        with contextlib.suppress(OSError):  # pipe-user-pages-soft in pipe(7)
+            fcntl.fcntl(receiving, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        sender = self._fork_child(request, _send_request(request.content), sending)
+        sender.is_sender = True
+        self._fork_child(request, request.content, receiving).sender = sender
+        os.close(receiving)
+        os.close(sending)
+
+    def _fork_child(self, request: Request, content: dict[str, Any], stream: int = -1) -> Child:
+        """Fork a process that runs one verb."""
         read_end, write_end = os.pipe()
         launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            run_request(self._settings, request.content, write_end, launcher)
+            run_request(self._settings, content, write_end, launcher, stream)
         os.close(write_end)
         self._shares.take(request.verb, request.user)
-        self._children[read_end] = Child(request, pid)
-        failpoint(f"launcher.{request.verb}-begun")
+        child = self._children[read_end] = Child(request, pid, read_end)
         self._selector.register(read_end, selectors.EVENT_READ)
+        return child
 
     def _read_child(self, fd: int) -> None:
         data = os.read(fd, 65536)
@@ -202,6 +235,16 @@ class Launcher:
             self._pending.remove(request)
             self._send(request.id, encode_error("busy", "too many earlier requests are in progress"))
 
+    def _end_abandoned(self) -> None:
+        """Kill the senders without a receiver: one may stand still for as long as its user likes.
+
+        This is done after the events of a step, since it closes descriptors that some of them may name.
+        """
+        for sender in self._abandoned:
+            if self._children.get(sender.fd) is sender:
+                self._finish(sender.fd, b"")
+        self._abandoned.clear()
+
     def _finish(self, fd: int, answer: bytes) -> None:
         child = self._children.pop(fd)
         self._selector.unregister(fd)
@@ -210,6 +253,10 @@ class Launcher:
         ended = os.pidfd_open(child.pid)
         self._ended[ended] = child
         self._selector.register(ended, selectors.EVENT_READ)
+        if child.is_sender:
+            return
+        if child.sender is not None:
+            self._abandoned.append(child.sender)
         failpoint(f"launcher.{child.request.verb}-done")
         self._send(child.request.id, answer)
 
@@ -229,6 +276,12 @@ class Launcher:
     def _until_deadline(self) -> float | None:
         requests = [*(child.request for child in self._children.values()), *self._pending]
         return max(0.0, min(request.deadline for request in requests) - time.monotonic()) if requests else None
+
+
+def _send_request(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the request of the process that sends what `receive` asks for. That process validates it as its user."""
+    wanted = {"session": content.get("source"), "snapshot": content.get("snapshot"), "system": content.get("system")}
+    return {"verb": SendArguments.VERB, "user": content.get("owner"), **wanted}
 
 
 def _kill(pid: int) -> None:

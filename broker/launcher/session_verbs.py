@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.job.bundle import ENVIRONMENT_SCRIPT, SESSION_SCRIPT, environment_script, session_script
 from broker.launcher import held_job
@@ -17,20 +17,18 @@ from broker.launcher.arguments import (
     CloneArguments,
     EnvironmentArguments,
     EstimateArguments,
-    FilesArguments,
     HoldArguments,
     KeysArguments,
     PrepareArguments,
     PromoteArguments,
     RenewArguments,
-    SessionArguments,
     SubmitArguments,
     UntrashArguments,
 )
 from broker.launcher.request import RequestContext, VerbError, check_own, own_directory
 from broker.launcher.sbatch_call import estimate_start, job_command, submit_job
 from broker.launcher.session_host_key import check_certificate, ensure_host_key, renew_host_key
-from broker.launcher.volume_verbs import change_volumes, make_volumes
+from broker.launcher.volume_verbs import change_volumes, chosen_driver, make_volumes
 from broker.names import new_id
 from broker.volumes import environments
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
@@ -39,6 +37,10 @@ from broker.volumes.files import file_lock, replace_file
 from profiles.userfile import UnfitFileError, read_bytes, read_text
 from slurm.sbatch import OptionError, check_options
 
+if TYPE_CHECKING:
+    from broker.launcher.argument_bases import FilesArguments, SessionArguments
+    from broker.launcher.sharing_arguments import ReceiveArguments
+
 FILES = {
     "manifest.json": "manifest.json",
     "batch.json": environments.DESCRIPTION,
@@ -46,6 +48,9 @@ FILES = {
     "authorized_keys": "run/authorized_keys",
     "revoked_keys": "run/revoked_keys",
     "web_authority": "run/web_authority",
+    "guest_keys": "run/guest_keys",
+    "guest_revoked": "run/guest_revoked",
+    "guests": "run/guests",
     "continuation": "run/continuation",
     "idle": "run/idle",
     "ending": "run/ending",
@@ -124,6 +129,14 @@ def environment(context: RequestContext, arguments: EnvironmentArguments) -> dic
 def promote(context: RequestContext, arguments: PromoteArguments) -> dict[str, Any]:
     """Make a session, complete with host key and files, from the files that a batch job has left."""
     made = change_volumes(context, arguments)
+    host_key = ensure_host_key(context.session(arguments.session))
+    install(context, arguments)
+    return made | {"host_key": host_key}
+
+
+def receive(context: RequestContext, arguments: ReceiveArguments) -> dict[str, Any]:
+    """Make a session, complete with host key and files, of the snapshot that another user's process sends."""
+    made = change_volumes(context, replace(arguments, driver=chosen_driver(context, arguments.driver)))
     host_key = ensure_host_key(context.session(arguments.session))
     install(context, arguments)
     return made | {"host_key": host_key}

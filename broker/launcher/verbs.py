@@ -29,6 +29,7 @@ from broker.launcher.arguments import (
 )
 from broker.launcher.image_verbs import own_image
 from broker.launcher.read_verbs import listed_services, log, manifests, terminals
+from broker.launcher.sharing_arguments import ReceiveArguments
 from broker.launcher.volume_verbs import VOLUME_VERBS, change_volumes
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _HANDLERS: dict[type[Arguments], Callable[[RequestContext, Any], dict[str, Any]]
     CloneArguments: session_verbs.clone_session,
     EnvironmentArguments: session_verbs.environment,
     PromoteArguments: session_verbs.promote,
+    ReceiveArguments: session_verbs.receive,
     UntrashArguments: session_verbs.untrash,
     RenewArguments: session_verbs.renew,
     InstallArguments: session_verbs.install,

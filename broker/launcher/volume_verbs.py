@@ -26,8 +26,6 @@ from broker.launcher.arguments import (
     ForgetArguments,
     GcArguments,
     HandOverArguments,
-    ImageArguments,
-    NoteArguments,
     ProbeArguments,
     PromoteArguments,
     PurgeArguments,
@@ -42,6 +40,7 @@ from broker.launcher.arguments import (
     VerifyArguments,
 )
 from broker.launcher.request import RequestContext, VerbError, own_directory
+from broker.launcher.sharing_arguments import ReceiveArguments, SendArguments, SurveyArguments
 from broker.volumes import (
     environments,
     garbage,
@@ -52,6 +51,8 @@ from broker.volumes import (
     progress,
     record,
     sizes,
+    snapshot_receiver,
+    snapshot_sender,
     verification,
 )
 from broker.volumes.errors import VolumeError, from_os_error
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
+    from broker.launcher.argument_bases import ImageArguments, NoteArguments
     from broker.launcher.argument_types import Arguments
 
 Answer = dict[str, Any]
@@ -78,6 +80,17 @@ def make_volumes(context: RequestContext, session_id: str, driver: str) -> Answe
     """Give a session volumes if it has none: part of `prepare`."""
     storage = _storage(context)
     return _translate_errors(lambda: operations.create_volumes(storage, session_id, driver))
+
+
+def chosen_driver(context: RequestContext, driver: str) -> str:
+    """Return the driver of a new session, and remember it for the verb's process, where no probe is possible."""
+    storage = _storage(context)
+
+    def choose() -> Answer:
+        with file_lock(storage.lock, shared=True):
+            return {"driver": operations.choose_driver(storage, driver)[0].name}
+
+    return str(_translate_errors(choose)["driver"])
 
 
 def _snapshot(storage: Storage, arguments: SnapshotArguments) -> Answer:
@@ -119,6 +132,26 @@ def _clone(storage: Storage, arguments: CloneArguments) -> Answer:
         image=image,
         target=target,
     )
+
+
+def _receive(storage: Storage, arguments: ReceiveArguments, stream: int) -> Answer:
+    return snapshot_receiver.receive_snapshot(
+        *(storage, arguments.session, arguments.operation, stream),
+        driver=arguments.driver,
+        digest=arguments.digest,
+        with_system=arguments.system,
+        most_bytes=arguments.most_bytes,
+    )
+
+
+def _send(storage: Storage, arguments: SendArguments, stream: int) -> Answer:
+    return snapshot_sender.send_snapshot(
+        storage, arguments.session, arguments.snapshot, stream, with_system=arguments.system
+    )
+
+
+def _survey(storage: Storage, arguments: SurveyArguments) -> Answer:
+    return snapshot_sender.survey_snapshot(storage, arguments.session, arguments.snapshot)
 
 
 def _environments(storage: Storage, _: EnvironmentsArguments) -> Answer:
@@ -198,6 +231,7 @@ _VOLUME_HANDLERS: dict[type[Arguments], Callable[[Storage, Any], Answer]] = {
     RollbackArguments: _rollback,
     SwitchArguments: _switch,
     CloneArguments: _clone,
+    SurveyArguments: _survey,
     EnvironmentsArguments: _environments,
     PromoteArguments: _promote,
     FlattenArguments: _flatten,
@@ -213,7 +247,12 @@ _VOLUME_HANDLERS: dict[type[Arguments], Callable[[Storage, Any], Answer]] = {
     PurgeArguments: _purge,
     GcArguments: _gc,
 }
-VOLUME_VERBS = {kind.VERB: kind for kind in _VOLUME_HANDLERS}
+_STREAM_HANDLERS: dict[type[Arguments], Callable[[Storage, Any, int], Answer]] = {
+    ReceiveArguments: _receive,
+    SendArguments: _send,
+}
+"""Those of the two processes between which a snapshot flows; each gets its end of the pipe."""
+VOLUME_VERBS = {kind.VERB: kind for kind in (*_VOLUME_HANDLERS, *_STREAM_HANDLERS)}
 
 
 def change_volumes(context: RequestContext, arguments: Arguments) -> Answer:
@@ -228,11 +267,19 @@ def change_volumes(context: RequestContext, arguments: Arguments) -> Answer:
 def _act(context: RequestContext, arguments: Arguments) -> Answer:
     storage = _storage(context)
     with progress.report_progress(_progress_path(context, arguments)):
-        return _translate_errors(lambda: _VOLUME_HANDLERS[type(arguments)](storage, arguments))
+        if (streaming := _STREAM_HANDLERS.get(type(arguments))) is None:
+            return _translate_errors(lambda: _VOLUME_HANDLERS[type(arguments)](storage, arguments))
+        if context.stream < 0:
+            raise VerbError("invalid", "there is no process at the other end")
+        return _translate_errors(lambda: streaming(storage, arguments, context.stream))
 
 
 def _progress_path(context: RequestContext, arguments: Arguments) -> str:
     """Return the file for reports about the session whose files are handled; empty for a short verb."""
+    if isinstance(arguments, ReceiveArguments):  # the source is not this user's
+        return progress.progress_path(context.root, arguments.session)
+    if isinstance(arguments, SendArguments):
+        return ""
     session = getattr(arguments, "source", None) or getattr(arguments, "session", None) or arguments.VERB
     return progress.progress_path(context.root, str(session)) if arguments.IS_LONG else ""
 
@@ -254,12 +301,13 @@ def _in_user_namespace(context: RequestContext, arguments: Arguments) -> Answer:
             "storage": str(context.root),
             "verb": arguments.VERB,
             "arguments": arguments.request(),
+            "stream": context.stream,
         }
     )
     as_user = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-P", "-m", "broker.launcher.volume_verbs"]
     namespace = ["unshare", "--map-root-user", "--"]
     for command in ([*namespace, *as_user], as_user):
-        done = _run_program(command, request)
+        done = _run_program(command, request, context.stream)
         if done.returncode < 0:  # the verb may have completed
             raise VerbError("crashed", f"the verb's process was killed by signal {-done.returncode}")
         if done.stdout:
@@ -276,9 +324,12 @@ def _in_user_namespace(context: RequestContext, arguments: Arguments) -> Answer:
     return answer
 
 
-def _run_program(command: list[str], request: str) -> subprocess.CompletedProcess[bytes]:
+def _run_program(command: list[str], request: str, stream: int) -> subprocess.CompletedProcess[bytes]:
+    kept = (stream,) if stream >= 0 else ()
     try:
-        return program.run_program(command, timeout=None, most=ANSWER_BYTES, given=request.encode(), env=_environment())
+        return program.run_program(
+            command, timeout=None, most=ANSWER_BYTES, given=request.encode(), env=_environment(), pass_fds=kept
+        )
     except VolumeError as error:
         raise VerbError("crashed", str(error)) from error
 
@@ -295,7 +346,9 @@ def main() -> None:
     if os.getppid() != request.get("parent", os.getppid()):  # it ended before setpriv(1) tied this process to it
         os._exit(1)
     os.umask(0o077)
-    context = RequestContext(pwd.getpwuid(os.getuid()), request["storage"], "sbatch", "session.sh")
+    context = RequestContext(
+        pwd.getpwuid(os.getuid()), request["storage"], "sbatch", "session.sh", int(request.get("stream", -1))
+    )
     try:
         answer = _act(context, VOLUME_VERBS[request["verb"]].parse(request["arguments"]))
         text = json.dumps(answer)

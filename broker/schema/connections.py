@@ -12,6 +12,7 @@ from broker.names import (
     MAX_ITEMS,
 )
 from broker.schema.base import KnownSession, Strict, Timestamp, UserName
+from broker.schema.grants import Role
 
 NOT_FOLLOWED = "not followed"
 """The end of a connection of which only the beginning is known, as of `berth ssh`."""
@@ -47,6 +48,31 @@ class ResolveAnswer(Strict):
     host: str
     port: int
     fingerprint: str
+    role: Role | None = None
+    """The role by which a guest gets in, with the login name GUEST_LOGIN; None for the owner."""
+
+
+class GuestConnection(Strict):
+    """A guest who is connected to a session through a gateway."""
+
+    session_id: Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
+    user: UserName
+
+
+class GatewayGuests(Strict):
+    """The guests whom one worker of a gateway has connected. A later list of the worker replaces an earlier one."""
+
+    worker: Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
+    number: Annotated[int, Field(ge=0, lt=2**63)]
+    """Grows with each list: one that another has overtaken is ignored."""
+    guests: Annotated[list[GuestConnection], Field(max_length=MAX_WAITED_SESSIONS)]
+    seconds: Annotated[float, Field(ge=0, le=60)]
+    """Seconds for which the controller may delay its response."""
+
+
+class GatewayGuestsAnswer(Strict):
+    ended: list[GuestConnection]
+    """Those whose access has ended: the worker closes their connections, and sends a list without them."""
 
 
 class GatewayWait(Strict):
@@ -117,8 +143,18 @@ class ConnectionView(Strict):
     """Empty while it is open."""
 
 
+class GuestVisitView(Strict):
+    """A guest who may use a service of the session in a browser now, and has opened it."""
+
+    user: str
+    service: str
+    began_at: float
+    expires_at: float
+
+
 class ConnectionList(Strict):
     connections: list[ConnectionView]
+    guests: list[GuestVisitView] = []
     terminals: int | None = None
     """Number of terminals that logins have open, also through `berth ssh`, as the job reported a few seconds ago; only
     on request, and null if it is unknown."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from broker.names import IDENTIFIER, MAX_ITEMS
+from broker.names import IDENTIFIER, MAX_ITEMS, REFERENCE_PATTERN
 from broker.schema.base import Name, Strict, Timestamp, UserName
 from broker.schema.services import ServiceName
 
@@ -39,9 +39,10 @@ ClientAddress = Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a
 
 
 class Target(Strict):
-    """A service of one of the caller's sessions."""
+    """A service of one of the caller's sessions, or one of another user's that is shared with the caller."""
 
-    session: Name
+    session: Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
+    """`NAME`, or `OWNER.NAME`."""
     service: ServiceName
 
 

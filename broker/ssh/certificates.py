@@ -41,6 +41,16 @@ _KEY_FIELDS = {
 PublicKey has the same strings after the algorithm's name."""
 
 
+def owner_principals(session_id: str) -> list[str]:
+    """Return the principals with which berth-web reaches all services of a session (broker/job/service/door.sh)."""
+    return [f"web:{session_id}"]
+
+
+def guest_principals(session_id: str, service: str) -> list[str]:
+    """Return those with which it reaches one service alone, and can have the session admit it to that one."""
+    return [f"web:{session_id}:{service}", f"web-admit:{session_id}"]
+
+
 class CertificateAuthority:
     """Signs keys. Its private key can impersonate any session or any user, so it stays in the controller."""
 
@@ -111,7 +121,7 @@ class CertificateAuthority:
     def sign_web(
         self,
         public_key_line: str,
-        session_id: str,
+        principals: Sequence[str],
         *,
         sources: Sequence[str],
         valid_seconds: float,
@@ -120,7 +130,7 @@ class CertificateAuthority:
     ) -> str:
         """Return a user certificate for berth-web's key, which permits forwarding and nothing else.
 
-        Only the session with that id has its principal, `web:<session id>`. It is valid for connections from `sources`,
+        `principals`: owner_principals or guest_principals of one session. It is valid for connections from `sources`,
         which are networks in CIDR notation.
         """
         public = PublicKey.parse(public_key_line)
@@ -129,7 +139,7 @@ class CertificateAuthority:
             asyncssh.import_public_key(public.line),
             key_id,
             serial=serial,
-            principals=[f"web:{session_id}"],
+            principals=list(principals),
             valid_after=now - CLOCK_SKEW_S,
             valid_before=now + int(valid_seconds),
             permit_x11_forwarding=False,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from broker.errors import InvalidInputError
 from broker.names import NAME_PATTERN, USER_PATTERN
 
+GUEST_LOGIN = "berth-guest"
+"""The login name of guests at a session's sshd (broker/job/container/second_logins.sh)."""
 SEPARATOR = "+"
 """The character between user and session in a login name at the gateway."""
 _NAME = re.compile(NAME_PATTERN)

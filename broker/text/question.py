@@ -108,8 +108,14 @@ def ask_end_programs(names: Sequence[str]) -> str:
 
 
 def describe_use(presence: ConnectionList) -> str:
-    """Return how many terminals and connections a session has, such as `2 connections`; empty if none are known."""
-    counts = {"open terminal": presence.terminals or 0, "connection": len(presence.connections)}
+    """Return how many terminals, connections and guests in browsers a session has, such as `2 connections`; empty if
+    none are known.
+    """
+    counts = {
+        "open terminal": presence.terminals or 0,
+        "connection": len(presence.connections),
+        "guest": len({each.user for each in presence.guests}),
+    }
     return ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts.items() if count)
 
 

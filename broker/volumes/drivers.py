@@ -60,6 +60,9 @@ class Driver(Protocol):
     def fork(self, kind: str, stack: Stack) -> Volume:
         """Make a new volume with the content of a stack. VolumeError `space`, OSError."""
 
+    def adopt(self, kind: str, layer: str) -> Volume:
+        """Make a new volume with the content of a complete layer that nothing else names."""
+
     def live(self, kind: str, volume: Volume, layer: str) -> Stack:
         """Return the stack of a live copy of the volume's top in `layer`. An empty `layer` means that the top was
         empty.
@@ -90,6 +93,9 @@ class OverlayDriver:
     def fork(self, kind: str, stack: Stack) -> Volume:
         return Volume(self.layers.new_top(MODES[kind], stack[-1] if stack else ""), stack)
 
+    def adopt(self, kind: str, layer: str) -> Volume:
+        return self.fork(kind, (layer,))
+
     def live(self, kind: str, volume: Volume, layer: str) -> Stack:
         del kind
         return (*volume.layers, layer) if layer else volume.layers
@@ -114,6 +120,10 @@ class _CopyDriver(ABC):
     def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
         del kind, frozen
         return volume
+
+    def adopt(self, kind: str, layer: str) -> Volume:
+        del kind
+        return self.make_top(layer, ())
 
     def live(self, kind: str, volume: Volume, layer: str) -> Stack:
         del kind
@@ -221,6 +231,10 @@ class NodeDiskDriver:
     def fork(self, kind: str, stack: Stack) -> Volume:
         """As in Driver."""
         return (self._system if kind == "system" else self._home).fork(kind, stack)
+
+    def adopt(self, kind: str, layer: str) -> Volume:
+        """As in Driver."""
+        return (self._system if kind == "system" else self._home).adopt(kind, layer)
 
     def live(self, kind: str, volume: Volume, layer: str) -> Stack:
         """As in Driver."""

@@ -93,7 +93,7 @@ def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool])
             elif not entry.deleted:
                 links.add(entry.found, parent)
             elif below(entry.path):
-                _white_out(parent, name, marks)
+                white_out(parent, name, marks)
         for target, source, is_opaque in reversed(folders):
             _copy_folder_properties(target, source, is_opaque=is_opaque)
     if marks is Marks.FUSE:
@@ -102,7 +102,7 @@ def _fill(layers: Layers, stack: Stack, made: str, below: Callable[[str], bool])
     layers.flush()
 
 
-def _white_out(folder: Folder, name: bytes, marks: Marks) -> None:
+def white_out(folder: Folder, name: bytes, marks: Marks) -> None:
     """Mark a name as deleted, as the program would that mounts the layer. OSError."""
     try:
         os.mknod(name, WHITEOUT_MODE, dir_fd=folder.descriptor())

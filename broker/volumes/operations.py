@@ -25,6 +25,7 @@ from broker.volumes.record import Handover, Record, Snapshot, Volume
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from broker.volumes.drivers import Driver
     from broker.volumes.record import Stack
     from broker.volumes.storage import SessionVolumes, Storage
 
@@ -63,21 +64,29 @@ def create_volumes(storage: Storage, session_id: str, driver: str = "auto") -> A
         if not (directory / "volumes.json").exists():
             if record.was_started(directory):
                 raise VolumeError("files", f"{directory / 'volumes.json'} is missing: it names this session's layers")
-            on_node = False
-            if driver != OverlayDriver.name:  # forced by the site, wherever the kernel mounts
-                found = None
-                with contextlib.nullcontext() if driver == "auto" else contextlib.suppress(VolumeError):
-                    found = cached_probe(storage.layers.root, storage.probe)
-                if driver == "auto":
-                    assert found is not None
-                    driver = found.driver
-                on_node = found is not None and found.on_node and driver != OverlayDriver.name
-            chosen = storage.driver(driver, on_node=on_node)
+            chosen, on_node = choose_driver(storage, driver)
             home, system = chosen.empty("home"), chosen.empty("system")
             made = Record(driver=chosen.name, home=home, system=system, on_node=on_node)
             failpoint("volumes.made")
             record.commit_record(directory, made)
         return describe_volumes(storage, record.load_record(directory))
+
+
+def choose_driver(storage: Storage, driver: str) -> tuple[Driver, bool]:
+    """Return the driver of a new session, and whether a job has the system volume's top on its node's disk.
+
+    `auto` uses the driver that a probe finds. The caller holds the storage's lock.
+    """
+    on_node = False
+    if driver != OverlayDriver.name:  # forced by the site, wherever the kernel mounts
+        found = None
+        with contextlib.nullcontext() if driver == "auto" else contextlib.suppress(VolumeError):
+            found = cached_probe(storage.layers.root, storage.probe)
+        if driver == "auto":
+            assert found is not None
+            driver = found.driver
+        on_node = found is not None and found.on_node and driver != OverlayDriver.name
+    return storage.driver(driver, on_node=on_node), on_node
 
 
 def describe_volumes(storage: Storage, found: Record) -> Answer:

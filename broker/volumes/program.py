@@ -26,6 +26,7 @@ def run_program(
     given: bytes = b"",
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end, with `given` as its standard input.
 
@@ -36,7 +37,13 @@ def run_program(
         standard_input.write(given)
         standard_input.seek(0)
         process = subprocess.Popen(
-            argv, env=env, cwd=cwd, stdin=standard_input, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=standard_input,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=pass_fds,
         )
     with process:
         try:

@@ -55,6 +55,8 @@ class ServiceConnection:
         """`visit`: the one that opens it."""
         self.session_id = visit.session_id
         self.user = visit.user
+        self.link = visit.session_id, "" if visit.user == visit.owner else visit.service
+        """The key of its tunnels: those of a guest reach one service only, those of the owner all of a session."""
         self.report = ServiceReport(visit.service)
         self.error: BerthError | None = None
         """The reason for which the service is not open, and stays closed until another request."""
@@ -96,7 +98,8 @@ class ServiceConnections:
         self._grants = grants
         self._key = key
         self._connections: dict[tuple[str, str], ServiceConnection] = {}
-        self._links: dict[str, SessionLink] = {}
+        self._links: dict[tuple[str, str], SessionLink] = {}
+        """By ServiceConnection.link."""
         self._numbers = itertools.count(1)
         self._routes = asyncio.Lock()
         """Held while routes are added or removed, so that none is added for a grant that has just ended."""
@@ -148,7 +151,7 @@ class ServiceConnections:
 
     async def close(self) -> None:
         """Close all tunnels. Grants remain."""
-        await self._close_sessions({session_id for session_id, _ in self._connections} | self._links.keys())
+        await self._close_sessions({session_id for session_id, _ in (*self._connections, *self._links)})
 
     async def watch_idle(self) -> NoReturn:
         """Close the tunnels of sessions that no browser has used for a while."""
@@ -194,7 +197,7 @@ class ServiceConnections:
 
     async def _follow(self, connection: ServiceConnection, visit: VisitAnswer) -> None:
         """Start a service and follow it until its channel ends. A tunnel that may not reach its socket is replaced."""
-        link = self._link(connection.session_id)
+        link = self._link(connection.link)
         unfit: Tunnel | None = None
         while True:
             async with (
@@ -214,11 +217,11 @@ class ServiceConnections:
                 )
             unfit = tunnel
 
-    def _link(self, session_id: str) -> SessionLink:
-        if session_id not in self._links:
+    def _link(self, key: tuple[str, str]) -> SessionLink:
+        if key not in self._links:
             directory = self._settings.tunnels / str(next(self._numbers))
-            self._links[session_id] = SessionLink(directory, self._key, self._controller)
-        return self._links[session_id]
+            self._links[key] = SessionLink(directory, self._key, self._controller)
+        return self._links[key]
 
     async def _update_routes(self, connection: ServiceConnection, tunnel: Tunnel) -> None:
         """Add or remove the routes of a service when its state has changed."""
@@ -255,7 +258,7 @@ class ServiceConnections:
         """Close the tunnels to these sessions, and all that is open through them."""
         keys = [key for key in self._connections if key[0] in session_ids]
         tasks = [task for key in keys if (task := self._connections.pop(key).task) is not None]
-        links = [self._links.pop(session_id) for session_id in session_ids & self._links.keys()]
+        links = [self._links.pop(key) for key in list(self._links) if key[0] in session_ids]
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -268,7 +271,7 @@ class ServiceConnections:
         await self._note_use()
         oldest = time.monotonic() - self._settings.idle_tunnel
         used = {each.session_id for each in self._connections.values() if each.used_at >= oldest}
-        await self._close_sessions(set(self._links) - used)
+        await self._close_sessions({session_id for session_id, _ in self._links} - used)
 
     async def _note_use(self) -> None:
         activity = await self._haproxy.activity()

@@ -1,4 +1,7 @@
-"""The way to one session: a tunnel, which is connected when a service needs it and shared by the session's services."""
+"""The way to one session: a tunnel, which is connected when a service needs it and shared by the session's services.
+
+A guest's is for one service alone.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ session sees the list and can correct it. Unchanged files of packages are not ch
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _PLACES = (
     ("*/.subversion/auth/*", "Subversion's passwords"),
     ("*/.mozilla/*", "a browser's data"),
 )
-"""Patterns of paths, in which `*` also stands for slashes."""
+"""Patterns of paths, in which `*` also stands for slashes. Each begins with `etc/` or has a hidden name."""
 
 _NAMES = (
     (".netrc", "passwords"),
@@ -73,23 +73,36 @@ _NAMES = (
 )
 """Patterns of the last part of a path."""
 
+_ANY_NAME = re.compile("|".join(translate(pattern) for pattern, _ in _NAMES))
+
 _KEY = re.compile(
     rb"^-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----\r?\n(?:[\w-]+:.*\r?\n|\r?\n)*[ \t]*[\w+/=]{16}", re.MULTILINE
 )
 """A whole key, not a program that knows how one begins: RFC 7468, and headers as RFC 1421 and RFC 9580 have them."""
 
 _CONTENTS = (
-    (_KEY, "a private key"),
-    (re.compile(rb"^PuTTY-User-Key-File-\d+: \S", re.MULTILINE), "a private key"),
-    (re.compile(rb"^AGE-SECRET-KEY-1[0-9A-Z]{40}", re.MULTILINE), "a private key"),
-    (re.compile(rb"\A\x05[\x01\x02]\x00\x00"), "a Kerberos keytab"),
-    (re.compile(rb"\A\x05\x04\x00"), "a Kerberos ticket"),
+    ((b"PRIVATE KEY",), _KEY, "a private key"),
+    ((b"PuTTY-User-Key-File-",), re.compile(rb"^PuTTY-User-Key-File-\d+: \S", re.MULTILINE), "a private key"),
+    ((b"AGE-SECRET-KEY-1",), re.compile(rb"^AGE-SECRET-KEY-1[0-9A-Z]{40}", re.MULTILINE), "a private key"),
     (
+        (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"glpat-", b"npm_", b"hf_"),
         re.compile(rb"(?<![\w-])(?:gh[pousr]_\w{36}|github_pat_\w{50}|glpat-[\w-]{20}|npm_\w{36}|hf_[A-Za-z]{30})"),
         "a token",
     ),
-    (re.compile(rb"(?<![\w-])(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Z])|(?<![\w-])xox[abprs]-[\w-]{20}"), "a token"),
-    (re.compile(rb"(?<![\w-])pypi-AgE[\w-]{50}"), "a token"),
+    (
+        (b"AKIA", b"ASIA", b"xox"),
+        re.compile(rb"(?<![\w-])(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Z])|(?<![\w-])xox[abprs]-[\w-]{20}"),
+        "a token",
+    ),
+    ((b"pypi-AgE",), re.compile(rb"(?<![\w-])pypi-AgE[\w-]{50}"), "a token"),
+)
+"""Words of which a content has at least one if the expression behind them matches: these are found much faster."""
+
+_ANY_WORD = re.compile(b"|".join(re.escape(word) for words, _, _ in _CONTENTS for word in words))
+
+_BEGINNINGS = (
+    (re.compile(rb"\x05[\x01\x02]\x00\x00"), "a Kerberos keytab"),
+    (re.compile(rb"\x05\x04\x00"), "a Kerberos ticket"),
 )
 
 _SETTINGS = (
@@ -112,16 +125,21 @@ def find_secret(path: str, head: Callable[[], bytes]) -> str:
     `head` reads the first HEAD_BYTES of a regular file. It is not called if the path decides.
     """
     name = path.rpartition("/")[2]
-    for pattern, what in _PLACES:
+    holds_settings = path.startswith("etc/") or "/." in f"/{path}"
+    for pattern, what in _PLACES if holds_settings else ():
         if fnmatchcase(f"/{path}" if pattern.startswith("*/") else path, pattern):
             return what
-    for pattern, what in _NAMES:
+    for pattern, what in _NAMES if _ANY_NAME.match(name) else ():
         if fnmatchcase(name, pattern):
             return what
     content = head()
-    expressions = [*_CONTENTS]
-    if path.startswith("etc/") or "/." in f"/{path}":
-        expressions += _SETTINGS
+    for expression, what in _BEGINNINGS:
+        if expression.match(content):
+            return what
+    for words, expression, what in _CONTENTS if _ANY_WORD.search(content) else ():
+        if any(word in content for word in words) and expression.search(content):
+            return what
+    expressions = [*_SETTINGS] if holds_settings else []
     if path.rstrip("-") in _SHADOW:
         expressions.append(_HASHES)
     return next((what for expression, what in expressions if expression.search(content)), "")

@@ -8,7 +8,8 @@ import pytest
 
 from broker.controller.launcher_client.answers import KINDS
 from broker.job.bundle import ENVIRONMENT_SCRIPT, SESSION_SCRIPT
-from broker.launcher.arguments import ARGUMENTS, OperationArguments
+from broker.launcher.argument_bases import OperationArguments
+from broker.launcher.arguments import ARGUMENTS
 from broker.launcher.places import READY_VERB
 from broker.launcher.session_verbs import FILES
 from broker.launcher.verbs import VERBS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs
@@ -13,8 +14,11 @@ from broker.schema.connections import (
     ConnectionRecord,
     ConnectionReport,
     ConnectionsNoted,
+    GatewayGuests,
+    GatewayGuestsAnswer,
     GatewayWait,
     GatewayWaitAnswer,
+    GuestConnection,
     ResolveAnswer,
 )
 from broker.schema.login import CertificateAnswer, GatewayKeys
@@ -26,9 +30,12 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from broker.schema.grants import Role
     from broker.ssh.certificates import CertificateAuthority
 
 
+GUESTS_SESSION = "1" * 26
+"""The id of a session that has guests."""
 ON_ITS_WAY = "0" * 26
 """The id of the session that is waited for; it changes all the time."""
 
@@ -60,6 +67,12 @@ class GatewayController:
         """The gateways that have reported connections."""
         self.refuses: BerthError | None = None
         """The answer to reports of connections; None: they are accepted."""
+        self.roles: dict[tuple[str, str], Role] = {}
+        """The role of a user who is a guest there, by user and target."""
+        self.guests: dict[str, list[GuestConnection]] = {}
+        """The last list of each worker."""
+        self.ended = asyncio.Event()
+        """Set when the access of all guests has ended."""
         self.asked: list[str] = []
         self.hung = False
         """Take questions and never answer."""
@@ -109,7 +122,8 @@ class GatewayController:
         if self.hung:
             return bool(await reader.read(1))
         try:
-            status, answer = 200, self._answer(method, path, body)
+            is_guests = path == "/v1/gateway/guests"
+            status, answer = 200, await self._guests(body) if is_guests else self._answer(method, path, body)
         except BerthError as error:
             status = error.status
             answer = ErrorBody(reason=error.reason, message=error.message, hint=error.hint)
@@ -121,6 +135,13 @@ class GatewayController:
         writer.write(b"Content-Length: %d\r\n\r\n" % len(content) + content)
         await writer.drain()
         return True
+
+    async def _guests(self, body: dict[str, Any]) -> BaseModel:
+        report = GatewayGuests.model_validate(body)
+        self.guests[report.worker] = report.guests
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.ended.wait(), report.seconds)
+        return GatewayGuestsAnswer(ended=report.guests if self.ended.is_set() else [])
 
     def _answer(self, method: str, path: str, body: dict[str, Any]) -> BaseModel:
         path, _, query = path.partition("?")
@@ -168,7 +189,8 @@ class GatewayController:
         if isinstance(where, BerthError):
             raise where
         return ResolveAnswer(
-            session_id="01session",
+            session_id="01session" if (user, target) not in self.roles else GUESTS_SESSION,
+            role=self.roles.get((user, target)),
             owner=user,
             name="dev",
             generation=self.generation,

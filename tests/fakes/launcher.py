@@ -221,7 +221,7 @@ class FakeLauncher(LauncherClient):
             return own_image(RequestContext(pwd.getpwuid(os.getuid()), str(root), "sbatch", ""), arguments)
         answer = self.volumes.do(verb, user, request)
         key = (user, request.get("session", ""))
-        if verb in {"clone", "promote"}:
+        if verb in {"clone", "promote", "receive"}:
             directory = self._made(*key)
             directory.files.update(request["files"])
             answer = answer | {"host_key": directory.host_key}

@@ -45,6 +45,10 @@ class FakePortalController(WebControllerClient):
         """Calls about watches, which pages send by themselves."""
         self.delegations = {SECRET}
         self.target: dict[str, str] | None = None
+        self.shared: list[dict[str, Any]] = []
+        """Services that others share with the user."""
+        self.guests: list[dict[str, Any]] = []
+        """Guests in browsers of each session."""
         self.closed = True
         self.events: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue()
         """The events of the stream for all watches, as kind and data; None ends the stream."""
@@ -103,6 +107,7 @@ class FakePortalController(WebControllerClient):
         login = {"id": BROWSER_ID, "secret": SECRET, "user": "alice", "expires_at": 4e9, "target": self.target}
         answers: dict[str, dict[str, Any]] = {
             "/v1/sessions": {"sessions": sessions},
+            "/v1/shared/services": {"services": self.shared},
             "/v1/site": _SITE,
             "/v1/cluster": cluster_view().model_dump(mode="json"),
             "/v1/profiles": {"profiles": _PROFILES},
@@ -132,7 +137,7 @@ class FakePortalController(WebControllerClient):
             "snapshots": {"snapshots": _SNAPSHOTS},
             "jobs": {"jobs": _JOBS},
             "events": {"events": [{"at": 1.79e9, "actor": "alice", "session": name, "action": "start"}]},
-            "connections": {"connections": []},
+            "connections": {"connections": [], "guests": self.guests},
             "log": {"text": "12:00:00 berth: job 7 begins\n"},
         }[part]
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 OWNER = "alice"
 UID = 1000
 WEB_LOGIN = "berth-web"
+GUEST_LOGIN = "berth-guest"
 SERVE = f"exec {shlex.quote(sys.executable)} {shlex.quote(str(web_service.__file__))}"
 """The command of a service that answers."""
 _NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -66,16 +67,17 @@ class SessionContainer:
         return (self.base / "log").read_text()
 
     def prepare(self, *services: Service) -> None:
-        """Make the files, with keys: `owner` opens the session; `user` and `web` are authorities."""
+        """Make the files, with keys: `owner` opens the session; `user` and `web` are authorities; `guest` is bob's."""
         require()
         for name in ("run/berth/node", "run/berth/web", "run/berth/session", "home"):
             (self.base / name).mkdir(parents=True)
-        for name in ("owner", "user", "web"):
+        for name in ("owner", "guest", "user", "web"):
             make_key(self.base / name)
         make_key(self.files / "ssh_host_ed25519_key")
         authority = f'cert-authority,principals="{OWNER}" {public(self.base / "user")}'
         (self.files / "authorized_keys").write_text(f"{public(self.base / 'owner')}\n{authority}\n")
-        (self.files / "revoked_keys").touch()
+        for name in ("revoked_keys", "guest_keys", "guest_revoked"):
+            (self.files / name).touch()
         (self.files / "web_authority").write_text(f"{public(self.base / 'web')}\n")
         (self.files / "services").write_text(format_services(services))
         account = f"{OWNER}:x:{UID}:{UID}::{self.base}/home:/bin/bash\n"

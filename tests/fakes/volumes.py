@@ -221,6 +221,28 @@ class FakeVolumes:
         record.layers["system"] = [] if arguments["to"] else list(made["system"])
         return self._done(record, arguments, {"snapshot": made}) | {"source": source.facts()}
 
+    def _receive(self, user: str, arguments: Answer) -> Answer:
+        key = (user, arguments["session"])
+        if key in self.records:
+            return self.records[key].done[arguments["operation"]]
+        owner = arguments["owner"]
+        made = self._of_number(self._record(owner, arguments["source"]), arguments["snapshot"])
+        self._check_room()
+        volumes = {volume: self._merged(owner, made[volume]) for volume in VOLUMES}
+        if sum(len(content) for content in volumes["home"].values()) > arguments["most_bytes"]:
+            raise LauncherError("space", "the snapshot takes more than you may still use")
+        record = self.records[key] = Record({volume: self._new_layer(user) for volume in VOLUMES})
+        record.layers["home"] = [self._new_layer(user, volumes["home"])]
+        record.layers["system"] = [self._new_layer(user, volumes["system"])] if arguments["system"] else []
+        return self._done(record, arguments, {})
+
+    def _survey(self, user: str, arguments: Answer) -> Answer:
+        made = self._of_number(self._record(user, arguments["session"]), arguments["snapshot"])
+        files = {volume: self._merged(user, made[volume]) for volume in VOLUMES}
+        sizes = {volume: sum(map(len, content.values())) for volume, content in files.items()}
+        included = {volume: {"files": len(files[volume]), "bytes": sizes[volume]} for volume in VOLUMES}
+        return {"included": included, "left_out": [], "reasons": {}, "truncated": False}
+
     def _environment(self, user: str, arguments: Answer) -> Answer:
         if arguments["source"] is None:
             self.prepare(user, arguments["session"])

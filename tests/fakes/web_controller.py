@@ -44,13 +44,15 @@ class WebController:
         """Set once a request has met that."""
         self._server: UnixHttpServer | None = None
 
-    def visit(self, host: str, service: str, session_id: str, *, seconds: float = 3600) -> VisitAnswer:
-        """A new visit of a browser of its own."""
+    def visit(
+        self, host: str, service: str, session_id: str, *, seconds: float = 3600, user: str = "alice"
+    ) -> VisitAnswer:
+        """A new visit of a browser of its own, by the owner alice or a guest."""
         made = VisitAnswer(
             id=new_id(),
             secret=new_id(),
             delegation_id=new_id(),
-            user="alice",
+            user=user,
             owner="alice",
             session_id=session_id,
             session="dev",

@@ -21,7 +21,7 @@ import pytest
 from broker.names import new_id
 from broker.origins import Origins
 from broker.schema.web import DoorAnswer, EndedVisits, VisitAnswer
-from broker.ssh.certificates import CertificateAuthority
+from broker.ssh.certificates import CertificateAuthority, guest_principals, owner_principals
 from broker.web import tunnel
 from broker.web.process import serve_web
 from tests.deadlines import TEST_DEADLINE_S
@@ -171,12 +171,14 @@ class WebWorld:
         await wire.send(request("GET", "/ws", self.authority(browser.host), headers))
         return await wire.head(), wire
 
-    def visit(self, service: str = "echo", *, seconds: float = 3600) -> VisitAnswer:
-        return self.controller.visit(self.host(service), service, self.session_id, seconds=seconds)
+    def visit(self, service: str = "echo", *, seconds: float = 3600, user: str = "alice") -> VisitAnswer:
+        return self.controller.visit(self.host(service), service, self.session_id, seconds=seconds, user=user)
 
-    async def entered(self, service: str = "echo", *, seconds: float = 3600, path: str = "/") -> Entered:
+    async def entered(
+        self, service: str = "echo", *, seconds: float = 3600, path: str = "/", user: str = "alice"
+    ) -> Entered:
         """A browser that has come through the portal, until its service is open."""
-        return await self.enter_until_open(self.visit(service, seconds=seconds), path)
+        return await self.enter_until_open(self.visit(service, seconds=seconds, user=user), path)
 
     async def enter_until_open(self, visit: VisitAnswer, path: str = "/") -> Entered:
         """The same for a visit that there is already."""
@@ -259,7 +261,7 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
 
             def door(visit: VisitAnswer, key: str) -> DoorAnswer:
                 certificate = authority.sign_web(
-                    key, visit.session_id, sources=["127.0.0.1/32"], valid_seconds=300, serial=1, key_id="web"
+                    key, _principals(visit), sources=["127.0.0.1/32"], valid_seconds=300, serial=1, key_id="web"
                 )
                 return DoorAnswer(
                     host="127.0.0.1",
@@ -282,6 +284,12 @@ async def web_world(**settings: Any) -> AsyncIterator[WebWorld]:  # noqa: ANN401
             yield WebWorld(place, chosen, controller, services, sshd_port, session_id, authority.public_line)
 
 
+def _principals(visit: VisitAnswer) -> list[str]:
+    if visit.user == visit.owner:
+        return owner_principals(visit.session_id)
+    return guest_principals(visit.session_id, visit.service)
+
+
 def allow_sessions(world: WebWorld, session_ids: list[str]) -> None:
     """Let the world's sshd be that of these sessions, too."""
     lines = [_authorized_key(world.place, each, world.authority_line, [*world.services]) for each in session_ids]
@@ -289,11 +297,19 @@ def allow_sessions(world: WebWorld, session_ids: list[str]) -> None:
 
 
 def _authorized_key(place: Path, session_id: str, authority: str, services: list[str]) -> str:
-    """The line that lets berth-web's certificate reach the sockets of these services, and run the door."""
-    sockets = [f"{name}.sock" for name in services]
-    opens = ",".join(f'permitopen="[{place}/s/{socket}]:*"' for socket in sockets)
-    command = f'command="{place}/door {" ".join(sockets)}"'
-    return f'cert-authority,principals="web:{session_id}",restrict,port-forwarding,{command},{opens} {authority}'
+    """The lines that let berth-web's certificates reach the sockets of these services, and run the door: those for
+    visits of the owner all of them, those for visits of a guest one.
+    """
+    all_sockets = " ".join(f"{name}.sock" for name in services)
+    lines = [(f"web:{session_id}", all_sockets)]
+    lines += [(f"web:{session_id}:{name}", f"{name}.sock") for name in services]
+    return "\n".join(_door_line(place, *each, authority) for each in lines)
+
+
+def _door_line(place: Path, principal: str, sockets: str, authority: str) -> str:
+    opens = ",".join(f'permitopen="[{place}/s/{socket}]:*"' for socket in sockets.split())
+    options = f'cert-authority,principals="{principal}",restrict,port-forwarding,command="{place}/door {sockets}"'
+    return f"{options},{opens} {authority}"
 
 
 def play_web(

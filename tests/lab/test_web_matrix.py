@@ -27,6 +27,8 @@ NODE = "c1"
 SERVICES = {"page": ".berth.localhost", "terminal": "ttyd"}
 """The services, and a word of their pages that none of berth-web's has."""
 CONTROL = "/run/berth-web/control.sock"
+GUESTS = {("carol", "alice", "runs", "page")}
+"""User, owner, session and service of each grant of the role `port`."""
 TRY_DOOR = """
 cd "$(mktemp -d)"; umask 077
 host=$1 port=$2 login=$3 service=$4 source=$5; cp "$source" key; cp "$source-cert.pub" key-cert.pub 2>/dev/null || :
@@ -89,6 +91,8 @@ def world(site: Site, people: dict[str, User], image: str) -> Iterator[World]:
         made.browsers["logged out"] = _former_browser(site, people["alice"])
         for owner, sessions in STATES.items():
             made.targets += [_brought_to(people[owner], name, state) for name, state in sessions.items()]
+        for guest, owner, name, service in GUESTS:
+            people[owner].ok("share", name, guest, "--role", "port", "--service", service)
         for who, user in people.items():
             made.browsers[who] = WebBrowser(site.lab)
             made.browsers[who].log_in(user)
@@ -136,11 +140,12 @@ def reaches(reply: Reply, url: str, service: str) -> bool:
     return reply.status == 200 and reply.url.startswith(f"{url}/") and SERVICES[service] in reply.body
 
 
-def test_portal_origin_and_websocket_open_for_the_owners_browser_alone(world: World) -> None:
+def test_portal_origin_and_websocket_open_for_the_browsers_of_owner_and_guest_alone(world: World) -> None:
     cells = []
     for who, target, service in itertools.product(world.browsers, world.targets, SERVICES):
         browser, url = world.browsers[who], origin(service, target.name, target.owner)
-        expected = who == target.owner and target.runs
+        is_guest = (who, target.owner, target.name, service) in GUESTS
+        expected = (who == target.owner or is_guest) and target.runs
         cell = f"{who} at {service} of {target.owner}'s {target.name}"
         former = browser.cookies.pop(url, {}).get(GRANT, "")
         reply = browser.opens(f"{url}/") if expected else browser.page(f"{url}/")
@@ -247,6 +252,24 @@ def test_no_log_and_no_command_line_has_a_secret(world: World) -> None:
             assert text or node == NODE  # which has no log of Berth
             assert not [each for each in secrets if each in text], (node, script)
     assert lab.run(["grep", "-rFqf", "-", "/var/log/berth"], stdin=patterns).returncode == 1
+
+
+def test_guest_comes_by_a_link_and_is_out_when_the_revocation_is_acknowledged(world: World) -> None:
+    alice, carol, url = world.people["alice"], world.people["carol"], origin("page", "runs", "alice")
+    listed = json.loads(carol.ok("list", "--shared", "--json"))
+    assert (listed["sessions"], [each["service"] for each in listed["services"]]) == ([], ["page"])
+    assert carol.berth("open", "alice.runs", "terminal", "--print").returncode == 4
+    browser = WebBrowser(world.site.lab)
+    browser.log_in(carol, "open", "alice.runs", "page")
+    assert reaches(browser.opens(f"{url}/"), url, "page")
+    guests = json.loads(alice.ok("who", "runs", "--json"))["guests"]
+    assert {(each["user"], each["service"]) for each in guests} == {("carol", "page")}
+    assert json.loads(alice.ok("unshare", "runs", "carol", "--json"))["closed"]
+    for former in (browser, world.browsers["carol"]):
+        assert former.fetch(f"{url}/").status == 403
+        assert former.page(f"{url}/").status == 404
+    assert world.browsers["alice"].opens(f"{url}/").status == 200
+    assert alice.berth("share", "runs", "carol", "--role", "port", "--service", "terminal").returncode == 4
 
 
 def test_stop_and_start_need_another_visit(world: World) -> None:

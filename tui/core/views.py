@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.errors import NotFoundError
 from broker.format import escape_controls, format_duration, format_size, format_time
+from broker.text.guests import describe_guests
 from broker.text.ide_links import LINKS
 from broker.text.timeline import timeline, timeline_scale
 from tui.core.cluster_map import cluster_lines
@@ -57,6 +58,8 @@ def connections_text(presence: ConnectionList, now: float) -> Lines:
     """Return the open connections, and the number of open terminals."""
     count = presence.terminals
     lines = [] if count is None else [f"{count} open terminal{'' if count == 1 else 's'}", ""]
+    if presence.guests:
+        lines += [*describe_guests(presence, now), ""]
     if not presence.connections:
         return [*lines, "Berth knows of no open connections."]
     rows = [

@@ -11,8 +11,9 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument, no_wait_option, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import ProfileName, SessionName, SnapshotReference
+from broker.cli.params import CloneSource, ProfileName, SessionName, SnapshotReference
 from broker.cli.prompts import announce_restart, check_request, yes_option
+from broker.errors import InvalidInputError
 from broker.text.question import describe_switch_plan
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@name_argument
+@click.argument("name", type=CloneSource(), metavar="[OWNER.]NAME")
 @click.argument("new", type=SessionName(), metavar="NEW")
 @click.option(
     "--at", type=SnapshotReference(), metavar="SNAPSHOT", help="Copy this snapshot; default: the present state."
@@ -52,11 +53,21 @@ def clone(
     NEW begins with the files of NAME, or of a snapshot of NAME. Later changes of one do not affect the other. A clone
     is fast and needs disk space only for later changes. NAME may be running and keeps running; see `berth snapshot`.
 
+    OWNER.NAME names a session of another user, who shares a snapshot of it with you: `berth list --shared`. Then give
+    --at. The snapshot is copied into your storage, without the owner's keys, tokens, histories and the like.
+
     \b
       berth clone dev trial --start
       berth clone dev newer --profile triton-xpu@3
       berth clone dev yesterday --at 12
+      berth clone alice.dev mine --at 3
     """  # noqa: D301 - \b is click's mark for lines to leave alone
+    is_own = "." not in name
+    if not is_own and at is None:
+        raise InvalidInputError(
+            "a clone of another user's session needs a snapshot that is shared with you",
+            hint=f"`berth list --shared` lists them; `berth clone {name} {new} --at N`",
+        )
     request = {
         "name": new,
         "at": at,
@@ -76,11 +87,11 @@ def clone(
             f"interrupted; {new} may still be created", hint="`berth list` shows your sessions"
         ) from None
 
-    with asking(invocation, new, "clone", source=name):
+    with asking(invocation, new, "clone", source=name if is_own else ""):
         view = parse_answer(SessionView, asked.answer())
         domain = invocation.client.site().domain if start else ""  # now, while Slurm is busy, rather than at the end
     if not no_wait:
-        source = invocation.client.read_session(name).id
+        source = invocation.client.read_session(name).id if is_own else ""
         view = until_made(invocation, view, timeout=timeout, ready=start, source=source)
     if start:
         from broker.cli.commands.start import announce

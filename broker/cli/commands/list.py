@@ -57,7 +57,7 @@ class States(click.ParamType[frozenset[str]]):
     type=click.Choice(["wide", "name", "json"]),
     help="wide: all columns, nothing shortened; name: only the names; json: as --json.",
 )
-@click.option("--shared", is_flag=True, help="List the sessions that others share with you.")
+@click.option("--shared", is_flag=True, help="List the sessions, snapshots and services that others share with you.")
 @click.option("--deleted", is_flag=True, help="List deleted sessions that `berth restore` can restore.")
 @watch_option
 @json_option
@@ -82,6 +82,8 @@ def list_sessions(
     your own.
 
     With --shared, the sessions are those of others, with your role and its end; commands take their names, OWNER.NAME.
+    Snapshots that others share with you follow, from which `berth clone` makes sessions, and single services, which
+    `berth open` opens.
 
     With --watch, the list follows every change until Ctrl-C: in place on a terminal, elsewhere with one line for each
     change, and with --json as one object for each change, `{"changed": [SESSION...], "removed": [ID...]}`.
@@ -175,23 +177,15 @@ def _print_sessions(views: Sequence[SessionView], *, wide: bool, stores: Sequenc
 
 
 def _list_shared(invocation: Invocation, form: str | None) -> None:
-    from broker.format import format_time
-    from broker.text.session import SHRINKING_COLUMN, session_table
+    from broker.cli.shared_list import print_shared, print_shared_names
 
-    found = invocation.client.shared()
+    shared = invocation.client.shared()
     if invocation.json:
-        output.print_json({"sessions": [each.model_dump(mode="json") for each in found]})
+        output.print_json(shared)
     elif form == "name":
-        for each in found:
-            output.print_line(each.session.name)
-    elif found:
-        now, wide = time.time(), form == "wide"
-        headings, rows = session_table([each.session for each in found], now, wide=wide)
-        ends = ["" if each.until is None else format_time(each.until, now) for each in found]
-        rows = [(*row, each.role, until, each.via) for row, each, until in zip(rows, found, ends, strict=True)]
-        output.print_table((*headings, "ROLE", "UNTIL", "SHARED WITH"), rows, shrink=None if wide else SHRINKING_COLUMN)
+        print_shared_names(shared)
     else:
-        output.print_note("No session of others is shared with you.")
+        print_shared(shared, wide=form == "wide")
 
 
 def _list_deleted(invocation: Invocation, *, only_names: bool) -> None:

@@ -101,16 +101,25 @@ def who(invocation: Invocation, name: str, *, ended: bool) -> None:
     With user, client address, key, start, and bytes sent to and received from the session, at most a minute old. Of
     `berth ssh`, which connects directly from the login node, only the start is known: with --all, it ends as
     `not followed`, without a time and sizes. The number of open terminals, which the
-    session's job reports, includes those of `berth ssh`.
+    session's job reports, includes those of `berth ssh`. Guests who have opened a shared service in a browser are
+    listed with the service.
     """
     presence = None if ended else invocation.client.presence(name)
     found = invocation.client.connections(name, ended=True) if presence is None else presence.connections
     if invocation.json:
         result: dict[str, object] = {"connections": [each.model_dump(mode="json") for each in found]}
-        output.print_json(result if presence is None else result | {"terminals": presence.terminals})
+        if presence is not None:
+            guests = [each.model_dump(mode="json") for each in presence.guests]
+            result |= {"guests": guests, "terminals": presence.terminals}
+        output.print_json(result)
         return
     if presence is not None and presence.terminals:
         output.print_note(f"{name} has {pluralize(presence.terminals, 'open terminal')}.")
+    if presence is not None:
+        from broker.text.guests import describe_guests
+
+        for line in describe_guests(presence, time.time()):
+            output.print_note(line)
     if not found:
         output.print_note(f"Berth knows of no {'' if ended else 'open '}connections to {name}.")
         return

@@ -14,9 +14,9 @@ from click.shell_completion import CompletionItem
 
 from broker.cli import output
 from broker.cli.browser import has_display, open_address
-from broker.cli.commands.sessions import name_argument
+from broker.cli.commands.sessions import reference_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.errors import BerthError, InvalidInputError
+from broker.errors import BerthError, InvalidInputError, RefusedError
 from broker.text.ide_links import LINKS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class OpenTarget(click.ParamType[str]):
 
 
 @click.command("open")
-@name_argument
+@reference_argument
 @click.argument("target", type=OpenTarget(), metavar="IDE|SERVICE")
 @click.option("--local", is_flag=True, help="Open a service without web access: listen here until Ctrl-C.")
 @click.option("--path", metavar="PATH", help="The folder to open, absolute; default: your home in the session.")
@@ -68,12 +68,18 @@ def open_session(
 
     SERVICE is a web application in the session, as `berth services NAME` lists them. The command prints a link that
     logs one browser in as you, once and within a minute, and leads to the service; where there is a display, it opens
-    the link. This needs a site with web access.
+    the link. This needs a site with web access. OWNER.NAME is a session of another user, who has shared SERVICE with
+    you: `berth list --shared`.
 
     With --local, the service is started, and the command prints an address for the browser on this machine, where only
     you can use it. For the browser on your laptop it also prints the ssh command. The service keeps running when the
     command ends.
     """
+    if "." in name and (target in LINKS or local):
+        raise RefusedError(
+            f"{name} is a session of another user, of which you can only open shared services in a browser",
+            hint="`berth list --shared` lists them; `berth open OWNER.NAME SERVICE` opens one",
+        )
     if target in LINKS:
         _open_ide(invocation, name, target, local=local, path=path, only_print=only_print)
     else:

@@ -1,4 +1,4 @@
-"""`berth share`, `unshare`, `shares` and `leave`: let other users operate a session."""
+"""`berth share`, `unshare`, `shares` and `leave`: give other users a part in a session."""
 
 # ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
 
@@ -12,16 +12,32 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import GranteeName, PlainText, SessionName, SessionReference
+from broker.cli.params import (
+    GranteeName,
+    PlainText,
+    SessionName,
+    SessionReference,
+    SharedServiceName,
+    SnapshotReference,
+)
+from broker.cli.prompts import confirm, yes_option
+from broker.cli.shared_content import show_content
 from broker.cli.time_params import PointInTime
+from broker.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from broker.schema.grants import GrantView
+    from broker.schema.grants import EndedGrants, GrantView
 
 HEADINGS = ("NAME", "WITH", "ROLE", "SINCE", "UNTIL")
 
 _MAX_ROLE_CHARS = 39
 grantee_argument = click.argument("grantee", type=GranteeName(), metavar="USER|@GROUP")
+snapshot_option = click.option(
+    "--snapshot", type=click.IntRange(min=1), metavar="NUMBER", help="End the sharing of this snapshot alone."
+)
+service_option = click.option(
+    "--service", type=SharedServiceName(), metavar="SERVICE", help="End the sharing of this service alone."
+)
 
 
 @click.command()
@@ -29,51 +45,114 @@ grantee_argument = click.argument("grantee", type=GranteeName(), metavar="USER|@
 @grantee_argument
 @click.option(
     "--role",
-    type=PlainText("a role such as operate", _MAX_ROLE_CHARS),
-    required=True,
+    type=PlainText("a role such as watch", _MAX_ROLE_CHARS),
     metavar="ROLE",
-    help="What they may do: `operate`.",
+    help="What they may do: `operate` or `watch`.",
+)
+@click.option("--service", type=SharedServiceName(), metavar="SERVICE", help="Let them open this service alone.")
+@click.option(
+    "--snapshot", type=SnapshotReference(), metavar="SNAPSHOT", help="Let them clone this snapshot, and nothing else."
 )
 @click.option("--until", type=PointInTime(), metavar="TIME", help="End the grant at this time, such as 18:00 or 3d.")
+@click.option("--dry-run", is_flag=True, help="With --snapshot: show what they would get, and share nothing.")
+@yes_option
 @json_option
 @pass_invocation
-def share(invocation: Invocation, name: str, grantee: str, *, role: str, until: float | None) -> None:
-    """Let another user or a Unix group operate a session.
+def share(
+    invocation: Invocation,
+    name: str,
+    grantee: str,
+    *,
+    role: str | None,
+    service: str | None,
+    snapshot: str | None,
+    until: float | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Give another user or a Unix group a part in a session.
+
+    They can never run a command as you, or read the files of the session.
 
     With the role `operate`, they see the session's state, log, events and jobs, and can start, stop and extend it, and
-    take snapshots: `berth stop OWNER.NAME`. They can never log in, run a command, or reach its files and services.
-    The session's events name them.
+    take snapshots: `berth stop OWNER.NAME`.
 
-    Another grant to the same user or group replaces the earlier one.
+    With the role `watch`, they see the session's state, and the terminals in which you have run `berth-show`:
+    `berth ssh OWNER.NAME`. Nothing that they type reaches the session.
+
+    With --service, where the site has the role `port`, they open that service of the session in their own browser, with
+    their own login: `berth open OWNER.NAME SERVICE`, or the portal. They see nothing else of the session. A service
+    that is a shell, such as a terminal or a notebook, cannot be shared: it could run any command as you. A port of
+    `berth forward` can, as `port-8000`.
+
+    With --snapshot, they can make a session of their own from that snapshot: `berth clone OWNER.NAME NEW --at N`. Keys,
+    tokens, histories, cookies, agents and the state of editors stay behind: the command lists what they get and what is
+    left out, and asks. What they have cloned is theirs, also after `berth unshare`.
+
+    Another role for the same user or group replaces the earlier one; services and snapshots are in addition. The
+    session's events name those who use them.
 
     \b
-      berth share dev bob --role operate
+      berth share dev bob --role watch --until 18:00
       berth share dev @physics --role operate --until 2026-12-24T18:00
+      berth share dev bob --service port-8000
+      berth share dev bob --snapshot 3
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.schema.grants import ShareRequest
 
-    grant = invocation.client.share(name, grantee, ShareRequest(role=role, until=until))
+    role = _role_of(role, service, snapshot)
+    if snapshot is None and (dry_run or yes):
+        raise InvalidInputError("--dry-run and --yes are for --snapshot", hint="a role is shared without a question")
+    if snapshot is not None:
+        if dry_run or not invocation.json:
+            show_content(invocation, name, grantee, snapshot, is_result=dry_run)
+        if dry_run:
+            return
+        undone = f"snapshot {snapshot} of {name} was not shared"
+        confirm(f"Share snapshot {snapshot} of {name} with {grantee}?", undone=undone, yes=yes)
+    request = ShareRequest(role=role, until=until, snapshot=snapshot, service=service)
+    grant = invocation.client.share(name, grantee, request)
     if invocation.json:
         output.print_json(grant)
-    else:
-        output.print_note(f"{name} is shared with {grantee}, role {grant.role}{_until(grant, time.time())}")
+        return
+    how = f", role {grant.role}" if grant.snapshot is None and grant.service is None else ""
+    what = _what(name, grant.snapshot, grant.service)
+    output.print_note(f"{what} is shared with {grantee}{how}{_until(grant, time.time())}")
+
+
+def _role_of(role: str | None, service: str | None, snapshot: str | None) -> str:
+    """Return the role to grant. InvalidInputError unless the options name one thing to share."""
+    objects = {"port": service, "snapshot": snapshot}
+    implied = [word for word, given in objects.items() if given is not None]
+    named = {role, *implied} - {None}
+    if len(named) != 1 or (role in objects and not implied):
+        raise InvalidInputError(
+            "share a role, a service or a snapshot",
+            hint="use --role ROLE, --service SERVICE, or --snapshot SNAPSHOT",
+        )
+    return role or implied[0]
 
 
 @click.command()
 @name_argument
 @grantee_argument
+@snapshot_option
+@service_option
 @json_option
 @pass_invocation
-def unshare(invocation: Invocation, name: str, grantee: str) -> None:
+def unshare(invocation: Invocation, name: str, grantee: str, *, snapshot: int | None, service: str | None) -> None:
     """End the sharing of a session with a user or group.
 
-    They have no access from then on. What they have started continues.
+    They have no access from then on, and their connections are closed. What they have started continues, and sessions
+    that they have cloned from a snapshot stay theirs.
     """
-    grant = invocation.client.unshare(name, grantee)
+    ended = invocation.client.unshare(name, grantee, snapshot=snapshot, service=service)
     if invocation.json:
-        output.print_json(grant)
-    else:
-        output.print_note(f"{name} is no longer shared with {grantee}")
+        output.print_json(ended)
+        return
+    output.print_note(f"{_what(name, snapshot, service)} is no longer shared with {grantee}{_closing(ended)}")
+    if any(grant.snapshot is not None for grant in ended.grants):
+        output.print_note("sessions that were cloned from it before stay with those who cloned them")
 
 
 @click.command()
@@ -98,18 +177,20 @@ def shares(invocation: Invocation, name: str | None) -> None:
 
 @click.command()
 @click.argument("name", type=SessionReference(), metavar="OWNER.NAME")
+@snapshot_option
+@service_option
 @json_option
 @pass_invocation
-def leave(invocation: Invocation, name: str) -> None:
-    """Give up your access to a session of another user.
+def leave(invocation: Invocation, name: str, *, snapshot: int | None, service: str | None) -> None:
+    """Give up your access to a session of another user, and to its snapshots and services.
 
     Only its owner can give it back. A grant to a group of yours stays: it is for all members.
     """
-    left = invocation.client.leave(name)
+    left = invocation.client.leave(name, snapshot=snapshot, service=service)
     if invocation.json:
         output.print_json(left)
     else:
-        output.print_note(f"you have left {name}")
+        output.print_note(f"you have left {_what(name, snapshot, service)}{_closing(left)}")
 
 
 def _row(grant: GrantView, now: float) -> tuple[str, ...]:
@@ -120,7 +201,7 @@ def _row(grant: GrantView, now: float) -> tuple[str, ...]:
     return (
         grant.session,
         grant.grantee,
-        grant.role,
+        " ".join(str(word) for word in (grant.role, grant.snapshot, grant.service) if word is not None),
         format_time(grant.granted_at, now),
         f"{until} (expired)" if ended else until,
     )
@@ -130,3 +211,14 @@ def _until(grant: GrantView, now: float) -> str:
     from broker.format import format_time
 
     return "" if grant.until is None else f", until {format_time(grant.until, now)}"
+
+
+def _what(name: str, snapshot: int | None, service: str | None) -> str:
+    """Return words for what is shared of a session."""
+    if snapshot is not None:
+        return f"snapshot {snapshot} of {name}"
+    return name if service is None else f"{service} of {name}"
+
+
+def _closing(ended: EndedGrants) -> str:
+    return "" if ended.closed else "; connections that are open may last for up to a minute"

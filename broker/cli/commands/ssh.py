@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from broker.cli.context import Invocation, pass_invocation
-from broker.cli.params import HOST, SessionName
+from broker.cli.params import HOST, SessionName, SessionReference
 from broker.errors import InvalidInputError
+from broker.names import split_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.argument("name", type=SessionName(), required=False, metavar="[NAME]")
+@click.argument("name", type=SessionReference(), required=False, metavar="[[OWNER.]NAME]")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[SSH OPTIONS AND COMMAND]...")
 @pass_invocation
 def ssh(invocation: Invocation, name: str | None, words: tuple[str, ...]) -> NoReturn:
@@ -34,13 +35,18 @@ def ssh(invocation: Invocation, name: str | None, words: tuple[str, ...]) -> NoR
     ssh, as in `berth ssh dev -L 8888:localhost:8888`. The exit code is ssh's. If the session ends, the command
     says why.
 
+    With OWNER.NAME, a guest with the role `watch` sees the terminals that the session's owner shows.
+
     Without NAME, it takes your only session, or your only one with a job. If there are several, it asks.
     """
     if name is None:
         from broker.cli.default_session import default_session
 
         name = default_session(invocation)
-    _become_ssh(invocation, name, before=[], after=words)
+    owner, own = split_reference(name, _user())
+    if owner != _user():
+        _become_guest(invocation, name, words)
+    _become_ssh(invocation, own, before=[], after=words)
 
 
 class ExecCommand(click.Command):
@@ -163,6 +169,16 @@ def _become_ssh(invocation: Invocation, name: str, *, before: Sequence[str], aft
     argv, connection = ssh_command(invocation, name, before=before, after=after)
     program = watcher_command(explain_command(connection), argv)
     os.execvp(program[0], program)  # noqa: S606 - without a shell
+
+
+def _become_guest(invocation: Invocation, reference: str, words: Sequence[str]) -> NoReturn:
+    """Become ssh(1) for a session of another user."""
+    from broker.cli.guest_ssh import guest_command
+    from broker.cli.ssh_process import find_ssh
+
+    find_ssh()
+    command = guest_command(invocation, reference, words)
+    os.execvp(command[0], command)  # noqa: S606 - without a shell
 
 
 def _user() -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.deleted import DeletedSessions
     from broker.controller.sessions.environments import Environments
     from broker.controller.sessions.extend import ExtendService
+    from broker.controller.sessions.guests import GuestService
     from broker.controller.sessions.lifecycle import Sessions
     from broker.controller.sessions.offers import Offers
     from broker.controller.sessions.operator_service import OperatorService
@@ -106,6 +107,7 @@ class Services:
     resize: ResizeService
     rename: RenameService
     shares: ShareService
+    guests: GuestService
     operators: OperatorService
     connections: Connections
     snapshots: Snapshots

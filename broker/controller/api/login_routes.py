@@ -8,8 +8,11 @@ from fastapi import FastAPI, Path, Query
 
 from broker.controller.api.dependencies import Gone, Services, Who, require_administrator, require_gateway
 from broker.schema.connections import (
+    GatewayGuests,
+    GatewayGuestsAnswer,
     GatewayWait,
     GatewayWaitAnswer,
+    GuestConnection,
 )
 from broker.schema.login import (
     AuthorityKeyView,
@@ -105,6 +108,17 @@ def add_gateway_routes(app: FastAPI, services: Services) -> None:
         require_gateway(services, who)
         known = {each.session_id: each.revision for each in request.sessions}
         return GatewayWaitAnswer(changed=await services.connect.changed(known, request.seconds, gone))
+
+    @app.post("/v1/gateway/guests")
+    async def gateway_guests(who: Who, request: GatewayGuests, gone: Gone) -> GatewayGuestsAnswer:
+        require_gateway(services, who)
+        await services.guests.wait_recovered(gone)
+        guests = [(each.session_id, each.user) for each in request.guests]
+        connections = services.guests.connections
+        ended = await connections.report(request.worker, request.number, guests, request.seconds, gone)
+        return GatewayGuestsAnswer(
+            ended=[GuestConnection(session_id=session_id, user=user) for session_id, user in ended]
+        )
 
     @app.post("/v1/gateway/certificate")
     async def gateway_certificate(who: Who, request: CertificateRequest) -> CertificateAnswer:

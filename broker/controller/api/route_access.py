@@ -19,6 +19,7 @@ DELEGATED = frozenset(
         ("GET", "/v1/sessions/{name}/snapshots"),
         ("GET", "/v1/sessions/{name}/services"),
         ("GET", "/v1/events"),
+        ("GET", "/v1/shared/services"),
         ("GET", "/v1/keys"),
         ("POST", "/v1/sessions/{name}/check"),
         ("POST", "/v1/sessions/{name}/start"),

@@ -149,14 +149,15 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
         connections = services.connections
         found = await (connections.all(who.user, name) if ended else connections.standing(who.user, name))
         count = await connections.terminals(who.user, name) if terminals else None
-        return ConnectionList(connections=found, terminals=count)
+        guests = await connections.guests(who.user, name)
+        return ConnectionList(connections=found, guests=guests, terminals=count)
 
     @app.post("/v1/connections")
     async def note_connections(who: Who, report: ConnectionReport) -> ConnectionsNoted:
         caller = None if is_gateway(services, who) else who.user
         return ConnectionsNoted(noted=await services.connections.note(report, caller))
 
-    @app.post("/v1/resolve")
+    @app.post("/v1/resolve", response_model_exclude_none=True)  # older gateways know no guests, and let none in
     async def resolve(who: Who, request: ResolveRequest, gone: Gone) -> ResolveAnswer:
         if request.user != who.user and not is_gateway(services, who):
             raise RefusedError(f"{who.user} cannot connect as {request.user}")

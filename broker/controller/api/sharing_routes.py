@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Path, Query
 
 from broker.controller.api.dependencies import GranteeName, SessionName, Who
-from broker.schema.grants import GrantList, GrantView, SharedList, SharedSession, ShareRequest
+from broker.schema.grants import (
+    EndedGrants,
+    GrantList,
+    GrantView,
+    SharedContent,
+    SharedList,
+    SharedServiceList,
+    ShareRequest,
+)
+from broker.schema.services import ServiceName
+from broker.schema.volumes import SnapshotReference
 
 if TYPE_CHECKING:
     from broker.controller.api.dependencies import Services
+
+Snapshot = Annotated[int | None, Query(ge=1)]
+"""The number of a snapshot, to end its grant alone."""
 
 
 def add_sharing_routes(app: FastAPI, services: Services) -> None:
@@ -29,13 +42,35 @@ def add_sharing_routes(app: FastAPI, services: Services) -> None:
         return await shares.share(who.user, name, grantee, request)
 
     @app.delete("/v1/sessions/{name}/grants/{grantee}")
-    async def unshare_session(who: Who, name: SessionName, grantee: GranteeName) -> GrantView:
-        return await shares.unshare(who.user, name, grantee)
+    async def unshare_session(
+        who: Who,
+        name: SessionName,
+        grantee: GranteeName,
+        snapshot: Snapshot = None,
+        service: ServiceName | None = None,
+    ) -> EndedGrants:
+        return await shares.unshare(who.user, name, grantee, snapshot=snapshot, service=service)
+
+    @app.get("/v1/sessions/{name}/snapshots/{reference}/shared")
+    async def shared_content(
+        who: Who, name: SessionName, reference: Annotated[SnapshotReference, Path()]
+    ) -> SharedContent:
+        return await shares.content(who.user, name, reference)
 
     @app.get("/v1/shared")
     async def list_shared(who: Who) -> SharedList:
-        return SharedList(sessions=await shares.shared_with(who.user))
+        return SharedList(
+            sessions=await shares.shared_with(who.user),
+            snapshots=await shares.snapshots_shared_with(who.user),
+            services=await shares.services_shared_with(who.user),
+        )
+
+    @app.get("/v1/shared/services")
+    async def list_shared_services(who: Who) -> SharedServiceList:
+        return SharedServiceList(services=await shares.services_shared_with(who.user))
 
     @app.delete("/v1/shared/{name}")
-    async def leave_session(who: Who, name: SessionName) -> SharedSession:
-        return await shares.leave(who.user, name)
+    async def leave_session(
+        who: Who, name: SessionName, snapshot: Snapshot = None, service: ServiceName | None = None
+    ) -> EndedGrants:
+        return await shares.leave(who.user, name, snapshot=snapshot, service=service)

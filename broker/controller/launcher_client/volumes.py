@@ -26,6 +26,8 @@ from broker.launcher.arguments import (
     UsageArguments,
     VerifyArguments,
 )
+from broker.launcher.sharing_arguments import SurveyArguments
+from broker.schema.grants import SharedContent
 from broker.schema.volumes import DiffReport, SizeReport, VerifyReport
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         SnapshotArguments,
         SwitchArguments,
     )
+    from broker.launcher.sharing_arguments import ReceiveArguments
     from broker.schema.environments import EnvironmentView
     from broker.schema.volumes import SnapshotView
 
@@ -120,6 +123,18 @@ class VolumeClient(ABC):
         """Make a session whose volumes begin as the source's, at a snapshot or as they are now."""
         answer = await self._call(user, arguments)
         return Cloned(_taken(answer), volumes(answer, "source"), host_key(answer))
+
+    async def receive(self, user: str, arguments: ReceiveArguments) -> Prepared:
+        """Make a session of `user` from a snapshot of another user, which a process of that user sends.
+
+        LauncherError `ended` if that process ended early, `space` if the snapshot is larger than allowed.
+        """
+        answer = await self._call(user, arguments)
+        return Prepared(host_key(answer), volumes(answer))
+
+    async def survey(self, user: str, session_id: str, number: int) -> SharedContent:
+        """Return what another user would get of a snapshot, and what is left out."""
+        return _report(SharedContent, await self._call(user, SurveyArguments(session=session_id, snapshot=number)))
 
     async def environment(self, user: str, arguments: EnvironmentArguments) -> str:
         """Make a batch job's environment of a session, at a snapshot or as it is now, or with empty volumes.

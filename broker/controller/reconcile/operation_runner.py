@@ -207,7 +207,8 @@ def _key(session: Session) -> tuple[str, str]:
 
 
 def _name_of_data(session: Session, operation: Operation) -> str:
-    return str(operation.arguments["name"]) if operation.kind.has_source else session.name
+    has_own_source = operation.kind.has_source and "owner" not in operation.arguments
+    return str(operation.arguments["name"]) if has_own_source else session.name
 
 
 def _succeeded(operation: Operation, result: OperationResult) -> Transition:

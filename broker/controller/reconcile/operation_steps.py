@@ -13,16 +13,17 @@ from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.manifest import ImageTarget, Manifest
 from broker.failpoints import failpoint
+from broker.launcher.argument_bases import ImageArguments
 from broker.launcher.arguments import (
     CloneArguments,
     CommitRootArguments,
     CopyArguments,
-    ImageArguments,
     PromoteArguments,
     RollbackArguments,
     SnapshotArguments,
     SwitchArguments,
 )
+from broker.launcher.sharing_arguments import ReceiveArguments
 from broker.schema.sessions import SessionState
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ class OperationExecutor:
     async def _clone(self, session: Session, operation: Operation) -> OperationResult:
         """If the source runs, take a snapshot of it first and record its number, so that a repetition reuses it."""
         arguments = operation.arguments
+        if "owner" in arguments:
+            return await self._receive(session, operation)
         source, of = str(arguments["source"]), dict(arguments["of"])
         if arguments["snapshot"] is None and arguments["job_id"] is not None:
             what: dict[str, Any] = {"label": "", "reason": f"for the clone {session.name}", "automatic": True}
@@ -163,6 +166,29 @@ class OperationExecutor:
         values = {"volumes": clone.taken.volumes, "host_key": clone.host_key}
         message = f"created {session.name} from snapshot {number} of {arguments['name']}"
         return OperationResult(values, message, f"berth delete {session.name}", number)
+
+    async def _receive(self, session: Session, operation: Operation) -> OperationResult:
+        """Make the session of a snapshot of another user, which was checked when the operation was requested."""
+        arguments = operation.arguments
+        number = int(arguments["snapshot"])
+        received = await self._launcher.receive(
+            session.owner,
+            ReceiveArguments(
+                session=session.id,
+                operation=operation.id,
+                owner=str(arguments["owner"]),
+                source=str(arguments["source"]),
+                snapshot=number,
+                digest=session.digest,
+                system=bool(arguments["system"]),
+                driver=str(arguments["driver"]),
+                most_bytes=int(arguments["most_bytes"]),
+                files={"manifest.json": Manifest.of(session).text},
+            ),
+        )
+        values = {"volumes": received.volumes, "host_key": received.host_key}
+        message = f"created {session.name} from snapshot {number} of {arguments['name']}"
+        return OperationResult(values, message, f"berth delete {session.name}")
 
     async def _promote(self, session: Session, operation: Operation) -> OperationResult:
         arguments = operation.arguments

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.credentials.guests import guest_files
 from broker.controller.reconcile.binds import allowed_binds
 from broker.controller.reconcile.job_files import before, job_env, tmp_directories
 from broker.controller.reconcile.manifests import policy_files
@@ -54,9 +55,9 @@ class SessionFiles:
             serial=int(clock.now() * 1e6),
             key_id=f"berth session {session.id}",
         )
-        # A successor is submitted while the present job shows its own remark.
-        remark = {"remark": ""} if number == session.submission else {}
-        return remark | {
+        # A successor is submitted while the present job shows its own remark, and may have guests.
+        fresh = {"remark": "", **guest_files([], 0)} if number == session.submission else {}
+        return fresh | {
             "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
             "job.env": self.job_env(session, number, image, before),
             **policy_files(session),

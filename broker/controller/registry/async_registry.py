@@ -90,4 +90,6 @@ class AsyncRegistry:
     valid_visits = _in_thread(Registry.valid_visits)
     visited_services = _in_thread(Registry.visited_services)
     visited_sessions = _in_thread(Registry.visited_sessions)
+    guest_visits = _in_thread(Registry.guest_visits)
+    remove_visits = _in_thread(Registry.remove_visits)
     end_visits = _in_thread(Registry.end_visits)

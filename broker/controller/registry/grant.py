@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from broker.schema.base import Timestamp
 from broker.schema.grants import Grantee, Role
+from broker.schema.services import ServiceName
+
+GrantKey = tuple[str, int | None, str | None]
 
 
 class SessionGrant(BaseModel):
@@ -19,6 +22,15 @@ class SessionGrant(BaseModel):
     role: Role
     until: Timestamp | None = None
     granted_at: Timestamp
+    snapshot: Annotated[int, Field(ge=1, lt=10**9)] | None = None
+    """The number of the snapshot, with the role `snapshot` alone."""
+    service: ServiceName | None = None
+    """The service that is opened, with the role `port` alone."""
+
+    @property
+    def key(self) -> GrantKey:
+        """The receiver, and the snapshot or the service: a session has one grant for each. Without: the role."""
+        return self.grantee, self.snapshot, self.service
 
     def is_active(self, now: float) -> bool:
         return self.until is None or now < self.until
@@ -29,7 +41,15 @@ class SessionGrant(BaseModel):
 
 
 def without_unknown_roles(grants: object) -> object:
-    """Return the stored grants without those of roles that this version does not know: they give nothing."""
+    """Return the stored grants without those that give nothing: of roles that this version does not know, of `snapshot`
+    or `port` without what it is for, and of another role with that.
+    """
     if not isinstance(grants, list):
         return grants
-    return [each for each in grants if not isinstance(each, dict) or each.get("role") in set(Role)]
+    return [each for each in grants if not isinstance(each, dict) or _is_known(each)]
+
+
+def _is_known(grant: dict[str, Any]) -> bool:
+    role = grant.get("role")
+    has_object = (grant.get("snapshot") is not None, grant.get("service") is not None)
+    return role in set(Role) and has_object == (role == Role.SNAPSHOT, role == Role.PORT)

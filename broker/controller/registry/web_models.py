@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
+from broker.schema.connections import GuestVisitView
 from broker.schema.web import BrowserView
 
 
@@ -48,6 +49,12 @@ class Visit(SQLModel, table=True):
     service: str = Field(max_length=39)
     created_at: float
     expires_at: float
+
+    def guest_view(self) -> GuestVisitView:
+        """Return the visit as the API shows it to the session's owner."""
+        return GuestVisitView(
+            user=self.user, service=self.service, began_at=self.created_at, expires_at=self.expires_at
+        )
 
 
 class UsedLogoutToken(SQLModel, table=True):

@@ -145,6 +145,18 @@ class WebRows(Transactions):
         """Return the ids of the sessions that have visits."""
         return self.all_rows(select(column(Visit.session_id)).distinct())
 
+    def guest_visits(self, session_id: str | None = None) -> list[Visit]:
+        """Return the visits of other users to one or all sessions, oldest first."""
+        query = select(Visit).join(Session, column(Session.id) == column(Visit.session_id))
+        query = query.where(column(Session.owner) != column(Visit.user))
+        if session_id is not None:
+            query = query.where(column(Visit.session_id) == session_id)
+        return self.all_rows(query.order_by(column(Visit.created_at), column(Visit.id)))
+
+    def remove_visits(self, ids: Collection[str]) -> None:
+        with self.transaction() as db:
+            db.connection().execute(delete(Visit).where(column(Visit.id).in_(list(ids))))
+
     def end_visits(self, states: Collection[SessionState]) -> list[str]:
         """Remove the visits of sessions in these states, and of unknown sessions. Return their ids."""
         lasting = select(column(Session.id)).where(column(Session.state).not_in(list(states)))

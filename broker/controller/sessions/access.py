@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
 from broker.controller.registry.grant import SessionGrant
-from broker.errors import NotFoundError, RefusedError
+from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from broker.names import split_reference
 from broker.schema.grants import Role
 from broker.schema.permissions import Permission
@@ -28,8 +29,22 @@ ROLE_PERMISSIONS = {
             Permission.SNAPSHOT,
         }
     ),
+    Role.WATCH: frozenset({Permission.SEE, Permission.WATCH}),
+    Role.PORT: frozenset({Permission.VISIT}),
+    Role.SNAPSHOT: frozenset({Permission.TAKE}),
 }
-"""The permissions of each role. Those that are in no role are the owner's alone."""
+"""The permissions of each role: of PORT on the service, and of SNAPSHOT on the snapshot of the grant. Those that are in
+no role are the owner's alone."""
+
+ALL_ROLES = frozenset(Role)
+
+ROLE_TEXTS = {
+    Role.OPERATE: "show, start, stop, extend and snapshot it, and read log, events, jobs",
+    Role.WATCH: "show it, and see the terminals that its owner shows, by `berth ssh OWNER.NAME`",
+    Role.PORT: "open the service that was shared: `berth list --shared`",
+    Role.SNAPSHOT: "clone the snapshots that were shared: `berth list --shared`",
+}
+"""What a guest with each role can do."""
 
 OPERATOR_PERMISSIONS = frozenset({Permission.SEE, Permission.STOP, Permission.EXTEND, Permission.MESSAGE})
 """The permissions of the site's operators on all sessions. SEE is the view of `operator_view` for them."""
@@ -41,13 +56,15 @@ def allowed(
     permission: Permission,
     groups: frozenset[str] | None = None,
     *,
+    service: str | None = None,
+    roles: frozenset[Role] = ALL_ROLES,
     as_operator: bool = False,
 ) -> bool:
-    """Whether `user` has `permission` on `session`. The owner has all of them.
+    """Whether `user` has `permission` on `session`, or on its `service`. The owner has all of them.
 
-    Other users have those of the grants to them and to their `groups`, as they are now. Without `groups`, sharing does
-    not count. `as_operator`: `user` is an operator who acts as such, and has those permissions alone, also on their own
-    sessions.
+    Other users have those of the grants to them and to their `groups`, as they are now, whose role is one of the site's
+    `roles`. Without `groups`, sharing does not count. `as_operator`: `user` is an operator who acts as such, and has
+    those permissions alone, also on their own sessions.
     """
     if as_operator:
         return permission in OPERATOR_PERMISSIONS
@@ -55,14 +72,24 @@ def allowed(
         return True
     if groups is None:
         return False
-    return any(permission in ROLE_PERMISSIONS[grant.role] for grant in grants_to(user, session, groups))
+    return any(grant_allows(grant, permission, service) for grant in grants_to(user, session, groups, roles))
 
 
-def grants_to(user: str, session: Session, groups: frozenset[str]) -> list[SessionGrant]:
-    """Return the grants on the session to `user` and to these groups that have not expired, those to `user` first."""
+def grant_allows(grant: SessionGrant, permission: Permission, service: str | None = None) -> bool:
+    """Whether a grant that lasts gives `permission` on its session, or on the session's `service`."""
+    return permission in ROLE_PERMISSIONS[grant.role] and grant.service in {None, service}
+
+
+def grants_to(
+    user: str, session: Session, groups: frozenset[str], roles: frozenset[Role] = ALL_ROLES
+) -> list[SessionGrant]:
+    """Return the grants on the session to `user` and to these groups, of these roles, that have not expired.
+
+    Those to `user` come first.
+    """
     receivers = {user, *(f"@{group}" for group in groups)}
     to_them = [SessionGrant.model_validate(each) for each in session.grants if each["grantee"] in receivers]
-    grants = [grant for grant in to_them if grant.is_active(clock.now())]
+    grants = [grant for grant in to_them if grant.role in roles and grant.is_active(clock.now())]
     return sorted(grants, key=lambda grant: grant.grantee.startswith("@"))
 
 
@@ -78,9 +105,11 @@ class SessionAccess:
     """The Unix group of the site's operators, as `@GROUP`; None: there are none."""
     is_personal: bool = False
     """Whether the controller serves one user alone."""
+    roles: frozenset[Role] = ALL_ROLES
+    """The roles of the site. A grant of another one gives nothing."""
 
-    async def resolve(self, user: str, reference: str, permission: Permission) -> Session:
-        """Return the session `NAME` or `OWNER.NAME` if `user` has `permission` on it.
+    async def resolve(self, user: str, reference: str, permission: Permission, service: str | None = None) -> Session:
+        """Return the session `NAME` or `OWNER.NAME` if `user` has `permission` on it, or on its `service`.
 
         NotFoundError otherwise. For another user's session the message is the same whether or not that session exists:
         session names are private. RefusedError for a guest whose role does not have this permission.
@@ -94,17 +123,75 @@ class SessionAccess:
                 f"you have no session named {name}",
                 hint="`berth list` shows yours, `berth start NAME --profile PROFILE` makes one",
             )
-        groups = await self.guest_groups(user, session)
-        session = await self.registry.find(owner, name)  # it may have changed meanwhile
-        if groups is not None and session is not None and allowed(user, session, Permission.SEE, groups):
-            if allowed(user, session, permission, groups):
-                return session
-            roles = " and ".join(sorted({grant.role for grant in grants_to(user, session, groups)}))
+        session, groups = await self._as_guest(user, reference, permission, service)
+        if not allowed(user, session, permission, groups, service=service, roles=self.roles):
+            raise _refused(owner, name, grants_to(user, session, groups, self.roles))
+        return session
+
+    def check_sharing(self) -> None:
+        """Raise RefusedError if grants do not count here."""
+        if not self.sharing:
             raise RefusedError(
-                f"only {owner} may do this with {owner}.{name}; your role there is {roles}",
-                hint="a guest with this role can show, start, stop, extend and snapshot it, and read log, events, jobs",
+                "this site does not share sessions", hint="sharing needs site mode and `sharing.enabled`"
             )
-        raise _no_shared_session(owner, name)
+
+    async def resolve_guest(self, user: str, reference: str) -> Session:
+        """Return the session `OWNER.NAME` if any grant on it counts for `user`; NotFoundError otherwise."""
+        return (await self._as_guest(user, reference))[0]
+
+    async def resolve_snapshot(self, user: str, reference: str, number: str | None) -> tuple[Session, int]:
+        """Return the session `OWNER.NAME` of another user, and the number of its snapshot that `user` may clone.
+
+        NotFoundError and RefusedError as `resolve`. InvalidInputError for a snapshot that is not shared with `user`:
+        the message is the same whether or not it exists.
+        """
+        await self.resolve(user, reference, Permission.TAKE)
+        session, groups = await self._as_guest(user, reference)
+        grants = grants_to(user, session, groups, self.roles)
+        shared = sorted({grant.snapshot for grant in grants if grant.snapshot is not None})
+        if number is None or number not in {str(each) for each in shared}:
+            raise InvalidInputError(
+                f"name a snapshot of {reference} that is shared with you: {', '.join(map(str, shared))}",
+                hint=f"`berth clone {reference} NEW --at N`; `berth list --shared` lists them",
+            )
+        return session, int(number)
+
+    async def _as_guest(
+        self, user: str, reference: str, permission: Permission | None = None, service: str | None = None
+    ) -> tuple[Session, frozenset[str]]:
+        """Return another user's session on which any grant counts for `user`, and the groups of `user`.
+
+        Groups are left out if the grants to `user` alone give `permission`. NotFoundError without such a grant.
+        """
+        owner, name = split_reference(reference, user)
+        groups = await self._guest_groups(user, await self.registry.find(owner, name), permission, service)
+        session = await self.registry.find(owner, name)  # it may have changed meanwhile
+        if session is None or groups is None or not grants_to(user, session, groups, self.roles):
+            raise _no_shared_session(owner, name)
+        return session, groups
+
+    async def grant_of(
+        self, user: str, session: Session, permission: Permission, service: str | None = None
+    ) -> SessionGrant | None:
+        """Return the grant that gives a guest `permission` on the session or service now, the one that ends last."""
+        groups = await self._guest_groups(user, session, permission, service)
+        grants = [] if groups is None else grants_to(user, session, groups, self.roles)
+        giving = [grant for grant in grants if grant_allows(grant, permission, service)]
+        return max(giving, key=lambda grant: math.inf if grant.until is None else grant.until, default=None)
+
+    async def allowed_until(
+        self, user: str, session: Session, permission: Permission, service: str | None = None
+    ) -> float:
+        """Return the time from which `user` has `permission` on the session's service no more, as the grants are now.
+
+        Infinity for the owner and without an end; 0 without the permission.
+        """
+        if user == session.owner:
+            return math.inf
+        grant = await self.grant_of(user, session, permission, service)
+        if grant is None:
+            return 0.0
+        return math.inf if grant.until is None else grant.until
 
     async def check_operator(self, user: str) -> None:
         """Return if `user` is one of the site's operators now.
@@ -149,17 +236,30 @@ class SessionAccess:
         sessions = await self.registry.all_sessions(owner)
         return [each for each in sessions if allowed(user, each, Permission.SEE, as_operator=True)]
 
-    async def guest_groups(self, user: str, session: Session | None) -> frozenset[str] | None:
+    async def _guest_groups(
+        self, user: str, session: Session | None, permission: Permission | None, service: str | None
+    ) -> frozenset[str] | None:
         """Return the groups that count for a guest; None if sharing is off.
 
-        The name service is asked unless a grant to the user alone is enough, also about a session that does not exist:
-        so the time of the answer tells nothing.
+        The name service is asked unless the grants to the user alone give `permission`, also about a session that does
+        not exist: so the time of the answer tells nothing.
         """
         if not self.sharing:
             return None
-        if session is not None and grants_to(user, session, frozenset()):
-            return frozenset()
+        if session is not None and permission is not None:
+            own = grants_to(user, session, frozenset(), self.roles)
+            if any(grant_allows(grant, permission, service) for grant in own):
+                return frozenset()
         return await self.groups.current(user)
+
+
+def _refused(owner: str, name: str, grants: list[SessionGrant]) -> RefusedError:
+    """Return the error for a guest whose grants do not give the permission."""
+    held = [f"{grant.role} of {grant.service}" if grant.service else str(grant.role) for grant in grants]
+    return RefusedError(
+        f"only {owner} may do this with {owner}.{name}; your role there is {' and '.join(sorted(set(held)))}",
+        hint="a guest with this role can " + "; ".join(dict.fromkeys(ROLE_TEXTS[grant.role] for grant in grants)),
+    )
 
 
 def _no_shared_session(owner: str, name: str) -> NotFoundError:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError
+from broker.errors import BerthError
 from broker.service_catalogue import parse_catalogue
 from profiles.recipe.service import format_services
 
@@ -38,11 +39,18 @@ class AddedServices:
         Empty if they cannot be read now: a page shows everything else.
         """
         try:
+            return await self.read(session)
+        except BerthError:
+            return []
+
+    async def read(self, session: Session) -> list[ListedService]:
+        """Return the same. BerthError if they cannot be read now."""
+        try:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 text = await self._launcher.listed_services(session.owner, session.id)
         except (LauncherError, TimeoutError) as error:
             log.info("services of the user not read %s error=%s", session.log_name, error)
-            return []
+            raise BerthError("Berth could not read the session's services", hint="try again in a moment") from error
         run, _, report = text.partition("\n")
         services = await asyncio.to_thread(_parse, report) if report else ()
         return [each for each in services if not each.published or run == session.generation]

@@ -11,7 +11,7 @@ from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.preconditions import check_source
 from broker.errors import ConflictError
-from broker.names import new_id
+from broker.names import new_id, split_reference
 from broker.schema.operations import permission_for
 from broker.schema.sessions import SessionState
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.operation_requests import OperationRequests
     from broker.controller.sessions.pending import PendingOperations
+    from broker.controller.sessions.shared_clones import SharedCloneService
     from broker.controller.sessions.snapshot_lookup import SnapshotLookup
     from broker.schema.sessions import SessionView
     from broker.schema.volumes import CloneRequest
@@ -44,6 +45,7 @@ class CloneService:
         lookup: SnapshotLookup,
         pending: PendingOperations,
         limits: Limits,
+        shared: SharedCloneService,
     ) -> None:
         self._access = access
         self._registry = registry
@@ -54,12 +56,16 @@ class CloneService:
         self._lookup = lookup
         self._pending = pending
         self._limits = limits
+        self._shared = shared
 
     async def clone(self, user: str, name: str, request: CloneRequest) -> SessionView:
         """Create a session from this one's volumes, present ones or those of a snapshot. Start it if requested.
 
-        ConflictError if the name is taken. A failed clone leaves nothing behind.
+        `OWNER.NAME` names a snapshot that another user has shared. ConflictError if the name is taken. A failed clone
+        leaves nothing behind.
         """
+        if split_reference(name, user)[0] != user:
+            return await self._shared.clone(user, name, request)
         source = await self._access.resolve(user, name, permission_for("clone"))
         with self._copies.of(source.id):  # until the clone has a row, which postpones a takeover from then on
             clone = await self._create_clone(user, await self._registry.require(source.id), request)

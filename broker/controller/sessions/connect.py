@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.sessions.access import SessionAccess
+    from broker.controller.sessions.guests import GuestService
     from broker.controller.sessions.installed_credentials import InstalledCredentials
     from broker.controller.sessions.lifecycle import Sessions
     from broker.controller.wakeup import ChangeNotifier
-    from broker.schema.sessions import SessionView
+    from broker.schema.grants import Role
+    from broker.schema.sessions import Endpoint, SessionView
 
 
 FIRST_POLL_S, LATER_POLL_S = 2.0, 20.0
@@ -60,6 +62,7 @@ class ConnectService:
         sessions: Sessions,
         reconciler: Reconciler,
         credentials: InstalledCredentials,
+        guests: GuestService,
         changes: ChangeNotifier,
         settings: SshSettings,
     ) -> None:
@@ -68,6 +71,7 @@ class ConnectService:
         self._sessions = sessions
         self._reconciler = reconciler
         self._credentials = credentials
+        self._guests = guests
         self._changes = changes
         self._settings = settings
         self._starts = SingleFlight[str, "SessionView"](self._start_ended)
@@ -98,6 +102,8 @@ class ConnectService:
         The call updates the session's authorized_keys first, so that sshd and gateway accept the same keys.
         """
         host = SessionHost.parse(target, self._settings.domain, user)
+        if host.owner != user:
+            return await self._admit_guest(user, f"{host.owner}.{host.name}")
         loop = asyncio.get_running_loop()
         began = loop.time()
         before = ""
@@ -130,15 +136,16 @@ class ConnectService:
                 raise WaitingError(status)
             await self._changes.wait([session.id], seen, poll_left if patient else min(left, poll_left), gone)
         await self._credentials.refresh(session)
-        return ResolveAnswer(
-            session_id=session.id,
-            owner=session.owner,
-            name=session.name,
-            generation=session.generation,
-            host=session.endpoint.node,
-            port=session.endpoint.port,
-            fingerprint=session.endpoint.fingerprint,
-        )
+        return _answer(session, session.endpoint)
+
+    async def _admit_guest(self, user: str, reference: str) -> ResolveAnswer:
+        """Let a guest in. A guest's connection neither starts the session nor waits for it."""
+        session = await self._access.resolve(user, reference, Permission.WATCH)
+        if session.endpoint is None or session.root:
+            state = "in root mode" if session.root else session.state
+            raise ConflictError(f"{reference} is {state}", hint="connect again when it is ready")
+        guest = await self._guests.admit(user, session)
+        return _answer(session, session.endpoint, guest.role)
 
     async def changed(self, known: dict[str, int], seconds: float, gone: asyncio.Event | None = None) -> list[str]:
         """Wait until a session's revision differs from the `known` one, and return the ids of all such sessions.
@@ -235,6 +242,19 @@ class ConnectService:
 
     def _status_line(self, session: Session) -> str:
         return status_line(self._reconciler.observed, session)
+
+
+def _answer(session: Session, endpoint: Endpoint, role: Role | None = None) -> ResolveAnswer:
+    return ResolveAnswer(
+        session_id=session.id,
+        owner=session.owner,
+        name=session.name,
+        generation=session.generation,
+        host=endpoint.node,
+        port=endpoint.port,
+        fingerprint=endpoint.fingerprint,
+        role=role,
+    )
 
 
 def _ended_cleanly(session: Session) -> bool:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.controller.sessions.access import SessionAccess
-    from broker.schema.connections import ConnectionRecord, ConnectionReport, ConnectionView
+    from broker.controller.sessions.guests import GuestService
+    from broker.schema.connections import ConnectionRecord, ConnectionReport, ConnectionView, GuestVisitView
 
 KEEPALIVE_BYTES = 10 * 1024
 """Bytes that an idle connection carries between two reports, a minute apart: keep-alive messages of clients and IDEs.
@@ -36,6 +37,8 @@ MAX_OWN_REPORT = 50
 """Records in one report of a user, whose `berth connect` and `berth ssh` send one at a time."""
 MAX_OWN_OPEN = 256
 """Open connections that users may report: each is a process of theirs on the login node."""
+MAX_GUEST_RECORDS = 100
+"""New connections between two sweeps that a guest may report themselves: they take room of the owner's records."""
 MAX_OWN_RECORDS = 1000
 """Records that are kept of a user's own reports, the newest; the API shows as many at most."""
 TRIM_AFTER = 500
@@ -61,18 +64,23 @@ class Connections:
         registry: AsyncRegistry,
         launcher: LauncherClient,
         open_connections: OpenConnections,
+        *,
+        guests: GuestService,
         settings: RegistrySettings,
     ) -> None:
         self._access = access
         self._registry = registry
         self._launcher = launcher
         self._open = open_connections
+        self._guests = guests
         self._blocking = registry.blocking
         self._kept = settings.connection_days * 86400
         self._records = settings.connection_records
         self._swept = -math.inf
         self._added: Counter[str] = Counter()
         """New records since the last trim, by owner of a session."""
+        self._of_guests: Counter[tuple[str, str]] = Counter()
+        """New records since the last sweep that guests have reported themselves, by guest and session."""
 
     async def note(self, report: ConnectionReport, caller: str | None) -> int:
         """Store a report of a gateway, or of the user `caller`; return how many of its sessions exist.
@@ -90,6 +98,13 @@ class Connections:
         rows = await self._registry.connections_of(session.owner, session.id, standing=True)
         now = clock.now()
         return [row.view() for row in rows if _stands(row, session, now)]
+
+    async def guests(self, user: str, name: str) -> list[GuestVisitView]:
+        """Return the visits of guests in browsers to the session's services, oldest first."""
+        session = await self._access.resolve(user, name, Permission.WHO)
+        now = clock.now()
+        visits = await self._registry.guest_visits(session.id)
+        return [each.guest_view() for each in visits if each.expires_at > now]
 
     async def terminals(self, user: str, name: str) -> int | None:
         """Return the number of terminals that logins have open in the session, as its job reported it last.
@@ -120,7 +135,7 @@ class Connections:
             session.id: session for session in self._blocking.by_ids({r.session_id for r in report.connections})
         }
         if caller is not None:
-            _check_own(report, sessions, caller)
+            self._check_own(report, sessions, caller)
         now = clock.now()
         gateway = report.gateway if caller is None else ""
         rows = [
@@ -139,16 +154,31 @@ class Connections:
         self._trim([row for row in noted if carried[row.id] is None], own=caller is not None)
         if now - self._swept > SWEEP_INTERVAL_S:
             self._swept = now
+            self._of_guests.clear()
             log.info("connection records removed count=%d", self._blocking.forget_connections(now - self._kept))
             for owner in self._blocking.owners_of_connections(min(self._records, MAX_OWN_RECORDS)):
                 self._trim_owner(owner)
         return noted
+
+    def _check_own(self, report: ConnectionReport, sessions: dict[str, Session], caller: str) -> None:
+        """RefusedError unless a user's own report is about connections that they may have."""
+        if len(report.connections) > MAX_OWN_REPORT:
+            raise InvalidInputError(f"connections: a user's report has at most {MAX_OWN_REPORT}")
+        for record in report.connections:
+            session = sessions.get(record.session_id)
+            is_own = session is None or access.allowed(caller, session, Permission.CONNECT)
+            if record.user != caller or not (is_own or self._guests.is_admitted(record.session_id, caller)):
+                raise RefusedError(f"{caller} can report only their own connections")
 
     def _check_room(self, rows: list[Connection], caller: str, now: float) -> None:
         """RefusedError if a user's own report is about other users' connections, or about too many."""
         known = {row.id: row for row in self._blocking.known_connections({row.id for row in rows})}
         if any(row.id in known and not known[row.id].is_same(row) for row in rows):
             raise RefusedError("another connection has this id")
+        of_guest = Counter((caller, row.session_id) for row in rows if row.id not in known and row.owner != caller)
+        self._of_guests.update(of_guest)
+        if any(self._of_guests[each] > MAX_GUEST_RECORDS for each in of_guest):
+            raise RefusedError("limit of recorded connections of a guest reached", hint="try again in an hour")
         new = {row.id for row in rows if row.id not in known and row.ended_at is None}
         if new and self._blocking.count_own_connections(caller, now - CONNECTION_TIMEOUT_S) + len(new) > MAX_OWN_OPEN:
             raise RefusedError(
@@ -171,15 +201,6 @@ class Connections:
 def _is_active(carried: int | None) -> bool:
     """Whether a connection is in use: it is new, or carries more than keep-alive messages."""
     return carried is None or carried >= KEEPALIVE_BYTES
-
-
-def _check_own(report: ConnectionReport, sessions: dict[str, Session], caller: str) -> None:
-    if len(report.connections) > MAX_OWN_REPORT:
-        raise InvalidInputError(f"connections: a user's report has at most {MAX_OWN_REPORT}")
-    for record in report.connections:
-        session = sessions.get(record.session_id)
-        if record.user != caller or (session is not None and not access.allowed(caller, session, Permission.CONNECT)):
-            raise RefusedError(f"{caller} can report only their own connections")
 
 
 def _row(record: ConnectionRecord, session: Session, gateway: str, now: float) -> Connection:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from broker.controller import clock
+from broker.controller.launcher_client.answers import MOST_BYTES
 from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import RefusedError
 from broker.format import format_size
@@ -80,6 +81,15 @@ class Limits:
                 hint="`berth size NAME` shows what takes space; `berth snapshots NAME --delete N`, `berth delete "
                 "NAME --purge` and `berth gc` free some",
             )
+
+    async def storage_left(self, user: str) -> int:
+        """Return the bytes that the user's sessions may still take: MOST_BYTES without a limit or a measurement."""
+        most = self._settings.storage
+        if most is None:
+            return MOST_BYTES
+        await self.check_storage(user)
+        _, taken = self._measured.get(user, (-math.inf, 0))
+        return max(0, most - taken)
 
     async def uses(self, user: str) -> list[LimitUse]:
         """Return each limit with the user's present use of it, under the names of the settings."""

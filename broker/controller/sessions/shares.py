@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
 from broker.controller.registry.grant import SessionGrant
 from broker.controller.registry.registry import EventEntry
-from broker.controller.sessions.access import grants_to
+from broker.controller.sessions.access import grant_allows, grants_to
 from broker.controller.sessions.guest_view import seen_by
-from broker.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
+from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.format import format_time
-from broker.schema.grants import GrantView, Role, SharedSession
+from broker.names import split_reference
+from broker.schema.grants import EndedGrants, GrantView, Role, SharedService, SharedSession, SharedSnapshot
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from broker.config.sharing_settings import SharingSettings
     from broker.controller.reconcile.manifests import ManifestWriter
     from broker.controller.reconcile.observed_slurm import ObservedSlurm
     from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.grant import GrantKey
     from broker.controller.registry.models import Session
     from broker.controller.registry.registry import RowChange, Transition
     from broker.controller.sessions.access import SessionAccess
-    from broker.schema.grants import ShareRequest
+    from broker.controller.sessions.shared_services import SharedServices
+    from broker.controller.sessions.snapshot_lookup import SnapshotLookup
+    from broker.origins import Origins
+    from broker.schema.grants import SharedContent, ShareRequest
 
-FUTURE_ROLES = frozenset({"watch", "pair", "port", "use"})
+FUTURE_ROLES = frozenset({"pair", "use"})
 """Roles that are planned."""
 
 
@@ -40,50 +48,98 @@ class ShareService:
         registry: AsyncRegistry,
         manifests: ManifestWriter,
         observed: ObservedSlurm,
+        lookup: SnapshotLookup,
+        services: SharedServices,
+        origins: Origins | None,
+        apply: Callable[[str], Awaitable[bool]],
     ) -> None:
+        """`origins`: those of web access; None without it. `apply` closes the connections of guests of the session with
+        this id that its grants do not allow now, and returns whether they are closed.
+        """
         self._settings = settings
         self._access = access
         self._registry = registry
         self._manifests = manifests
         self._observed = observed
+        self._lookup = lookup
+        self._services = services
+        self._origins = origins
+        self._apply = apply
 
     async def share(self, user: str, name: str, grantee: str, request: ShareRequest) -> GrantView:
-        """Grant a role to a user or group, in place of an earlier grant to the same one.
+        """Grant a role to a user or group, in place of an earlier grant to the same one, or of the same service or
+        snapshot.
 
-        RefusedError if the site has no sharing or the session has as many grants as it allows; InvalidInputError for an
-        unknown role, user or group, and for a time that has passed.
+        RefusedError if the site has no sharing or not this role, for a service that is a shell, and if the session has
+        as many grants as the site allows; InvalidInputError for an unknown role, user or group, for a time that has
+        passed, and for a service or snapshot without the role for it; NotFoundError for one that does not exist.
         """
         session = await self._access.resolve(user, name, Permission.SHARE)
-        if not self._access.sharing:
-            raise RefusedError(
-                "this site does not share sessions", hint="sharing needs site mode and `sharing.enabled`"
-            )
-        role = _role(request.role)
-        if grantee == session.owner:
-            raise InvalidInputError("a session cannot be shared with its owner", hint="name another user, or a @GROUP")
+        self._access.check_sharing()
+        role = self._role(request, name)
         if request.until is not None and request.until <= clock.now():
             raise InvalidInputError(f"{format_time(request.until)} is not in the future")
+        await self._check_grantee(session, grantee)
+        if request.service is not None:
+            await self._services.check_share(session, request.service)
+        snapshot = None if request.snapshot is None else (await self._lookup.find(session, request.snapshot)).number
+        grant = SessionGrant(
+            grantee=grantee,
+            role=role,
+            until=request.until,
+            granted_at=clock.now(),
+            snapshot=snapshot,
+            service=request.service,
+        )
+        session = await self._registry.update(session.id, _add(user, grant, self._settings.max_grants))
+        if not await self._install(session):  # what the earlier grant, which this one replaces, allowed
+            raise BerthError(
+                f"{session.name} is shared {_detail(grant)}, but earlier connections may last for up to a minute",
+                hint="Berth could not write the session's files, or reach a gateway or berth-web; "
+                f"`berth who {session.name}` shows who is connected",
+            )
+        return _view(session, grant)
+
+    async def _check_grantee(self, session: Session, grantee: str) -> None:
+        """InvalidInputError unless the session can be shared with `grantee`."""
+        if grantee == session.owner:
+            raise InvalidInputError("a session cannot be shared with its owner", hint="name another user, or a @GROUP")
         if not await self._access.groups.has_account(grantee):
             kind = "group" if grantee.startswith("@") else "user"
             raise InvalidInputError(
                 f"this machine knows no {kind} named {grantee.removeprefix('@')}",
                 hint="name a user, or a Unix group as @GROUP",
             )
-        grant = SessionGrant(grantee=grantee, role=role, until=request.until, granted_at=clock.now())
-        session = await self._registry.update(session.id, _add(user, grant, self._settings.max_grants))
-        await self._manifests.try_write(session)
-        return _view(session, grant)
 
-    async def unshare(self, user: str, name: str, grantee: str) -> GrantView:
-        """Revoke a grant, and return it. It gives nothing from then on. NotFoundError if there is none."""
+    async def content(self, user: str, name: str, reference: str) -> SharedContent:
+        """Return what others would get of a snapshot, and what is left out. NotFoundError if there is none."""
         session = await self._access.resolve(user, name, Permission.SHARE)
-        grant = _find(session, grantee)
-        if grant is None:
+        self._access.check_sharing()
+        return await self._lookup.shared_content(session, reference)
+
+    async def unshare(
+        self, user: str, name: str, grantee: str, *, snapshot: int | None = None, service: str | None = None
+    ) -> EndedGrants:
+        """Revoke all grants to a user or group, or the one of a snapshot or service, and return them.
+
+        They give nothing from then on, and the connections by them are closed. NotFoundError if there is none.
+        """
+        session = await self._access.resolve(user, name, Permission.SHARE)
+        found = _find(session, grantee, snapshot, service)
+        if not found:
             raise NotFoundError(
-                f"{session.name} is not shared with {grantee}", hint=f"`berth shares {session.name}` lists its grants"
+                f"{_what(session.name, snapshot, service)} is not shared with {grantee}",
+                hint=f"`berth shares {session.name}` lists its grants",
             )
-        await self._remove(session, grant, EventEntry(user, "unshare", _detail(grant)))
-        return _view(session, grant)
+        closed = await self._remove(session, found, EventEntry(user, "unshare", _details(found)))
+        return EndedGrants(grants=[_view(session, grant) for grant in found], closed=closed)
+
+    async def forget_snapshot(self, user: str, session_id: str, number: int) -> None:
+        """End the grants of a snapshot that was deleted."""
+        session = await self._registry.require(session_id)
+        grants = [grant for grant in _all_grants(session) if grant.snapshot == number]
+        if grants:
+            await self._remove(session, grants, EventEntry(user, "unshare", _details(grants)))
 
     async def all(self, user: str, name: str | None = None) -> list[GrantView]:
         """Return the grants on one or all of the user's sessions, also expired ones."""
@@ -91,66 +147,136 @@ class ShareService:
             sessions = await self._registry.sessions_of(user)
         else:
             sessions = [await self._access.resolve(user, name, Permission.SHARE)]
-        return [_view(session, SessionGrant.model_validate(each)) for session in sessions for each in session.grants]
+        return [_view(session, grant) for session in sessions for grant in _all_grants(session)]
 
     async def shared_with(self, user: str) -> list[SharedSession]:
         """Return the sessions of other users that `user` may see, in the order of owners and names."""
-        if not self._access.sharing:
-            return []
-        groups = await self._access.groups.current(user)
         found = []
-        for session in await self._registry.shared_sessions():
-            grants = grants_to(user, session, groups)
-            if session.owner != user and grants:
-                view = seen_by(user, self._observed.view(session))
-                first = grants[0]
+        for session, grants in await self._shared(user):
+            if seeing := [grant for grant in grants if grant_allows(grant, Permission.SEE)]:
+                view, first = seen_by(user, self._observed.view(session)), seeing[0]
                 found.append(SharedSession(session=view, role=first.role, until=first.until, via=first.grantee))
         return found
 
-    async def leave(self, user: str, name: str) -> SharedSession:
-        """Give up the user's own grant on `OWNER.NAME`, and return it.
+    async def snapshots_shared_with(self, user: str) -> list[SharedSnapshot]:
+        """Return the snapshots of other users' sessions that `user` may clone, in the order of owners and names."""
+        return [
+            SharedSnapshot(name=_full_name(session), snapshot=grant.snapshot, until=grant.until, via=grant.grantee)
+            for session, grants in await self._shared(user)
+            for grant in sorted(grants, key=lambda grant: grant.snapshot or 0)
+            if grant.snapshot is not None
+        ]
+
+    async def services_shared_with(self, user: str) -> list[SharedService]:
+        """Return the services of other users' sessions that `user` may open, in the order of owners and names."""
+        found: dict[tuple[str, str], SharedService] = {}
+        for session, grants in await self._shared(user) if self._origins is not None else ():
+            for grant in grants:
+                if grant.service is not None and self._origins is not None:
+                    found.setdefault((session.id, grant.service), _shared_service(session, grant, self._origins))
+        return list(found.values())
+
+    async def _shared(self, user: str) -> list[tuple[Session, list[SessionGrant]]]:
+        """Return the sessions of others with grants that count for `user`, and these."""
+        if not self._access.sharing:
+            return []
+        groups = await self._access.groups.current(user)
+        sessions = [session for session in await self._registry.shared_sessions() if session.owner != user]
+        found = [(session, grants_to(user, session, groups, self._access.roles)) for session in sessions]
+        return [(session, grants) for session, grants in found if grants]
+
+    async def leave(
+        self, user: str, name: str, *, snapshot: int | None = None, service: str | None = None
+    ) -> EndedGrants:
+        """Give up the user's own grants on `OWNER.NAME`, or the one of a snapshot or service, and return them.
 
         ConflictError if only a group of theirs has one: leaving it would end it for the others.
         """
-        session = await self._access.resolve(user, name, Permission.SEE)
-        if session.owner == user:
+        if split_reference(name, user)[0] == user:
+            session = await self._access.resolve(user, name, Permission.SEE)
             raise InvalidInputError(f"{session.name} is your own session", hint=f"`berth unshare {session.name} USER`")
-        grant = _find(session, user)
-        if grant is None:
+        session = await self._access.resolve_guest(user, name)
+        found = _find(session, user, snapshot, service)
+        if not found:
             raise ConflictError(
-                f"{name} is shared with a group of yours, not with you alone",
-                hint=f"{session.owner} can end it with `berth unshare NAME @GROUP`",
+                f"{_what(name, snapshot, service)} is not shared with you alone",
+                hint=f"{session.owner} can end what is shared with a group of yours: `berth unshare NAME @GROUP`",
             )
-        await self._remove(session, grant, EventEntry(user, "leave", _detail(grant)))
-        view = seen_by(user, self._observed.view(session))
-        return SharedSession(session=view, role=grant.role, until=grant.until, via=grant.grantee)
+        closed = await self._remove(session, found, EventEntry(user, "leave", _details(found)))
+        left = [_view(session, grant).model_copy(update={"session": name}) for grant in found]
+        return EndedGrants(grants=left, closed=closed)
 
-    async def _remove(self, session: Session, grant: SessionGrant, entry: EventEntry) -> None:
-        session = await self._registry.update(session.id, _without(grant.grantee, entry))
-        await self._manifests.try_write(session)
+    def _role(self, request: ShareRequest, name: str) -> Role:
+        """Return the requested role. InvalidInputError if it does not fit what is shared; RefusedError."""
+        role = _parse_role(request.role, self._access.roles)
+        if (role is Role.SNAPSHOT) != (request.snapshot is not None):
+            raise InvalidInputError(
+                "the role snapshot, and no other, is for one snapshot",
+                hint=f"`berth share {name} USER --snapshot N` shares one",
+            )
+        if (role is Role.PORT) != (request.service is not None):
+            raise InvalidInputError(
+                "the role port, and no other, is for one service",
+                hint=f"`berth share {name} USER --role port --service NAME` shares one",
+            )
+        if role is Role.PORT and self._origins is None:
+            raise RefusedError(
+                "this site has no web access, by which others open a service",
+                hint="a site gets it by `web.url`; `berth share NAME USER --role operate` works without",
+            )
+        return role
+
+    async def _remove(self, session: Session, grants: list[SessionGrant], entry: EventEntry) -> bool:
+        """Remove grants, and return whether the connections by them are closed."""
+        session = await self._registry.update(session.id, _without({grant.key for grant in grants}, entry))
+        return await self._install(session)
+
+    async def _install(self, session: Session) -> bool:
+        """Write the session's grants to its manifest, and return whether the connections that end are closed."""
+        _, closed = await asyncio.gather(self._manifests.try_write(session), self._apply(session.id))
+        return closed
 
 
-def _role(word: str) -> Role:
-    try:
+def _parse_role(word: str, roles: frozenset[Role]) -> Role:
+    """Return the role of that name. InvalidInputError if this version has none; RefusedError if the site has not."""
+    known = ", ".join(sorted(roles))
+    shown = word if word.isascii() and word.isprintable() else ascii(word)
+    if word in roles:
         return Role(word)
-    except ValueError:
-        known = ", ".join(Role)
-        shown = word if word.isascii() and word.isprintable() else ascii(word)
-        planned = "is planned, but this version of Berth has not got it" if word in FUTURE_ROLES else "does not exist"
-        raise InvalidInputError(f"the role {shown} {planned}", hint=f"roles of this version: {known}") from None
+    if word in set(Role):
+        raise RefusedError(f"this site does not have the role {shown}", hint=f"roles of this site: {known}")
+    planned = "is planned, but this version of Berth has not got it" if word in FUTURE_ROLES else "does not exist"
+    raise InvalidInputError(f"the role {shown} {planned}", hint=f"roles of this site: {known}")
 
 
-def _find(session: Session, grantee: str) -> SessionGrant | None:
-    return next(
-        (grant for each in session.grants if (grant := SessionGrant.model_validate(each)).grantee == grantee), None
-    )
+def _all_grants(session: Session) -> list[SessionGrant]:
+    return [SessionGrant.model_validate(each) for each in session.grants]
+
+
+def _find(session: Session, grantee: str, snapshot: int | None, service: str | None) -> list[SessionGrant]:
+    """Return the grants to `grantee`, or the one of a snapshot or service."""
+    to_them = [grant for grant in _all_grants(session) if grant.grantee == grantee]
+    if snapshot is None and service is None:
+        return to_them
+    return [grant for grant in to_them if (grant.snapshot, grant.service) == (snapshot, service)]
+
+
+def _what(name: str, snapshot: int | None, service: str | None) -> str:
+    """Return words for what is shared of a session."""
+    if snapshot is not None:
+        return f"snapshot {snapshot} of {name}"
+    return name if service is None else f"{service} of {name}"
+
+
+def _full_name(session: Session) -> str:
+    return f"{session.owner}.{session.name}"
 
 
 def _add(user: str, grant: SessionGrant, most: int) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.state in {SessionState.DELETING, SessionState.DELETED}:
             raise ConflictError(f"{current.name} is being deleted", hint="`berth list` shows your sessions")
-        others = [each for each in current.active_grants(clock.now()) if each.grantee != grant.grantee]
+        others = [each for each in current.active_grants(clock.now()) if each.key != grant.key]
         if len(others) >= most:
             raise RefusedError(
                 f"limit of grants reached ({len(others)} of {most})",
@@ -162,9 +288,9 @@ def _add(user: str, grant: SessionGrant, most: int) -> Transition:
     return decide
 
 
-def _without(grantee: str, entry: EventEntry) -> Transition:
+def _without(keys: set[GrantKey], entry: EventEntry) -> Transition:
     def decide(current: Session) -> RowChange | None:
-        left = [each for each in current.grants if each["grantee"] != grantee]
+        left = [each.record() for each in _all_grants(current) if each.key not in keys]
         return None if len(left) == len(current.grants) else ({"grants": left}, entry)
 
     return decide
@@ -172,7 +298,26 @@ def _without(grantee: str, entry: EventEntry) -> Transition:
 
 def _detail(grant: SessionGrant) -> str:
     until = "" if grant.until is None else f", until {format_time(grant.until)}"
-    return f"with {grant.grantee} as {grant.role}{until}"
+    if grant.snapshot is not None:
+        return f"with {grant.grantee} snapshot {grant.snapshot}{until}"
+    service = "" if grant.service is None else f" of {grant.service}"
+    return f"with {grant.grantee} as {grant.role}{service}{until}"
+
+
+def _details(grants: list[SessionGrant]) -> str:
+    return "; ".join(map(_detail, grants))
+
+
+def _shared_service(session: Session, grant: SessionGrant, origins: Origins) -> SharedService:
+    assert grant.service is not None
+    return SharedService(
+        session=_full_name(session),
+        service=grant.service,
+        host=origins.service_host(grant.service, session.name, session.id, session.owner),
+        is_open=session.state is SessionState.READY,
+        until=grant.until,
+        via=grant.grantee,
+    )
 
 
 def _view(session: Session, grant: SessionGrant) -> GrantView:

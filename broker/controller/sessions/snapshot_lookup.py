@@ -10,6 +10,7 @@ from broker.errors import NotFoundError
 if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.models import Session
+    from broker.schema.grants import SharedContent
     from broker.schema.volumes import SnapshotView
 
 
@@ -31,3 +32,8 @@ class SnapshotLookup:
         raise NotFoundError(
             f"{session.name} has no snapshot {reference}", hint=f"`berth snapshots {session.name}` lists them"
         )
+
+    async def shared_content(self, session: Session, reference: str) -> SharedContent:
+        """Return what another user would get of a snapshot, and what is left out. NotFoundError if there is none."""
+        number = (await self.find(session, reference)).number
+        return await with_user_errors(session.name, self._launcher.survey(session.owner, session.id, number))

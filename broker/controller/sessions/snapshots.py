@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.operation_requests import OperationRequests
     from broker.controller.sessions.pending import PendingOperations
+    from broker.controller.sessions.shares import ShareService
     from broker.controller.sessions.snapshot_lookup import SnapshotLookup
     from broker.schema.sessions import SessionView
     from broker.schema.volumes import (
@@ -59,6 +60,7 @@ class Snapshots:
         maintenance: Maintenance,
         pending: PendingOperations,
         limits: Limits,
+        shares: ShareService,
     ) -> None:
         self._access = access
         self._registry = registry
@@ -69,6 +71,7 @@ class Snapshots:
         self._maintenance = maintenance
         self._pending = pending
         self._limits = limits
+        self._shares = shares
 
     async def snapshot(self, user: str, name: str, request: SnapshotRequest) -> SessionView:
         """Take a snapshot of both volumes. The session may be running."""
@@ -109,6 +112,7 @@ class Snapshots:
             return {"volumes": deleted.volumes}, EventEntry(user, "snapshot-deleted", str(number))
 
         await self._registry.update(session.id, decide)
+        await self._shares.forget_snapshot(user, session.id, number)
         self._pending.wake()
         self._maintenance.schedule_gc(session.owner)
         return deleted.snapshot

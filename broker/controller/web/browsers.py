@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from broker.config.web_settings import WebSettings
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.sessions.access import SessionAccess
+    from broker.controller.sessions.shared_services import SharedServices
     from broker.controller.web.control_client import ControlClient
     from broker.origins import Origins
     from broker.schema.web import DelegationRequest, LinkRequest, Target
@@ -52,12 +53,14 @@ class Browsers:
         *,
         access: SessionAccess,
         registry: AsyncRegistry,
+        shared: SharedServices,
         control: ControlClient,
         origins: Origins,
         settings: WebSettings,
     ) -> None:
         self._access = access
         self._registry = registry
+        self._shared = shared
         self._links = LoginLinks(settings.link_lifetime)
         self._control = control
         self._origins = origins
@@ -69,11 +72,15 @@ class Browsers:
     async def make_link(self, user: str, uid: int, request: LinkRequest) -> LinkAnswer:
         """Return a link that logs a browser in as `user`.
 
-        NotFoundError if the target's session is not the user's; RefusedError for a system account.
+        NotFoundError if the target's session is neither the user's nor shared with them; RefusedError for a system
+        account; for guests also the errors of SharedServices.check_visit.
         """
         self._check_uid(user, uid)
         if request.target is not None:
-            await self._access.resolve(user, request.target.session, Permission.VISIT)
+            target = request.target
+            session = await self._access.resolve(user, target.session, Permission.VISIT, target.service)
+            if session.owner != user:
+                await self._shared.check_visit(session, target.service)
         link = self._links.create(user, uid, request.target)
         login_url = f"{self._origins.portal_url}/login"
         return LinkAnswer(

@@ -9,6 +9,7 @@ from broker.controller.sessions.connect import check_login
 from broker.controller.sessions.status_line import status_line
 from broker.errors import ConflictError
 from broker.schema.web import WEB_LOGIN, DoorAnswer
+from broker.ssh.certificates import guest_principals, owner_principals
 from broker.ssh.host_names import SessionHost
 
 if TYPE_CHECKING:
@@ -51,12 +52,17 @@ class SessionDoor:
         self._lifetime_s = lifetime_s
 
     async def open(self, request: DoorRequest) -> DoorAnswer:
-        """Return the way into the session of a visit.
+        """Return the way into the session of a visit: for a guest, to the one service and no other.
 
         NotFoundError if the visit has ended; ConflictError, with the state in words, unless the session is ready and
         its node can be reached from here.
         """
         visit, session = await self._visits.require(request.visit)
+        is_guest = visit.user != session.owner
+        if is_guest and (session.root or session.endpoint is None):
+            raise ConflictError(
+                f"{session.owner}.{session.name} is not ready", hint="the service opens when its session is ready"
+            )
         check_login(session, root=False)
         if session.endpoint is None:
             raise ConflictError(
@@ -77,7 +83,7 @@ class SessionDoor:
             login=WEB_LOGIN,
             certificate=self._authority.sign_web(
                 request.public_key,
-                session.id,
+                guest_principals(session.id, visit.service) if is_guest else owner_principals(session.id),
                 sources=sources,
                 valid_seconds=seconds,
                 serial=int(now * 1e6),

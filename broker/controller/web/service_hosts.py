@@ -61,13 +61,14 @@ class ServiceHosts:
             return None
         service, name, owner = parts
         try:
-            return await self._access.resolve(user, f"{owner}.{name}", Permission.VISIT), service
+            return await self._access.resolve(user, f"{owner}.{name}", Permission.VISIT, service), service
         except (NotFoundError, RefusedError):
             return None
 
     async def _find_hashed(self, user: str, label: str) -> tuple[Session, str] | None:
         """Find the service whose triple has this hash, among those that the controller knows of the user's sessions:
-        the ones that their profiles declare, those that the user has added, and those with visits.
+        the ones that their profiles declare, those that the user has added, and those with visits. Of other users'
+        sessions, the services that are shared with the user.
         """
         sessions = {session.id: session for session in await self._registry.sessions_of(user)}
         for session_id, service in await self._registry.visited_services(user):
@@ -77,6 +78,15 @@ class ServiceHosts:
             for service in (*await self._declared(session), *await self._added_names(session)):
                 if _has_label(session, service, label):
                     return session, service
+        return await self._find_shared(user, label)
+
+    async def _find_shared(self, user: str, label: str) -> tuple[Session, str] | None:
+        for session in await self._registry.shared_sessions():
+            services = {each["service"] for each in session.grants if each.get("service") is not None}
+            for service in services:
+                if _has_label(session, service, label):
+                    until = await self._access.allowed_until(user, session, Permission.VISIT, service)
+                    return (session, service) if until else None
         return None
 
     async def _declared(self, session: Session) -> list[str]:

@@ -6,14 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.registry.registry import EventEntry
 from broker.controller.registry.web_models import Visit
-from broker.controller.sessions import access
+from broker.controller.sessions.shared_services import END_STATES
 from broker.controller.sessions.status_line import status_line
 from broker.controller.web.secret import hash_secret, new_secret
 from broker.errors import ConflictError, LoggedOutError, NotFoundError
 from broker.names import new_id
 from broker.schema.permissions import Permission
-from broker.schema.states import STARTABLE, SessionState
 from broker.schema.web import ValidVisits, VisitAnswer
 
 if TYPE_CHECKING:
@@ -22,14 +22,11 @@ if TYPE_CHECKING:
     from broker.controller.registry.models import Session
     from broker.controller.registry.web_models import Delegation
     from broker.controller.sessions.access import SessionAccess
+    from broker.controller.sessions.shared_services import SharedServices
     from broker.controller.web.control_client import ControlClient
+    from broker.controller.web.guest_visits import GuestVisits
     from broker.controller.web.service_hosts import ServiceHosts
     from broker.schema.web import VisitCheck, VisitRequest
-
-END_STATES = STARTABLE | {SessionState.DELETING, SessionState.DELETED}
-"""States of a session that end its visits. While it continues in another job, they last."""
-
-
 MAX_USER_VISITS = 200
 """Visits of one user at once. Each is an entry and a server in berth-web's HAProxy, which has all users' visits."""
 
@@ -39,30 +36,39 @@ class Visits:
 
     def __init__(
         self,
-        session_access: SessionAccess,
+        *,
+        access: SessionAccess,
         registry: AsyncRegistry,
         control: ControlClient,
         hosts: ServiceHosts,
+        shared: SharedServices,
+        guests: GuestVisits,
         observed: ObservedSlurm,
     ) -> None:
-        self._access = session_access
+        self._access = access
         self._registry = registry
         self._control = control
         self._hosts = hosts
+        self._shared = shared
+        self._guests = guests
         self._observed = observed
         self.begun = asyncio.Event()
         """Set by each new visit."""
 
     async def begin(self, delegation: Delegation, request: VisitRequest) -> VisitAnswer:
-        """Let the delegation's browser use a service until the delegation ends.
+        """Let the delegation's browser use a service until the delegation ends, and a guest's grant.
 
         The browser's earlier visit to the service ends, and berth-web closes it before this returns. NotFoundError for
         a session that the user may not visit; ConflictError for one that neither runs nor waits; TooManyError if the
-        user visits MAX_USER_VISITS services.
+        user visits MAX_USER_VISITS services; for guests also the errors of SharedServices.check_visit.
         """
         session, service = await self._find(delegation.user, request)
-        if session.state in END_STATES:
+        is_guest = session.owner != delegation.user
+        if is_guest:
+            await self._shared.check_visit(session, service)
+        elif session.state in END_STATES:
             raise ConflictError(status_line(self._observed, session), hint=f"`berth start {session.name}` starts it")
+        until = await self._guests.allowed_until(delegation.user, session, service)
         secret = new_secret()
         visit = Visit(
             id=new_id(),
@@ -72,7 +78,7 @@ class Visits:
             session_id=session.id,
             service=service,
             created_at=clock.now(),
-            expires_at=delegation.expires_at,
+            expires_at=min(delegation.expires_at, until),
         )
         replaced = await self._registry.add_visit(visit, MAX_USER_VISITS)
         if replaced is None:
@@ -82,7 +88,18 @@ class Visits:
         self.begun.set()
         if replaced:
             await self._control.close(visits=replaced)
+        if is_guest:
+            await self._note_guest(visit, session, is_new=not replaced)
         return self._answer(visit, session, secret)
+
+    async def _note_guest(self, visit: Visit, session: Session, *, is_new: bool) -> None:
+        """Record the guest's visit. NotFoundError if the grant has ended since it was looked up."""
+        self._guests.begun.set()
+        await self._guests.end_refused(session.id)
+        if not await self._registry.valid_visits([visit.id], clock.now()):
+            raise _ended()
+        if is_new:
+            await self._registry.record(session, EventEntry(visit.user, "visit", f"{visit.service} in a browser"))
 
     def _answer(self, visit: Visit, session: Session, secret: str) -> VisitAnswer:
         return VisitAnswer(
@@ -103,9 +120,9 @@ class Visits:
         visit = await self._registry.find_visit(hash_secret(secret), clock.now())
         if visit is not None:
             session = await self._registry.get(visit.session_id)
-            if session is not None and access.allowed(visit.user, session, Permission.VISIT):
+            if session is not None and await self._guests.allowed_until(visit.user, session, visit.service):
                 return visit, session
-        raise NotFoundError("this visit has ended", hint="open the service again from the portal")
+        raise _ended()
 
     async def check(self, request: VisitCheck) -> ValidVisits:
         """Return those of the visits that are valid."""
@@ -115,5 +132,9 @@ class Visits:
         if request.host is not None:
             return await self._hosts.find(user, request.host)
         assert request.target is not None
-        session = await self._access.resolve(user, request.target.session, Permission.VISIT)
-        return session, request.target.service
+        service = request.target.service
+        return await self._access.resolve(user, request.target.session, Permission.VISIT, service), service
+
+
+def _ended() -> NotFoundError:
+    return NotFoundError("this visit has ended", hint="open the service again from the portal")

@@ -9,6 +9,7 @@ from broker.controller.web.browser_watches import BrowserWatches
 from broker.controller.web.browsers import Browsers
 from broker.controller.web.control_client import ControlClient
 from broker.controller.web.door import SessionDoor
+from broker.controller.web.guest_visits import GuestVisits
 from broker.controller.web.service_hosts import ServiceHosts
 from broker.controller.web.source_addresses import SourceAddresses
 from broker.controller.web.sweep import WebSweep
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.added_services import AddedServices
     from broker.controller.sessions.installed_credentials import InstalledCredentials
+    from broker.controller.sessions.shared_services import SharedServices
     from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
     from broker.controller.wakeup import ChangeNotifier
@@ -37,6 +39,7 @@ class WebAccess:
     account: str
     browsers: Browsers
     visits: Visits
+    guests: GuestVisits
     door: SessionDoor
     watches: BrowserWatches
     provider: ProviderLogins | None
@@ -54,6 +57,7 @@ class WebAccess:
         images: ImageFinder,
         credentials: InstalledCredentials,
         added: AddedServices,
+        shared: SharedServices,
         site: Site,
         observed: ObservedSlurm,
         changes: ChangeNotifier,
@@ -63,8 +67,19 @@ class WebAccess:
         settings = config.web
         assert settings.url is not None
         origins, control = Origins.parse(settings.url), ControlClient(config.web_control_socket)
-        visits = Visits(access, registry, control, ServiceHosts(access, registry, images, added, origins), observed)
-        browsers = Browsers(access=access, registry=registry, control=control, origins=origins, settings=settings)
+        guests = GuestVisits(access, registry, control)
+        visits = Visits(
+            access=access,
+            registry=registry,
+            control=control,
+            hosts=ServiceHosts(access, registry, images, added, origins),
+            shared=shared,
+            guests=guests,
+            observed=observed,
+        )
+        browsers = Browsers(
+            access=access, registry=registry, shared=shared, control=control, origins=origins, settings=settings
+        )
         door = SessionDoor(
             visits=visits,
             credentials=credentials,
@@ -81,4 +96,4 @@ class WebAccess:
             from broker.controller.web.oidc.logins import ProviderLogins  # noqa: PLC0415 - few sites need Authlib
 
             provider = ProviderLogins(settings.oidc, origins, registry, browsers)
-        return cls(settings.account, browsers, visits, door, BrowserWatches(watches, browsers), provider, sweep)
+        return cls(settings.account, browsers, visits, guests, door, BrowserWatches(watches, browsers), provider, sweep)

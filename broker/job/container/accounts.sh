@@ -20,7 +20,7 @@ adapt_accounts() {
     [[ $entry != "$BERTH_OWNER":* || -x ${entry##*:} ]] || entry=${entry%:*}:/bin/bash
     printf '%s\n' "$entry"
   done >/etc/passwd
-  add_web_login
+  add_second_logins
 }
 
 apply_owners() { # FILE: gives the files that `berth exec --root` installed their owners; in layers all are the user's own

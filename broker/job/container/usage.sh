@@ -4,10 +4,10 @@ readonly USAGE_VALID_S=300 # seconds after which what was last seen of that says
 readonly BUSY_PERCENT=5 # of one processor: below it, what runs is not at work
 readonly USER_HZ=100 # in which unit /proc/PID/stat counts processor time: time(7)
 
-count_logins() { # FILE: adds to LOGINS the terminals that sshd's process names in its title, as in `sshd: alice@pts/0,pts/3`
+count_logins() { # FILE: adds to LOGINS the terminals that sshd's process names in its title, as in `sshd: alice@pts/0,pts/3`; not those of guests
   local title='' terminals terminal
   { IFS= read -r -d '' title <"$1"; } 2>/dev/null || :
-  [[ $title == sshd*": "*@pts/* ]] || return 0
+  [[ $title == sshd*": "*@pts/* && $title != *": $GUEST_LOGIN@"* ]] || return 0
   IFS=, read -ra terminals <<<"${title##*@}"
   for terminal in "${terminals[@]}"; do [[ $terminal != pts/* ]] || LOGINS=$((LOGINS + 1)); done
 }

@@ -9,7 +9,6 @@ from starlette.routing import Route
 
 from broker.errors import BerthError, InvalidInputError, LoggedOutError, NotFoundError
 from broker.forms.form import YES
-from broker.schema.connections import ConnectionList
 from broker.text.question import (
     describe_plan,
     describe_switch_changes,
@@ -108,8 +107,8 @@ class ActionPage:
         """Return who would lose something by a stop."""
         if self._action.id != "stop":
             return ""
-        connections = await optional(self._calls.connections(self._view.name))
-        return describe_use(ConnectionList(connections=connections or []))
+        presence = await optional(self._calls.presence(self._view.name))
+        return "" if presence is None else describe_use(presence)
 
     async def _notes(self) -> dict[str, str]:
         if self._action.id == "start":

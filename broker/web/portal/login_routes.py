@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from broker.errors import BerthError, InvalidInputError, LoggedOutError, RefusedError
+from broker.errors import BerthError, InvalidInputError, LoggedOutError, NotFoundError, RefusedError
 from broker.schema.web import DelegationRequest
 from broker.web.local_paths import is_local_path, local_path
 from broker.web.portal.addresses import check_service_host
@@ -88,13 +88,20 @@ async def _address_after_login(request: Request, delegation: DelegationAnswer, n
     context = context_of(request)
     try:
         return await _service_url(request, UserCalls(context.controller, delegation.secret), delegation.target)
-    except BerthError:  # the session's page says why
-        return f"/sessions/{delegation.target.session}"
+    except BerthError:  # the page says why
+        return "/" if "." in delegation.target.session else f"/sessions/{delegation.target.session}"
 
 
 async def _service_url(request: Request, calls: UserCalls, target: Target) -> str:
-    view = await calls.session(target.session)
+    """Return the address of a service. NotFoundError for one of another user that is shared no more."""
     origins = context_of(request).origins
+    if "." in target.session:
+        shared = {(each.session, each.service): each.host for each in await calls.shared_services()}
+        host = shared.get((target.session, target.service))
+        if host is None:
+            raise NotFoundError(f"{target.service} of {target.session} is not shared with you")
+        return origins.url(host) + "/"
+    view = await calls.session(target.session)
     return origins.url(origins.service_host(target.service, view.name, view.id, view.owner)) + "/"
 
 

@@ -33,15 +33,22 @@ class PortalServicePages:
         }
 
     def starting(self, visit: VisitAnswer, lines: Sequence[str]) -> HTMLResponse:
-        """Return the page of a service that starts, with its last lines."""
+        """Return the page of a service that starts, with its last lines for the owner."""
         page = self._page(visit, f"{visit.service} is starting", "this page opens it as soon as it is ready", "", lines)
         # A header, and no element: with the element, screen readers could not follow a longer page (WCAG 2.2, F41).
         page.headers["Refresh"] = str(RELOAD_S)
         return page
 
     def unavailable(self, visit: VisitAnswer, error: BerthError, lines: Sequence[str]) -> HTMLResponse:
-        """Return the page of a service that did not start, or whose session does not run."""
-        return self._page(visit, f"{visit.service} is not open", error.message, error.hint, lines)
+        """Return the page of a service that did not start, or whose session does not run.
+
+        The error and the lines are for the owner: a guest learns that the service is not open.
+        """
+        message, hint = error.message, error.hint
+        if _is_guest(visit):
+            message = f"{visit.service} of {visit.owner}.{visit.session} does not answer now"
+            hint = f"reload the page in a moment; {visit.owner} sees why"
+        return self._page(visit, f"{visit.service} is not open", message, hint, lines)
 
     def refused(self, error: BerthError) -> HTMLResponse:
         """Return the page for a browser that may not enter."""
@@ -50,13 +57,26 @@ class PortalServicePages:
     def _page(
         self, visit: VisitAnswer | None, title: str, message: str, hint: str, lines: Sequence[str]
     ) -> HTMLResponse:
+        session = None if visit is None or _is_guest(visit) else visit.session
         page = render(
             "service.html",
             title=title,
             message=message,
             hint=hint,
-            lines=lines,
-            session=None if visit is None else visit.session,
+            lines=() if session is None else lines,
+            session=session,
+            command=None if visit is None else _command(visit),
             portal_url=self._portal_url,
         )
         return HTMLResponse(page, headers=self._headers)
+
+
+def _is_guest(visit: VisitAnswer) -> bool:
+    return visit.user != visit.owner
+
+
+def _command(visit: VisitAnswer) -> list[str]:
+    """Return the equivalent command."""
+    if _is_guest(visit):
+        return ["berth", "open", f"{visit.owner}.{visit.session}", visit.service]
+    return ["berth", "show", visit.session]

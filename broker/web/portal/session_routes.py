@@ -12,6 +12,7 @@ from starlette.routing import Route
 from broker.errors import BerthError, LoggedOutError
 from broker.schema.states import SessionState
 from broker.text.advice import describe_last_end
+from broker.text.guests import describe_guests
 from broker.text.session import session_page
 from broker.text.timeline import timeline_scale
 from broker.text.volume import snapshot_row
@@ -35,18 +36,28 @@ _REPEATED = frozenset({"state", "ssh"})
 
 
 async def list_sessions(request: Request) -> HTMLResponse:
-    """Show all sessions of the user."""
+    """Show all sessions of the user, and the services of others that are shared with the user."""
     calls = user_calls(request)
     now = time.time()
-    sessions = [summarize(view, now) for view in await calls.sessions()]
-    return await show_page(calls, "sessions.html", sessions=sessions, current="/", command=["berth", "list"])
+    views, shared = await asyncio.gather(calls.sessions(), optional(calls.shared_services()))
+    sessions, origins = [summarize(view, now) for view in views], context_of(request).origins
+    return await show_page(
+        calls,
+        "sessions.html",
+        sessions=sessions,
+        shared=[(each, f"{origins.url(each.host)}/") for each in shared or []],
+        current="/",
+        command=["berth", "list"],
+    )
 
 
 async def show_session(request: Request) -> HTMLResponse:
     """Show one session: its state, services, actions, addresses and details."""
     calls = user_calls(request)
     view, site = await asyncio.gather(calls.session(request.path_params["name"]), calls.site())
-    (services, services_error), log_end = await asyncio.gather(_services(calls, view), _log_end(calls, view))
+    (services, services_error), log_end, guests = await asyncio.gather(
+        _services(calls, view), _log_end(calls, view), _guests(calls, view)
+    )
     now = time.time()
     page = render(
         "session.html",
@@ -55,6 +66,7 @@ async def show_session(request: Request) -> HTMLResponse:
         services=[_service_link(context_of(request).origins, view, each) for each in services],
         services_error=services_error,
         log_end=log_end,
+        guests=guests,
         actions=[action for action in ACTIONS.values() if action.rule(view) is None],
         ides=ide_links(view, site),
         details=[
@@ -76,6 +88,12 @@ async def _services(calls: UserCalls, view: SessionView) -> tuple[list[SessionSe
         raise
     except BerthError as error:
         return [], error
+
+
+async def _guests(calls: UserCalls, view: SessionView) -> list[str]:
+    """Return who has a shared service of the session open in a browser."""
+    presence = await optional(calls.presence(view.name))
+    return [] if presence is None else describe_guests(presence, time.time())
 
 
 async def _log_end(calls: UserCalls, view: SessionView) -> list[str]:

@@ -11,6 +11,7 @@ from broker.names import IDENTIFIER, NAME_PATTERN
 from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.cluster import ClusterView
 from broker.schema.connections import ConnectionList
+from broker.schema.grants import SharedServiceList
 from broker.schema.login import KeyList
 from broker.schema.profiles import ProfileList
 from broker.schema.services import SessionServices
@@ -22,7 +23,7 @@ from broker.schema.web import BrowserList, LogoutAnswer, VisitRequest
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from broker.schema.connections import ConnectionView
+    from broker.schema.grants import SharedService
     from broker.schema.login import KeyView
     from broker.schema.services import SessionServiceView
     from broker.schema.sessions import JobView
@@ -73,8 +74,13 @@ class UserCalls:
     async def events(self, name: str) -> list[EventView]:
         return (await self._get(f"{_session(name)}/events", EventList)).events
 
-    async def connections(self, name: str) -> list[ConnectionView]:
-        return (await self._get(f"{_session(name)}/connections", ConnectionList)).connections
+    async def presence(self, name: str) -> ConnectionList:
+        """Return the open connections, and guests in browsers."""
+        return await self._get(f"{_session(name)}/connections", ConnectionList)
+
+    async def shared_services(self) -> list[SharedService]:
+        """Return the services of others' sessions that the user may open."""
+        return (await self._get("/v1/shared/services", SharedServiceList)).services
 
     async def log(self, name: str) -> str:
         """Return the end of the log of the session's jobs."""

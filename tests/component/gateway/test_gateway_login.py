@@ -12,6 +12,7 @@ import pytest
 from broker.gateway.audit import ClientIdentity, ConnectionAudit
 from broker.gateway.connection import GatewayConnection
 from broker.gateway.counters import Counters
+from broker.gateway.guests import GuestRelays
 from broker.gateway.keys import CredentialsCache
 from broker.gateway.live_connections import LiveConnections
 from broker.gateway.response_cache import ResponseCache
@@ -174,7 +175,7 @@ def test_a_login_without_proof_is_cut_off(place: Path) -> None:
     async def resolve(user: str, target: str) -> Any:  # noqa: ANN401 - never asked
         raise AssertionError(user + target)
 
-    async def never(report: object) -> None:
+    async def never(report: object) -> Any:  # noqa: ANN401 - never asked
         raise AssertionError(report)
 
     keys = CredentialsCache(nobody, ResponseCache(place / "known", GatewayKeys, stale_seconds=1), fresh_seconds=1)
@@ -187,6 +188,7 @@ def test_a_login_without_proof_is_cut_off(place: Path) -> None:
             audit=ConnectionAudit(never, "gw", Counters()),
             counts=Counters(),
             usage=Usage(),
+            guests=GuestRelays(never),
             resolve=resolve,
         )
         server._conn = connection = Connection()  # type: ignore[assignment]  # all that is asked of it

@@ -31,6 +31,7 @@ async def running(
     *,
     script: str = "/session.sh",
     log: IO[bytes] | None = None,
+    minimum_uid: int = 1000,
     **environment: str,
 ) -> AsyncIterator[tuple[LauncherClient, int]]:
     """A launcher whose sbatch is the given shell script, and its process id. Without `script` it submits its own."""
@@ -46,6 +47,7 @@ async def running(
         f"--storage={storage}/{{user}}",
         f"--sbatch={program}",
         f"--session-script={script}",
+        f"--minimum-uid={minimum_uid}",
         pass_fds=[theirs.fileno()],
         cwd=Path(__file__).parents[3],
         env=os.environ | environment,

@@ -54,6 +54,9 @@ def chromium() -> Iterator[Browser]:
 def portal() -> Iterator[PortalServer]:
     with serving_portal() as server:
         server.controller.add("dev", options=["--gres=gpu:intel:1"])
+        shared = {"session": "carol.lab", "service": "board", "host": "board--lab--carol.localhost", "via": "@devs"}
+        server.controller.shared = [shared | {"is_open": True}, shared | {"service": "notes", "is_open": False}]
+        server.controller.guests = [{"user": "bob", "service": "board", "began_at": 1.79e9, "expires_at": 4e9}]
         server.controller.add("train", SessionState.FAILED, id="01" + "d" * 24, outcome="TIMEOUT", reason="time limit")
         yield server
 

@@ -305,7 +305,7 @@ def test_who_counts_terminals(controller: ScriptedController) -> None:
     controller.sessions["dev"] = ready()
     controller.terminals = 1
     assert "dev has 1 open terminal." in run("who", "dev").stderr
-    assert json.loads(run("who", "dev", "--json").stdout) == {"connections": [], "terminals": 1}
+    assert json.loads(run("who", "dev", "--json").stdout) == {"connections": [], "guests": [], "terminals": 1}
 
 
 def test_log_has_no_lines_that_only_look_like_faults() -> None:

@@ -7,7 +7,20 @@ import json
 import pytest
 
 from broker import errors
-from broker.schema.grants import GrantList, GrantView, Role, SharedList, SharedSession
+from broker.schema.connections import ConnectionList, GuestVisitView
+from broker.schema.grants import (
+    EndedGrants,
+    GrantList,
+    GrantView,
+    LeftOutEntry,
+    Role,
+    SharedAmount,
+    SharedContent,
+    SharedList,
+    SharedService,
+    SharedSession,
+    SharedSnapshot,
+)
 from broker.schema.sessions import SessionState
 from broker.schema.site import EventView
 from tests.fakes.command_line import run
@@ -17,7 +30,14 @@ pytestmark = pytest.mark.usefixtures("dev")
 
 BOB = GrantView(session="dev", grantee="bob", role=Role.OPERATE, granted_at=CREATED)
 GROUP = GrantView(session="dev", grantee="@devs", role=Role.OPERATE, until=CREATED + 60, granted_at=CREATED)
+BOARD = GrantView(session="dev", grantee="bob", role=Role.PORT, service="board", granted_at=CREATED)
 LATER = 4e9
+THREE = GrantView(session="dev", grantee="bob", role=Role.SNAPSHOT, granted_at=CREATED, snapshot=3)
+CONTENT = SharedContent(
+    included={"home": SharedAmount(files=2, bytes=2**20), "system": SharedAmount(files=0, bytes=0)},
+    left_out=[LeftOutEntry(volume="home", path=".ssh/", reason="ssh keys and their like")],
+    reasons={"ssh keys and their like": 1},
+)
 
 
 def shared(name: str = "alice.dev", **values: object) -> SharedSession:
@@ -36,7 +56,7 @@ def test_share_requests_the_role_and_says_so(controller: ScriptedController, gra
     result = run("share", "dev", grantee, "--role", "operate")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == f"dev is shared with {grantee}, role operate\n"
-    assert controller.asked[-1][2] == {"role": "operate", "until": None}
+    assert controller.asked[-1][2] == {"role": "operate", "until": None, "snapshot": None, "service": None}
 
 
 def test_share_until_a_time(controller: ScriptedController) -> None:
@@ -55,9 +75,9 @@ def test_share_as_json(controller: ScriptedController) -> None:
 
 def test_a_role_of_the_future_has_the_controllers_message(controller: ScriptedController) -> None:
     controller.failures["PUT /v1/sessions/dev/grants/bob"] = errors.InvalidInputError(
-        "the role watch is planned, but this version of Berth has not got it", hint="roles of this version: operate"
+        "the role pair is planned, but this version of Berth has not got it", hint="roles of this version: operate"
     )
-    result = run("share", "dev", "bob", "--role", "watch")
+    result = run("share", "dev", "bob", "--role", "pair")
     assert result.exit_code == 2
     assert "this version of Berth has not got it" in result.stderr
 
@@ -66,6 +86,9 @@ def test_a_role_of_the_future_has_the_controllers_message(controller: ScriptedCo
     "words",
     [
         ("dev", "bob"),
+        ("dev", "bob", "--role", "operate", "--snapshot", "3"),
+        ("dev", "bob", "--role", "operate", "--dry-run"),
+        ("dev", "bob", "--snapshot", "0"),
         ("dev", "b ob", "--role", "operate"),
         ("dev", "@", "--role", "operate"),
         ("dev", "-x", "--role", "operate"),
@@ -73,6 +96,13 @@ def test_a_role_of_the_future_has_the_controllers_message(controller: ScriptedCo
         ("dev", "bob", "--role", "operate", "--until", "2001-01-01T00:00"),
         ("dev", "bob", "--role", "op\nerate"),
         ("dev", "bob", "--role", ""),
+        ("dev", "bob", "--role", "port"),
+        ("dev", "bob", "--role", "operate", "--service", "board"),
+        ("dev", "bob", "--role", "port", "--service", "Board"),
+        ("dev", "bob", "--role", "port", "--service", "a--b"),
+        ("dev", "bob", "--role", "port", "--service", "vscode"),
+        ("dev", "bob", "--role", "port", "--service", "b" * 40),
+        ("dev", "bob", "--role", "port", "--service", ""),
     ],
 )
 def test_wrong_words_are_refused_before_any_request(controller: ScriptedController, words: tuple[str, ...]) -> None:
@@ -81,18 +111,74 @@ def test_wrong_words_are_refused_before_any_request(controller: ScriptedControll
 
 
 def test_unshare(controller: ScriptedController) -> None:
-    controller.answers["DELETE /v1/sessions/dev/grants/bob"] = BOB
+    controller.answers["DELETE /v1/sessions/dev/grants/bob"] = EndedGrants(grants=[BOB])
     assert run("unshare", "dev", "bob").stderr == "dev is no longer shared with bob\n"
-    assert json.loads(run("unshare", "dev", "bob", "--json").stdout)["grantee"] == "bob"
+    assert json.loads(run("unshare", "dev", "bob", "--json").stdout)["grants"][0]["grantee"] == "bob"
+    controller.answers["DELETE /v1/sessions/dev/grants/bob"] = EndedGrants(grants=[THREE])
+    lines = run("unshare", "dev", "bob", "--snapshot", "3").stderr.splitlines()
+    assert lines[0] == "snapshot 3 of dev is no longer shared with bob"
+    assert "stay with those who cloned them" in lines[1]
+
+
+def test_a_snapshot_is_shared_after_a_list_and_a_question(controller: ScriptedController) -> None:
+    controller.answers["GET /v1/sessions/dev/snapshots/3/shared"] = CONTENT
+    controller.answers["PUT /v1/sessions/dev/grants/bob"] = THREE
+    refused = run("share", "dev", "bob", "--snapshot", "3")
+    assert (refused.exit_code, [asked[0] for asked in controller.asked if asked[0] != "GET"]) == (2, [])
+    assert "~/.ssh/" in refused.stdout
+    shown = run("share", "dev", "bob", "--snapshot", "3", "--yes")
+    assert "bob gets 2 files" in shown.stderr
+    assert shown.stderr.splitlines()[-1] == "snapshot 3 of dev is shared with bob"
+    assert controller.asked[-1][2] == {"role": "snapshot", "until": None, "snapshot": "3", "service": None}
+
+
+def test_a_dry_run_shares_nothing(controller: ScriptedController) -> None:
+    controller.answers["GET /v1/sessions/dev/snapshots/3/shared"] = CONTENT
+    result = run("share", "dev", "bob", "--snapshot", "3", "--dry-run", "--json")
+    assert json.loads(result.stdout) == CONTENT.model_dump(mode="json")
+    assert [asked[0] for asked in controller.asked if asked[0] != "GET"] == []
+
+
+@pytest.mark.usefixtures("guest")
+def test_a_clone_of_another_users_snapshot(controller: ScriptedController) -> None:
+    making = view("mine", SessionState.CHANGING, operation=operation("clone"))
+    controller.script["mine"] += [making, view("mine", operation=operation("clone", "done"))]
+    result = run("clone", "alice.dev", "mine", "--at", "3")
+    assert result.stderr.splitlines()[-1] == "mine was created; `berth start mine` starts it"
+    assert not [asked for asked in controller.asked if asked[:2] == ("GET", "/v1/sessions/alice.dev")]
+
+
+def test_a_service_is_shared_and_taken_back(controller: ScriptedController) -> None:
+    controller.answers["PUT /v1/sessions/dev/grants/bob"] = BOARD
+    result = run("share", "dev", "bob", "--role", "port", "--service", "board")
+    assert result.stderr == "board of dev is shared with bob\n"
+    assert controller.asked[-1][2] == {"role": "port", "service": "board", "until": None, "snapshot": None}
+    controller.answers["DELETE /v1/sessions/dev/grants/bob"] = EndedGrants(grants=[BOARD], closed=False)
+    result = run("unshare", "dev", "bob", "--service", "board")
+    assert result.stderr.startswith("board of dev is no longer shared with bob; connections that are open may last")
+    assert controller.asked[-1][1] == "/v1/sessions/dev/grants/bob?service"
+    controller.answers["DELETE /v1/shared/alice.dev"] = EndedGrants(grants=[BOARD])
+    assert run("leave", "alice.dev", "--service", "board").stderr == "you have left board of alice.dev\n"
+    for words in (("unshare", "dev", "bob", "--service", "B"), ("leave", "alice.dev", "--service", "")):
+        assert run(*words).exit_code == 2
+
+
+def test_who_names_guests_in_browsers(controller: ScriptedController) -> None:
+    guest = GuestVisitView(user="bob", service="board", began_at=CREATED, expires_at=LATER)
+    presence = ConnectionList(connections=[], guests=[guest, guest], terminals=0)
+    controller.answers["GET /v1/sessions/dev/connections"] = presence
+    assert run("who", "dev").stderr.splitlines()[0].startswith("bob has board open in a browser, since ")
+    assert json.loads(run("who", "dev", "--json").stdout)["guests"][0]["user"] == "bob"
 
 
 def test_shares_lists_the_grants_also_expired_ones(controller: ScriptedController) -> None:
     controller.answers["GET /v1/grants"] = GrantList(
-        grants=[BOB, GROUP.model_copy(update={"until": 1.0}), GROUP.model_copy(update={"until": LATER})]
+        grants=[BOB, GROUP.model_copy(update={"until": 1.0}), GROUP.model_copy(update={"until": LATER}), BOARD]
     )
     lines = run("shares").stdout.splitlines()
     assert lines[0].split() == ["NAME", "WITH", "ROLE", "SINCE", "UNTIL"]
     assert lines[1].split()[:3] == ["dev", "bob", "operate"]
+    assert lines[4].split()[:4] == ["dev", "bob", "port", "board"]
     assert lines[2].endswith("(expired)")
     assert not lines[3].endswith("(expired)")
 
@@ -104,9 +190,9 @@ def test_shares_of_one_session(controller: ScriptedController) -> None:
 
 
 def test_leave(controller: ScriptedController) -> None:
-    controller.answers["DELETE /v1/shared/alice.dev"] = shared()
+    controller.answers["DELETE /v1/shared/alice.dev"] = EndedGrants(grants=[BOB])
     assert run("leave", "alice.dev").stderr == "you have left alice.dev\n"
-    assert json.loads(run("leave", "alice.dev", "--json").stdout)["session"]["name"] == "alice.dev"
+    assert json.loads(run("leave", "alice.dev", "--json").stdout)["grants"][0]["grantee"] == "bob"
 
 
 def test_list_of_shared_sessions(controller: ScriptedController) -> None:
@@ -117,6 +203,18 @@ def test_list_of_shared_sessions(controller: ScriptedController) -> None:
     assert lines[1].split()[-1] == "@devs"
     assert run("list", "--shared", "-o", "name").stdout == "alice.dev\n"
     assert json.loads(run("list", "--shared", "--json").stdout)["sessions"][0]["via"] == "@devs"
+    offered = SharedSnapshot(name="carol.dev", snapshot=3, until=None, via="bob")
+    controller.answers["GET /v1/shared"] = SharedList(sessions=[], snapshots=[offered])
+    result = run("list", "--shared")
+    assert result.stdout.splitlines()[1].split() == ["carol.dev", "3", "bob"]
+    assert "berth clone carol.dev NEW --at 3" in result.stderr
+    service = SharedService(session="carol.dev", service="board", host="x", is_open=True, until=LATER, via="bob")
+    controller.answers["GET /v1/shared"] = SharedList(sessions=[], services=[service])
+    lines = run("list", "--shared").stdout.splitlines()
+    assert lines[0].split()[:3] == ["NAME", "SERVICE", "STATE"]
+    assert lines[1].split()[:3] == ["carol.dev", "board", "ready"]
+    assert run("list", "--shared", "-o", "name").stdout == "carol.dev\n"
+    assert json.loads(run("list", "--shared", "--json").stdout)["services"][0]["service"] == "board"
     controller.answers["GET /v1/shared"] = SharedList(sessions=[])
     assert run("list", "--shared").stderr == "No session of others is shared with you.\n"
 

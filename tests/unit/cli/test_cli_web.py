@@ -52,6 +52,17 @@ def test_portal_prints_link_and_code(site: ScriptedController) -> None:
     assert json.loads(run("portal", "--json").stdout)["code"] == "ABCDE-FGHJK"
 
 
+def test_guest_gets_a_link_to_the_shared_service_alone(site: ScriptedController) -> None:
+    result = run("open", "alice.dev", "board")
+    assert result.stdout == f"{PAGE}#{SECRET}\n"
+    assert site.asked[-1] == ("POST", "/v1/web/links", {"target": {"session": "alice.dev", "service": "board"}})
+    assert not any("alice.dev" in path for _, path, _ in site.asked)
+    for words in (("vscode",), ("board", "--local"), ("zed", "--print")):
+        refused = run("open", "alice.dev", *words)
+        assert (refused.exit_code, "shared services" in refused.stderr) == (4, True)
+    assert run("open", "alice.dev", "Board").exit_code == 2
+
+
 @pytest.mark.usefixtures("site")
 def test_browser_opens_a_private_file_and_no_argument_has_the_secret(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -62,7 +62,7 @@ def test_a_session_is_verified_under_its_canonical_name(tmp_path: Path, way: Rou
     config = ssh_config.write_ssh_config(tmp_path, site(), way)
     settings = understood(config, asked)
     assert settings["hostname"] == meant
-    assert settings["user"] == "alice"
+    assert settings["user"] == ("alice" if meant.startswith("alice.") else "berth-guest")
     assert settings["port"] == "22"
     assert settings["stricthostkeychecking"] == "true"
     assert settings["userknownhostsfile"] == str(tmp_path / "known_hosts")

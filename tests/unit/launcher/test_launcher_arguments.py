@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from broker.launcher.arguments import ARGUMENTS, ImageArguments, SubmitArguments
+from broker.launcher.argument_bases import ImageArguments
+from broker.launcher.arguments import ARGUMENTS, SubmitArguments
 from broker.launcher.request import VerbError
 from broker.launcher.verbs import VERBS
 from broker.names import new_id
@@ -48,6 +49,9 @@ VALUES: dict[str, Any] = {
     "packages": True,
     "over": [ID],
     "dry_run": True,
+    "owner": "alice",
+    "system": True,
+    "most_bytes": 2**40,
 }
 """By field, a value that is taken."""
 WRONG: dict[str, list[Any]] = {
@@ -70,7 +74,9 @@ WRONG: dict[str, list[Any]] = {
     "job_id": [0, 2**32, -7],
     "job": ["../7", "7\n", "0", "7@"],
     "base_packages": ["x" * (4 * 2**20 + 1)],
-    **{key: [0, 1, "yes"] for key in ("automatic", "beside", "fresh", "content", "dry_run", "packages")},
+    **{key: [0, 1, "yes"] for key in ("automatic", "beside", "fresh", "content", "dry_run", "packages", "system")},
+    "owner": ["", "../x", "Root", "a\n", "-x", "a" * 40],
+    "most_bytes": [-1, 2**63, 1.5],
     "over": [["../x"], ID, [None]],
 }
 """By field, values that are refused, beside those of another JSON type."""

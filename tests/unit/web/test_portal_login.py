@@ -109,6 +109,17 @@ def test_link_with_target_leads_to_service(browser: PortalBrowser) -> None:
     assert browser.post("/login", {"proof": "s" * 43}).headers["location"] == f"https://{HOST}/"
 
 
+def test_link_to_a_shared_service_leads_to_its_origin_and_asks_for_no_session(browser: PortalBrowser) -> None:
+    host = "board--dev--carol.apps.example.org"
+    browser.controller.target = {"session": "carol.dev", "service": "board"}
+    assert browser.post("/login", {"proof": "s" * 43}).headers["location"] == "/"
+    browser.controller.shared = [
+        {"session": "carol.dev", "service": "board", "host": host, "is_open": True, "via": "alice"}
+    ]
+    assert browser.post("/login", {"proof": "s" * 43}).headers["location"] == f"https://{host}/"
+    assert not [path for method, path, _ in browser.controller.calls if "/v1/sessions" in path]
+
+
 def test_link_with_target_that_is_gone_leads_to_its_page(browser: PortalBrowser) -> None:
     browser.controller.target = {"session": "gone", "service": "jupyter"}
     answer = browser.post("/login", {"proof": "s" * 43})

@@ -76,6 +76,27 @@ def test_page_without_valid_login_leads_to_login(browser: PortalBrowser, path: s
     assert not [body for _, body in browser.controller.sent("POST")]
 
 
+def test_shared_services_have_a_button_each_and_nothing_else_of_their_session(browser: PortalBrowser) -> None:
+    assert "Shared with me" not in browser.get("/").text
+    host = "board--dev--carol.apps.example.org"
+    service = {"session": "carol.dev", "service": "board", "host": host, "is_open": True, "via": "@devs"}
+    browser.controller.shared = [service, service | {"service": "notes", "is_open": False}]
+    text = browser.get("/").text.partition("Shared with me")[2]
+    assert re.findall(r'href="([^"]*)"', text) == [f"https://{host}/"]
+    assert "<code>berth open carol.dev board</code>" in text
+    assert "notes of carol.dev" in text
+    assert "while the session is ready" in text
+    browser.controller.failures["GET", "/v1/shared/services"] = ControllerUnavailableError("no answer")
+    assert browser.get("/").status_code == 200
+
+
+def test_owner_sees_guests_of_the_session(browser: PortalBrowser) -> None:
+    guest = {"user": "bob", "service": "board", "began_at": 1.79e9, "expires_at": 4e9}
+    browser.controller.guests = [guest, guest]
+    assert browser.get("/sessions/dev").text.count("bob has board open in a browser, since ") == 1
+    assert "1 guest" in browser.get("/sessions/dev/stop").text
+
+
 def test_login_remembers_page_with_its_query(browser: PortalBrowser) -> None:
     browser.cookie = ""
     assert browser.get("/start?name=x&gpus=1").headers["location"] == "/login?next=/start%3Fname%3Dx%26gpus%3D1"

@@ -33,6 +33,17 @@ def test_starting_page_shows_progress_and_reloads() -> None:
     assert f'href="{PORTAL}/sessions/dev"' in text
 
 
+def test_guest_sees_neither_lines_nor_reasons_nor_a_link_to_the_session() -> None:
+    guest = VISIT.model_copy(update={"user": "bob"})
+    error = ConflictError("dev is queued: SECRET", hint="SECRET")
+    for page in (PAGES.starting(guest, ["SECRET"]), PAGES.unavailable(guest, error, ["SECRET"])):
+        text = bytes(page.body).decode()
+        assert "SECRET" not in text
+        assert "/sessions/dev" not in text
+        assert "<code>berth open alice.dev jupyter</code>" in text
+    assert "alice sees why" in text
+
+
 def test_unavailable_page_says_state_and_last_lines_and_does_not_reload() -> None:
     error = ConflictError(f"dev is stopped {MARKUP}", hint="`berth start dev` starts it")
     page = PAGES.unavailable(VISIT, error, ["no module named jupyterlab"])

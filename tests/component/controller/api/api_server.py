@@ -54,6 +54,7 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         resize=core.resize,
         rename=core.rename,
         shares=core.shares,
+        guests=core.guests,
         operators=core.operators,
         connections=core.connections,
         snapshots=core.snapshots,

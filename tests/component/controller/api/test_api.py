@@ -85,7 +85,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "connecting": lambda c: c.set_connecting("dev", ConnectPolicy(wait=30)),
     "doctor": lambda c: c.doctor(),
     "share": lambda c: c.share("dev", OTHER, ShareRequest(role="operate")),
-    "share in a role of the future": lambda c: c.share("dev", OTHER, ShareRequest(role="watch")),
+    "share in a role of the future": lambda c: c.share("dev", OTHER, ShareRequest(role="pair")),
     "unshare": lambda c: c.unshare("dev", OTHER),
     "grants of one": lambda c: c.grants("dev"),
     "grants": lambda c: c.grants(),
@@ -244,7 +244,7 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
             "DELETE /v1/shared/zoe.dev": NotFoundError("zoe has no session named dev that you may use"),
         }
         if word == "share in a role of the future":
-            scripted.failures[f"PUT /v1/sessions/dev/grants/{OTHER}"] = InvalidInputError("the role watch is planned")
+            scripted.failures[f"PUT /v1/sessions/dev/grants/{OTHER}"] = InvalidInputError("the role pair is planned")
         if word in {"keys", "remove key"}:
             Client(scripted.socket).add_key(HOST_KEY)
         assert _kind(CALLS[word], Client(scripted.socket)) == real
@@ -264,6 +264,7 @@ def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
                 call(Client(scripted.socket))
         asked = {(method.lower(), path.partition("?")[0]) for method, path, _ in scripted.asked}
     gateway = {("get", "/v1/gateway/keys/{user}"), ("post", "/v1/gateway/certificate"), ("post", "/v1/gateway/wait")}
+    gateway |= {("post", "/v1/gateway/guests")}
     browser = {
         ("delete", "/v1/web/delegation"),
         ("post", "/v1/web/visits"),

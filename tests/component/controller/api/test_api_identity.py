@@ -118,6 +118,11 @@ def test_another_user_sees_nothing_and_is_refused_what_is_not_theirs(directory: 
                 ("GET", f"/v1/gateway/keys/{ME}", ""),
                 ("POST", "/v1/gateway/certificate", json.dumps({"public_key": HOST_KEY})),
                 ("POST", "/v1/gateway/wait", json.dumps(waiting_for(core.row(user=ME).id, 0))),
+                (
+                    "POST",
+                    "/v1/gateway/guests",
+                    json.dumps({"worker": "0" * 26, "number": 1, "guests": [], "seconds": 0}),
+                ),
                 ("POST", "/v1/rebuild", ""),
             ):
                 assert (await as_other(path, method, target, body))[0] == 403, target

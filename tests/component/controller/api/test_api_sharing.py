@@ -13,6 +13,7 @@ from broker.controller import clock
 from broker.controller.cluster import groups as groups_module
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions import pending
+from broker.launcher.arguments import SnapshotArguments
 from broker.names import new_id
 from broker.schema.sessions import StartRequest
 from tests.component.controller.api.api_server import calling, every_call, make, serving
@@ -38,6 +39,8 @@ GRANTED = {
     ("delete", "/v1/shared/{name}"),
 }
 """The routes of the role `operate`."""
+CLONED = {("post", "/v1/sessions/{name}/clone"), ("delete", "/v1/shared/{name}")}
+"""The routes of the role `snapshot`."""
 
 BODIES: dict[tuple[str, str], Any] = {
     ("post", "start"): {},
@@ -52,7 +55,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "snapshots"): {},
     ("post", "rollback"): {"snapshot": "1"},
     ("post", "switch"): {"profile": "base", "fresh": True},
-    ("post", "clone"): {"name": "mine"},
+    ("post", "clone"): {"name": "mine", "at": "1"},
     ("put", "{grantee}"): {"role": "operate"},
 }
 """A valid request for each route with a body, by method and last word of its path."""
@@ -88,10 +91,10 @@ async def send(client: httpx.AsyncClient, method: str, template: str, name: str)
     return await client.request(method.upper(), path, json=BODIES.get((method, template.rpartition("/")[2])))
 
 
-def routes_of_sessions(core: Core) -> list[tuple[str, str]]:
+def routes_of_sessions(core: Core, last: set[tuple[str, str]]) -> list[tuple[str, str]]:
     """Every route that names a session, those last that change it for a guest."""
     found = [call for call in every_call(core) if re.match(r"/v1/(sessions|shared)/\{name\}", call[1])]
-    return sorted(found, key=lambda call: (call in GRANTED, call[0] == "delete", call))
+    return sorted(found, key=lambda call: (call in last, call[0] == "delete", call))
 
 
 def ready_core(directory: Path, **settings: object) -> Core:
@@ -100,31 +103,42 @@ def ready_core(directory: Path, **settings: object) -> Core:
     return make(directory, gateway=gateway, slurm={"longest_job": 86400}, **settings)
 
 
-async def add_session(core: Core, grants: list[tuple[str, float | None]]) -> str:
-    """Add alice's session dev with these grants. Return its id."""
+async def add_session(core: Core, grants: list[tuple[str, float | None]], version: str = "1", **grant: object) -> str:
+    """Add alice's session dev, its snapshot 1, and these grants, of the role `operate` unless `grant` has another.
+
+    Return its id.
+    """
     now = clock.now()
+    usual = {"role": "operate", "granted_at": now} | grant
     rows = [
-        {"grantee": grantee, "role": "operate", "until": None if seconds is None else now + seconds, "granted_at": now}
-        for grantee, seconds in grants
+        usual | {"grantee": grantee, "until": None if seconds is None else now + seconds} for grantee, seconds in grants
     ]
     digest = core.stores.find("base").digest
     job: dict[str, Any] = {"node": "c1", "port": 20001, "fingerprint": "SHA256:x", "started_at": 0.0, "ends_at": 3600.0}
-    row = make_session("alice", digest=digest, grants=rows, job_id=core.scheduler.submit("berth-x"), **job)
+    row = make_session(
+        "alice", version=version, digest=digest, grants=rows, job_id=core.scheduler.submit("berth-x"), **job
+    )
     core.registry.create(row, EventEntry("alice", "start"))
     await core.launcher.prepare("alice", row.id, "auto")
+    taken = SnapshotArguments.parse({"session": row.id, "operation": new_id(), **row.image})
+    await core.launcher.snapshot("alice", taken)
     return row.id
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_each_route_answers_a_guest_as_the_access_function_says(directory: Path, state: str) -> None:
+@pytest.mark.parametrize(
+    ("role", "state"),
+    [*(("operate", state) for state in STATES), *(("snapshot", state) for state in ("direct", "by group", "expired"))],
+)
+def test_each_route_answers_a_guest_as_the_access_function_says(directory: Path, role: str, state: str) -> None:
     grants, counts = STATES[state]
+    granted = GRANTED if role == "operate" else CLONED
 
     async def scenario() -> None:
         core = ready_core(directory)
-        session_id = await add_session(core, grants)
+        session_id = await add_session(core, grants, role=role, snapshot=1 if role == "snapshot" else None)
         seen = []
         async with serving(core) as path, calling(path) as client:
-            for method, template in routes_of_sessions(core):
+            for method, template in routes_of_sessions(core, granted):
                 answer = await send(client, method, template, "alice.dev")
                 missing = await send(client, method, template, "alice.nowhere")
                 seen.append((method, template))
@@ -132,22 +146,22 @@ def test_each_route_answers_a_guest_as_the_access_function_says(directory: Path,
                 if not counts:
                     assert answer.status_code == 404, (method, template, answer.text)
                     assert answer.text.replace("dev", "NAME") == missing.text.replace("nowhere", "NAME")
-                elif (method, template) in GRANTED:
+                elif (method, template) in granted:
                     expected = {409} if state == "by group" and template.startswith("/v1/shared") else {200, 202}
                     assert answer.status_code in expected, (method, template, answer.text)
                 else:
                     assert answer.status_code == 403, (method, template, answer.text)
-                    assert "your role there is operate" in answer.text
-        assert set(seen) >= GRANTED
+                    assert f"your role there is {role}" in answer.text
+        assert set(seen) >= granted
         row = core.registry.get(session_id)
         assert row is not None
         assert row.name == "dev"
         events = {(event.actor, event.action) for event in core.registry.events_of("alice")}
-        by_bob = {("bob", "stop"), ("bob", "extend"), ("bob", "snapshot")} | (
-            {("bob", "leave")} if state == "direct" else set()
-        )
+        acts = ("stop", "extend", "snapshot") if role == "operate" else ("clone",)
+        by_bob = {("bob", act) for act in acts} | ({("bob", "leave")} if state == "direct" else set())
         assert {event for event in events if event[0] == "bob"} == (by_bob if counts else set())
-        assert core.registry.sessions_of("bob") == []
+        made = [each.name for each in core.registry.sessions_of("bob")]
+        assert made == (["mine"] if counts and role == "snapshot" else [])
 
     asyncio.run(scenario())
 
@@ -289,7 +303,7 @@ def test_a_revocation_ends_a_call_that_waits(directory: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], int]] = {
-    "a role of the future": ("bob", {"role": "watch"}, 422),
+    "a role of the future": ("bob", {"role": "pair"}, 422),
     "an unknown role": ("bob", {"role": "admin"}, 422),
     "no role": ("bob", {}, 422),
     "a time that has passed": ("bob", {"role": "operate", "until": 1.0}, 422),

@@ -16,13 +16,13 @@ import pytest
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.launcher_client.volumes import GcResult
+from broker.launcher.argument_bases import ImageArguments
 from broker.launcher.arguments import (
     CloneArguments,
     CommitRootArguments,
     CopyArguments,
     DiffArguments,
     EnvironmentArguments,
-    ImageArguments,
     PromoteArguments,
     RollbackArguments,
     SnapshotArguments,

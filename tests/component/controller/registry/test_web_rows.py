@@ -130,3 +130,19 @@ def test_visit_replaces_the_one_of_the_same_browser_and_service(registry: Regist
     assert registry.add_visit(new, 4) == [old.id]
     ids = [each.id for each in (old, *kept, new)]
     assert set(registry.valid_visits(ids, 2.0)) == set(ids[1:])
+
+
+def test_visits_of_guests_are_found_by_their_session_and_removed(registry: Registry) -> None:
+    own, shared = (registry.create(make_session(each), EventEntry(each, "start")) for each in ("alice", "bob"))
+    alice, bob = delegation(), delegation("bob")
+    for login in (alice, bob):
+        registry.add_delegation(login, MOST)
+    visits = [visit(alice, own.id), visit(bob, own.id), visit(bob, shared.id), visit(alice, shared.id)]
+    ids = [each.id for each in visits]
+    for each in visits:
+        registry.add_visit(each, MOST)
+    assert {each.id for each in registry.guest_visits()} == {ids[1], ids[3]}
+    assert [each.id for each in registry.guest_visits(own.id)] == [ids[1]]
+    registry.remove_visits([ids[1]])
+    assert set(registry.valid_visits(ids, 2.0)) == {ids[0], ids[2], ids[3]}
+    assert [each.id for each in registry.guest_visits()] == [ids[3]]

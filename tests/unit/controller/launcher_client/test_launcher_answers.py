@@ -14,11 +14,11 @@ from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.metrics import LAUNCHER_SECONDS
 from broker.errors import BerthError
+from broker.launcher.argument_bases import ImageArguments
 from broker.launcher.arguments import (
     CloneArguments,
     DiffArguments,
     EnvironmentArguments,
-    ImageArguments,
     OwnImageArguments,
     PromoteArguments,
     SnapshotArguments,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.registry import EventEntry
-from broker.controller.sessions.access import ROLE_PERMISSIONS, SessionAccess, allowed
+from broker.controller.sessions.access import ALL_ROLES, ROLE_PERMISSIONS, SessionAccess, allowed
 from broker.controller.sessions.watch import SessionWatches
 from broker.controller.wakeup import ChangeNotifier
 from broker.errors import NotFoundError, RefusedError
@@ -31,6 +32,8 @@ from tests.fakes.rows import make_session as session
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from broker.controller.registry.models import Session
 
 USERS = ("alice", "bob", "carol")
 HOUR_S = 3600.0
@@ -53,24 +56,33 @@ def registry(tmp_path: Path, members: dict[str, set[str]]) -> AsyncRegistry:
     return AsyncRegistry(made)
 
 
-def resolve(registry: AsyncRegistry, user: str, reference: str, permission: Permission, *, sharing: bool = True) -> str:
+def resolve(
+    registry: AsyncRegistry,
+    user: str,
+    reference: str,
+    permission: Permission,
+    *,
+    sharing: bool = True,
+    roles: frozenset[Role] = ALL_ROLES,
+) -> str:
     """Return the owner of the session that the user may use so."""
 
     async def scenario() -> str:
         groups = UserGroups()
         try:
-            return (await SessionAccess(registry, groups, sharing).resolve(user, reference, permission)).owner
+            access = SessionAccess(registry, groups, sharing, roles=roles)
+            return (await access.resolve(user, reference, permission)).owner
         finally:
             await groups.close()
 
     return asyncio.run(scenario())
 
 
-def grant(registry: AsyncRegistry, grantee: str, until: float | None = None) -> None:
+def grant(registry: AsyncRegistry, grantee: str, until: float | None = None, role: Role = Role.OPERATE) -> None:
     """Share alice's session."""
     row = registry.blocking.find("alice", "dev")
     assert row is not None
-    added = {"grantee": grantee, "role": "operate", "until": until, "granted_at": 1.0}
+    added = {"grantee": grantee, "role": role, "until": until, "granted_at": 1.0}
     registry.blocking.update(row.id, lambda current: ({"grants": [*current.grants, added]}, None))
 
 
@@ -101,30 +113,77 @@ GRANTS: dict[str, tuple[list[tuple[str, float | None]], bool]] = {
 """Grants on alice's session, with their ends in seconds from now, and whether bob of the group devs has the role."""
 
 
-@pytest.mark.parametrize(("state", "permission"), list(itertools.product(GRANTS, Permission)))
+@pytest.mark.parametrize(("state", "role"), list(itertools.product(GRANTS, Role)))
 def test_a_guest_has_the_permissions_of_a_grant_that_lasts(
-    registry: AsyncRegistry, members: dict[str, set[str]], state: str, permission: Permission
+    registry: AsyncRegistry, members: dict[str, set[str]], state: str, role: Role
 ) -> None:
     grants, counts = GRANTS[state]
     members["bob"] = {"devs"}
     for grantee, seconds in grants:
-        grant(registry, grantee, None if seconds is None else clock.now() + seconds)
-    if counts and permission in ROLE_PERMISSIONS[Role.OPERATE]:
-        assert resolve(registry, "bob", "alice.dev", permission) == "alice"
-    else:
-        with pytest.raises(RefusedError if counts else NotFoundError):
-            resolve(registry, "bob", "alice.dev", permission)
-    with pytest.raises(NotFoundError):
-        resolve(registry, "bob", "alice.dev", permission, sharing=False)
-    assert resolve(registry, "bob", "dev", permission) == "bob", "his own session of that name"
+        grant(registry, grantee, None if seconds is None else clock.now() + seconds, role)
+    for permission in Permission:
+        if counts and permission in ROLE_PERMISSIONS[role]:
+            assert resolve(registry, "bob", "alice.dev", permission) == "alice"
+        else:
+            with pytest.raises(RefusedError if counts else NotFoundError):
+                resolve(registry, "bob", "alice.dev", permission)
+        with pytest.raises(NotFoundError):
+            resolve(registry, "bob", "alice.dev", permission, sharing=False)
+        with pytest.raises(NotFoundError):
+            resolve(registry, "bob", "alice.dev", permission, roles=frozenset(Role) - {role})
+        assert resolve(registry, "bob", "dev", permission) == "bob", "his own session of that name"
+
+
+@pytest.mark.parametrize("roles", [{Role.OPERATE}, {Role.PORT}, {Role.OPERATE, Role.PORT}])
+def test_a_service_is_open_for_the_guests_of_that_service_and_nothing_else_is(
+    registry: AsyncRegistry, members: dict[str, set[str]], roles: set[Role]
+) -> None:
+    """Every state of a grant of `board`, permission and service; also that the end of the permission is the grant's."""
+    members["bob"] = {"devs"}
+
+    async def is_open(access: SessionAccess, permission: Permission, service: str | None) -> type[Exception] | None:
+        try:
+            await access.resolve("bob", "alice.dev", permission, service)
+        except (NotFoundError, RefusedError) as error:
+            return type(error)
+        return None
+
+    async def scenario() -> None:
+        groups = UserGroups()
+        access = SessionAccess(registry, groups, sharing=True, roles=frozenset(roles))
+        row = await registry.find("alice", "dev")
+        assert row is not None
+        for state, (grants, lasts) in GRANTS.items():
+            now = clock.now()
+            ends = [(grantee, None if seconds is None else now + seconds) for grantee, seconds in grants]
+            added = [{"grantee": who, "role": "port", "service": "board", "until": end} for who, end in ends]
+            values = {"grants": [each | {"granted_at": 1.0} for each in added]}
+
+            def changed(_: Session, values: dict[str, Any] = values) -> tuple[dict[str, Any], None]:
+                return values, None
+
+            session = await registry.update(row.id, changed)
+            counts = lasts and Role.PORT in roles
+            for permission, service in itertools.product(Permission, (None, "board", "terminal")):
+                given = counts and (permission, service) == (Permission.VISIT, "board")
+                refusal = None if given else RefusedError if counts else NotFoundError
+                assert await is_open(access, permission, service) is refusal, (state, permission, service)
+                until = await access.allowed_until("bob", session, permission, service)
+                assert (until > now) is given, (state, permission, service)
+            assert await access.allowed_until("alice", session, Permission.VISIT, "board") == math.inf
+        await groups.close()
+
+    asyncio.run(scenario())
 
 
 def test_no_role_has_what_is_the_owners_alone() -> None:
     owner_only = {Permission.DELETE, Permission.ROLLBACK, Permission.SHARE, Permission.SWITCH, Permission.CLONE}
-    owner_only |= {Permission.CONNECT, Permission.VISIT, Permission.ROOT, Permission.INSPECT, Permission.SET}
+    owner_only |= {Permission.CONNECT, Permission.WHO, Permission.ROOT, Permission.INSPECT, Permission.SET}
     owner_only |= {Permission.RESTORE, Permission.RENAME, Permission.RESIZE, Permission.RESTART, Permission.FORGET}
     for permissions in ROLE_PERMISSIONS.values():
         assert not permissions & owner_only
+    visitors = [role for role, permissions in ROLE_PERMISSIONS.items() if Permission.VISIT in permissions]
+    assert visitors == [Role.PORT], "and on the service of the grant alone"
 
 
 def test_a_member_who_leaves_the_group_is_out_at_the_next_use(

@@ -1,0 +1,272 @@
+"""The guests who are let into sessions: keys and leases in the session's directory, and who of them must go.
+
+A lease is a line of run/guests. The guest's program in the session ends when the line has gone, or the file has not
+been renewed for a minute. A review of a session asks the access function about each of its guests, and writes the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from broker.controller import clock
+from broker.controller.credentials.guests import ROLE_PROGRAMS, AdmittedGuest, guest_files
+from broker.controller.credentials.login import SshCredentials
+from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.registry.registry import EventEntry
+from broker.controller.sessions.guest_connections import GuestConnections
+from broker.controller.wakeup import wait_for_any
+from broker.errors import ConflictError, RefusedError
+from broker.schema.connections import CONNECTION_TIMEOUT_S
+from broker.schema.permissions import Permission
+from broker.schema.sessions import SessionState
+from broker.service.lasting_states import LastingStates
+from broker.single_flight import SingleFlight
+
+if TYPE_CHECKING:
+    from broker.controller.credentials.login import LoginPolicy
+    from broker.controller.launcher_client.client import LauncherClient
+    from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.models import Session
+    from broker.controller.sessions.access import SessionAccess
+    from broker.controller.wakeup import ChangeNotifier
+
+REVIEW_INTERVAL_S = 1.0
+"""Seconds between two reviews: a guest who has left a group is out after that."""
+RENEWAL_S = 20.0
+"""Seconds between two renewals of leases, of which each lasts for a minute."""
+UNSEEN_S = CONNECTION_TIMEOUT_S
+"""Seconds for which a guest keeps the lease without a known connection."""
+RECOVERY_TIMEOUT_S = 10.0
+"""Seconds that a gateway's request waits for a controller that has just started."""
+WRITE_TIMEOUT_S = 5.0
+"""Seconds that a revocation waits for the session's file system."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    guest: AdmittedGuest
+    generation: str
+    """The run of the session that lets the guest in."""
+    seen_at: float
+    """The monotonic time at which the guest was last known to be connected."""
+
+
+class GuestService:
+    """Admits guests, and reviews all sessions that have some."""
+
+    def __init__(
+        self,
+        *,
+        access: SessionAccess,
+        registry: AsyncRegistry,
+        launcher: LauncherClient,
+        logins: LoginPolicy,
+        changes: ChangeNotifier,
+    ) -> None:
+        self._access = access
+        self._registry = registry
+        self._launcher = launcher
+        self._logins = logins
+        self._changes = changes
+        self._sessions: dict[str, dict[str, _Admission]] = {}
+        """The admitted guests, by session and user."""
+        self._renewed: dict[str, float] = {}
+        """The monotonic time at which the leases of a session were written."""
+        self._reviews = SingleFlight[str, bool]()
+        self._late: set[asyncio.Task[bool]] = set()
+        self._reviewing = WeakValueDictionary[str, asyncio.Lock]()
+        self._added = asyncio.Event()
+        self._recovered = asyncio.Event()
+        self._lasting = LastingStates(log)
+        self.connections = GuestConnections(lambda guest: self.is_admitted(*guest))
+        """The guests whom gateways have connected."""
+
+    async def admit(self, user: str, session: Session) -> AdmittedGuest:
+        """Let a guest with the permission WATCH into the session's present run: its sshd accepts the guest's keys.
+
+        RefusedError without such a grant, ConflictError if the session's files cannot be written. Raises as
+        LoginPolicy.of.
+        """
+        login = await self._logins.of(user)
+        async with self._lock(session.id):
+            grant = await self._access.grant_of(user, session, Permission.WATCH)
+            if grant is None or grant.role not in ROLE_PROGRAMS:
+                raise RefusedError(f"your access to {session.owner}.{session.name} has ended")
+            guest = AdmittedGuest(login, grant.role, grant.until)
+            before = self._sessions.get(session.id, {})
+            admission = _Admission(guest, session.generation, clock.monotonic())
+            self._sessions[session.id] = before | {user: admission}
+            if not await self._write(session):
+                self._sessions[session.id] = before
+                raise ConflictError(
+                    f"{session.owner}.{session.name} cannot let you in: its files cannot be written",
+                    hint="try again in a moment",
+                )
+        if user not in before:
+            await self._registry.record(session, EventEntry(user, "guest-in", f"as {grant.role}"))
+            self._added.set()
+        return guest
+
+    def is_admitted(self, session_id: str, user: str) -> bool:
+        """Whether the guest has a lease of the session."""
+        return user in self._sessions.get(session_id, {})
+
+    async def wait_recovered(self, gone: asyncio.Event) -> None:
+        """Wait until the controller knows the guests whom the controller before it has admitted.
+
+        ConflictError if that takes longer than RECOVERY_TIMEOUT_S, or when `gone` is set.
+        """
+        if not self._recovered.is_set():
+            await wait_for_any([self._recovered, gone], RECOVERY_TIMEOUT_S)
+        if not self._recovered.is_set():
+            raise ConflictError("Berth's controller is starting", hint="connect again in a moment")
+
+    async def apply(self, session_id: str) -> bool:
+        """Review a session after a change of its grants.
+
+        Return whether all connections of guests who may no longer be in are closed, or end by their leases within 2 s:
+        the leases are written, and the gateways have cut.
+        """
+        if session_id not in self._sessions:
+            return True
+        review = asyncio.create_task(self._review(session_id))
+        self._late.add(review)  # it continues if the file system is slow
+        review.add_done_callback(self._late.discard)
+        done, _ = await asyncio.wait({review}, timeout=WRITE_TIMEOUT_S)
+        return review.result() if done else False
+
+    async def run(self) -> None:
+        """Recover the guests, and review sessions after each change and from time to time, until cancelled."""
+        while True:
+            self._added.clear()
+            seen = self._changes.number
+            try:
+                if not self._recovered.is_set():
+                    await self._recover()
+                await self._review_all()
+                self._lasting.end("review")
+            except Exception as error:  # noqa: BLE001 - the loop must outlive any single failure
+                self._lasting.report("review", logging.ERROR, f"a review of guests failed: {error!r}", cause=error)
+            await self._changes.wait(list(self._sessions), seen, self._pause(), self._added)
+
+    async def _review_all(self) -> None:
+        """Review all sessions. Wait REVIEW_INTERVAL_S at most, so that a slow file system delays no other session."""
+        tasks = {self._reviews.join(each, functools.partial(self._review, each)) for each in list(self._sessions)}
+        if tasks:
+            done, _ = await asyncio.wait(tasks, timeout=REVIEW_INTERVAL_S)
+            for task in done:
+                task.result()
+
+    async def close(self) -> None:
+        """Cancel the reviews that still run."""
+        await self._reviews.close()
+        for task in list(self._late):
+            task.cancel()
+
+    def _pause(self) -> float:
+        """Return the seconds until the next review: less if a grant ends before."""
+        ends = [
+            admission.guest.until
+            for admissions in self._sessions.values()
+            for admission in admissions.values()
+            if admission.guest.until is not None
+        ]
+        return max(0.05, min([REVIEW_INTERVAL_S, *(end - clock.now() for end in ends)]))
+
+    async def _recover(self) -> None:
+        """Admit the guests who are connected, as gateways and clients have reported. The review removes some.
+
+        The review also takes back leases of others, which the controller before this one has left.
+        """
+        for session in await self._registry.shared_sessions():
+            if session.endpoint is None:
+                continue
+            self._sessions.setdefault(session.id, {})
+            for user in await self._connected(session):
+                # Without credentials: sshd has accepted the guest already, and the next login brings them.
+                guest = AdmittedGuest(SshCredentials(user, [], [], [], []), next(iter(ROLE_PROGRAMS)))
+                admission = _Admission(guest, session.generation, clock.monotonic())
+                self._sessions[session.id][user] = admission
+        self._recovered.set()
+
+    async def _connected(self, session: Session) -> set[str]:
+        """Return the guests with a connection to the session's present run."""
+        since = clock.now() - CONNECTION_TIMEOUT_S
+        rows = await self._registry.connections_of(session.owner, session.id, standing=True)
+        known = {row.user for row in rows if row.generation == session.generation and row.seen_at > since}
+        admitted = self._sessions.get(session.id, {})
+        return (known - {session.owner}) | {u for u in admitted if self.connections.is_connected((session.id, u))}
+
+    def _lock(self, session_id: str) -> asyncio.Lock:
+        return self._reviewing.setdefault(session_id, asyncio.Lock())
+
+    async def _review(self, session_id: str) -> bool:
+        """Remove the guests of a session who may no longer be in, and renew the leases of the others.
+
+        Return whether the leases are written and the gateways have cut.
+        """
+        async with self._lock(session_id):
+            if session_id not in self._sessions:
+                return True
+            before = self._sessions[session_id]
+            session = await self._registry.get(session_id)
+            if session is None or session.state is SessionState.DELETED:
+                del self._sessions[session_id]
+                return await self.connections.cut(frozenset((session_id, user) for user in before))
+            stay, reasons = await self._sort(session, before)
+            gone = before.keys() - stay.keys()
+            self._sessions[session_id] = stay
+            is_due = clock.monotonic() - self._renewed.get(session_id, 0.0) >= RENEWAL_S
+            is_changed = {user: each.guest for user, each in before.items()} != {u: a.guest for u, a in stay.items()}
+            cutting = asyncio.ensure_future(self.connections.cut(frozenset((session_id, user) for user in gone)))
+            if is_changed:
+                self._renewed.pop(session_id, None)  # so that a write that fails is repeated
+            is_written = await self._write(session) if is_changed or is_due else True
+            is_cut = await cutting
+            if not stay and is_written:
+                del self._sessions[session_id]
+                self._renewed.pop(session_id, None)
+        for user in sorted(gone & reasons.keys()):
+            await self._registry.record(session, EventEntry("berth", "guest-out", f"{user}: {reasons[user]}"))
+        return is_written and is_cut
+
+    async def _sort(
+        self, session: Session, admissions: dict[str, _Admission]
+    ) -> tuple[dict[str, _Admission], dict[str, str]]:
+        """Return the guests who may stay, and why others must go. One who has left by themselves is in neither."""
+        connected = await self._connected(session)
+        stay, reasons, now = {}, {}, clock.monotonic()
+        for user, admission in admissions.items():
+            grant = await self._access.grant_of(user, session, Permission.WATCH)
+            seen_at = now if user in connected else admission.seen_at
+            if grant is None or grant.role not in ROLE_PROGRAMS:
+                until = admission.guest.until
+                is_over = until is not None and until <= clock.now()
+                reasons[user] = "the grant has expired" if is_over else "there is no grant any more"
+            elif session.endpoint is None or session.root or session.generation != admission.generation:
+                reasons[user] = "the run of the session has ended"
+            elif now - seen_at <= UNSEEN_S:
+                guest = replace(admission.guest, role=grant.role, until=grant.until)
+                stay[user] = _Admission(guest, admission.generation, seen_at)
+        return stay, reasons
+
+    async def _write(self, session: Session) -> bool:
+        """Write keys and leases of the session's guests. A failure is logged."""
+        guests = [admission.guest for admission in self._sessions[session.id].values()]
+        try:
+            await self._launcher.install(session.owner, session.id, guest_files(guests, time.time_ns()))
+        except LauncherError as error:
+            text = f"leases not written {session.log_name} error={error.message}"
+            self._lasting.report(session.id, logging.WARNING, text)
+            return False
+        self._lasting.end(session.id)
+        self._renewed[session.id] = clock.monotonic()
+        return True

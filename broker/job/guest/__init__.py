@@ -1,0 +1,1 @@
+"""Programs inside a session that show terminals of its owner to guests."""
