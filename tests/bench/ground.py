@@ -58,12 +58,12 @@ class Ground:
         site.lab.sh(f"echo login $(cat /etc/ssh/ssh_host_ed25519_key.pub) >>{ROOM}/known_hosts")
         return cls(site, str(image))
 
-    def sh(self, script: str, *, seconds: float = 60) -> str:
-        """Return the output of a shell script of alice's.
+    def sh(self, script: str, *, seconds: float = 60, user: str = USER) -> str:
+        """Return the output of a user's shell script.
 
         UnmeasurableError if it fails or takes longer than `seconds`.
         """
-        return self.timed(["bash", "-euc", script], seconds=seconds)[1].decode()
+        return self.timed(["bash", "-euc", script], seconds=seconds, user=user)[1].decode()
 
     def berth(self, command: str) -> Any:  # noqa: ANN401 - JSON
         """The JSON that one of berth's commands gives alice."""
@@ -82,14 +82,14 @@ class Ground:
             raise UnmeasurableError(f"{command[0]} ended with {process.returncode}: {_tail(errors)}")
         return took
 
-    def timed(self, command: Sequence[str], *, seconds: float) -> tuple[float, bytes]:
-        """Run a command of alice's, and return the seconds that it took and its output.
+    def timed(self, command: Sequence[str], *, seconds: float, user: str = USER) -> tuple[float, bytes]:
+        """Run a user's command, and return the seconds that it took and its output.
 
         UnmeasurableError if it fails or takes longer than `seconds`.
         """
         began = time.perf_counter()
         try:
-            done = self.lab.run(command, user=USER, seconds=seconds)
+            done = self.lab.run(command, user=user, seconds=seconds)
         except subprocess.TimeoutExpired as error:
             raise UnmeasurableError(f"{command} took longer than {seconds:g} s") from error
         took = time.perf_counter() - began

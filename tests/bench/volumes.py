@@ -13,7 +13,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.bench.ground import PROFILE, ROOM, SSH_CONFIG, Ground
+from tests.bench.ground import PROFILE, ROOM, SSH_CONFIG, USER, Ground
 from tests.bench.harness import in_turns
 from tests.bench.report import Result, Target, UnmeasurableError, result
 from tests.bench.start import SHELL
@@ -77,13 +77,13 @@ def top_of(ground: Ground, name: str) -> str:
     return str(record["home"]["top"])
 
 
-def timed(ground: Ground, command: str, *, before: str = ":") -> float:
-    """Seconds that a command of alice's takes, by the clock of the shell that runs it."""
+def timed(ground: Ground, command: str, *, before: str = ":", user: str = USER) -> float:
+    """Seconds that a user's command takes, by the clock of the shell that runs it."""
     script = f"{before}; s=$EPOCHREALTIME; {command} >/dev/null; e=$EPOCHREALTIME; echo $((${{e/./}} - ${{s/./}}))"
-    return _told(ground, script)
+    return _told(ground, script, user)
 
 
-def _call(path: str, body: dict[str, Any]) -> str:
+def operation_call(path: str, body: dict[str, Any]) -> str:
     """The command that asks the API, and fails unless the operation is done when it answers."""
     curl = (
         f"curl -sf -X POST --unix-socket {SOCKET} -H content-type:application/json -d {shlex.quote(json.dumps(body))}"
@@ -112,7 +112,7 @@ def _against_copy(
 def measure_snapshot(ground: Ground, runs: int) -> Result:
     def ours(kept: Kept) -> float:
         kept.dirty()
-        return timed(ground, _call(f"{kept.name}/snapshots", {}))
+        return timed(ground, operation_call(f"{kept.name}/snapshots", {}))
 
     return _against_copy(SNAPSHOT, ground, runs, ours)
 
@@ -120,7 +120,7 @@ def measure_snapshot(ground: Ground, runs: int) -> Result:
 def measure_rollback(ground: Ground, runs: int) -> Result:
     def ours(kept: Kept) -> float:
         kept.dirty()
-        return timed(ground, _call(f"{kept.name}/rollback", {"snapshot": "filled"}))
+        return timed(ground, operation_call(f"{kept.name}/rollback", {"snapshot": "filled"}))
 
     return _against_copy(ROLLBACK, ground, runs, ours)
 
@@ -128,7 +128,7 @@ def measure_rollback(ground: Ground, runs: int) -> Result:
 def _clone(ground: Ground, kept: Kept) -> float:
     new = f"clone-{next(_names)}"
     kept.dirty()
-    took = timed(ground, _call(f"{kept.name}/clone", {"name": new}))
+    took = timed(ground, operation_call(f"{kept.name}/clone", {"name": new}))
     kept.remove(new)
     return took
 
@@ -208,9 +208,9 @@ def measure_untar(ground: Ground, runs: int) -> Result:
     return result(UNTAR, seconds["ours"], seconds["peer"], "s", Target(1.8))
 
 
-def _told(ground: Ground, command: str) -> float:
+def _told(ground: Ground, command: str, user: str = USER) -> float:
     """Seconds, from the microseconds that a command prints last."""
-    return int(ground.sh(command, seconds=300).strip().splitlines()[-1]) / 1e6
+    return int(ground.sh(command, seconds=300, user=user).strip().splitlines()[-1]) / 1e6
 
 
 def measure_live(ground: Ground, runs: int) -> Result:
