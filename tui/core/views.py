@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from broker.errors import NotFoundError
 from broker.format import escape_controls, format_duration, format_size, format_time
-from broker.text.guests import describe_guests
 from broker.text.ide_links import LINKS
+from broker.text.sharing import describe_guests
 from broker.text.timeline import timeline, timeline_scale
 from tui.core.cluster_map import cluster_lines
 from tui.core.queue_waits import find_waits, recently_submitted, wait_lines

@@ -116,7 +116,7 @@ def who(invocation: Invocation, name: str, *, ended: bool) -> None:
     if presence is not None and presence.terminals:
         output.print_note(f"{name} has {pluralize(presence.terminals, 'open terminal')}.")
     if presence is not None:
-        from broker.text.guests import describe_guests
+        from broker.text.sharing import describe_guests
 
         for line in describe_guests(presence, time.time()):
             output.print_note(line)

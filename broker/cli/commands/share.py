@@ -24,6 +24,7 @@ from broker.cli.prompts import confirm, yes_option
 from broker.cli.shared_content import show_content
 from broker.cli.time_params import PointInTime
 from broker.errors import InvalidInputError
+from broker.text.sharing import describe_shared
 
 if TYPE_CHECKING:
     from broker.schema.grants import EndedGrants, GrantView
@@ -33,10 +34,10 @@ HEADINGS = ("NAME", "WITH", "ROLE", "SINCE", "UNTIL")
 _MAX_ROLE_CHARS = 39
 grantee_argument = click.argument("grantee", type=GranteeName(), metavar="USER|@GROUP")
 snapshot_option = click.option(
-    "--snapshot", type=click.IntRange(min=1), metavar="NUMBER", help="End the sharing of this snapshot alone."
+    "--snapshot", type=click.IntRange(min=1), metavar="NUMBER", help="End it for this snapshot alone."
 )
 service_option = click.option(
-    "--service", type=SharedServiceName(), metavar="SERVICE", help="End the sharing of this service alone."
+    "--service", type=SharedServiceName(), metavar="SERVICE", help="End it for this service alone."
 )
 
 
@@ -47,9 +48,11 @@ service_option = click.option(
     "--role",
     type=PlainText("a role such as watch", _MAX_ROLE_CHARS),
     metavar="ROLE",
-    help="What they may do: `operate` or `watch`.",
+    help="Let them `operate` or `watch` the session.",
 )
-@click.option("--service", type=SharedServiceName(), metavar="SERVICE", help="Let them open this service alone.")
+@click.option(
+    "--service", type=SharedServiceName(), metavar="SERVICE", help="Let them open this service, and nothing else."
+)
 @click.option(
     "--snapshot", type=SnapshotReference(), metavar="SNAPSHOT", help="Let them clone this snapshot, and nothing else."
 )
@@ -72,7 +75,7 @@ def share(
 ) -> None:
     """Give another user or a Unix group a part in a session.
 
-    They can never run a command as you, or read the files of the session.
+    They use it under their own name, and never get a shell in it. Give one of --role, --service and --snapshot.
 
     With the role `operate`, they see the session's state, log, events and jobs, and can start, stop and extend it, and
     take snapshots: `berth stop OWNER.NAME`.
@@ -80,17 +83,17 @@ def share(
     With the role `watch`, they see the session's state, and the terminals in which you have run `berth-show`:
     `berth ssh OWNER.NAME`. Nothing that they type reaches the session.
 
-    With --service, where the site has the role `port`, they open that service of the session in their own browser, with
-    their own login: `berth open OWNER.NAME SERVICE`, or the portal. They see nothing else of the session. A service
-    that is a shell, such as a terminal or a notebook, cannot be shared: it could run any command as you. A port of
-    `berth forward` can, as `port-8000`.
+    With --service, they can open that service in a browser: `berth open OWNER.NAME SERVICE`, or the portal. They see
+    nothing else of the session. This needs web access, and the role `port`, which a site has to switch on. A service
+    that is a shell, such as a terminal or a notebook, cannot be shared: they could run any command as you. A port of
+    `berth forward` can be shared, as `port-8000`.
 
     With --snapshot, they can make a session of their own from that snapshot: `berth clone OWNER.NAME NEW --at N`. Keys,
-    tokens, histories, cookies, agents and the state of editors stay behind: the command lists what they get and what is
-    left out, and asks. What they have cloned is theirs, also after `berth unshare`.
+    tokens, histories, cookies, agents and the state of editors are left out. The command shows what they get and what
+    is left out, and asks. What they have cloned is theirs, also after `berth unshare`.
 
-    Another role for the same user or group replaces the earlier one; services and snapshots are in addition. The
-    session's events name those who use them.
+    A user or group has one of the roles `operate` and `watch`: the later one replaces the earlier one. Services and
+    snapshots are in addition. The session's events name the guests who use them.
 
     \b
       berth share dev bob --role watch --until 18:00
@@ -116,7 +119,7 @@ def share(
         output.print_json(grant)
         return
     how = f", role {grant.role}" if grant.snapshot is None and grant.service is None else ""
-    what = _what(name, grant.snapshot, grant.service)
+    what = describe_shared(name, grant.snapshot, grant.service)
     output.print_note(f"{what} is shared with {grantee}{how}{_until(grant, time.time())}")
 
 
@@ -143,14 +146,15 @@ def _role_of(role: str | None, service: str | None, snapshot: str | None) -> str
 def unshare(invocation: Invocation, name: str, grantee: str, *, snapshot: int | None, service: str | None) -> None:
     """End the sharing of a session with a user or group.
 
-    They have no access from then on, and their connections are closed. What they have started continues, and sessions
-    that they have cloned from a snapshot stay theirs.
+    When the command returns, they have no access, and their connections are closed. Without an option, this ends all
+    that is shared with them. What they have started continues, and sessions that they have cloned from a snapshot stay
+    theirs.
     """
     ended = invocation.client.unshare(name, grantee, snapshot=snapshot, service=service)
     if invocation.json:
         output.print_json(ended)
         return
-    output.print_note(f"{_what(name, snapshot, service)} is no longer shared with {grantee}{_closing(ended)}")
+    output.print_note(f"{describe_shared(name, snapshot, service)} is no longer shared with {grantee}{_closing(ended)}")
     if any(grant.snapshot is not None for grant in ended.grants):
         output.print_note("sessions that were cloned from it before stay with those who cloned them")
 
@@ -184,13 +188,13 @@ def shares(invocation: Invocation, name: str | None) -> None:
 def leave(invocation: Invocation, name: str, *, snapshot: int | None, service: str | None) -> None:
     """Give up your access to a session of another user, and to its snapshots and services.
 
-    Only its owner can give it back. A grant to a group of yours stays: it is for all members.
+    Only its owner can give it back. What is shared with a group of yours stays: it is for all members.
     """
     left = invocation.client.leave(name, snapshot=snapshot, service=service)
     if invocation.json:
         output.print_json(left)
     else:
-        output.print_note(f"you have left {_what(name, snapshot, service)}{_closing(left)}")
+        output.print_note(f"you have left {describe_shared(name, snapshot, service)}{_closing(left)}")
 
 
 def _row(grant: GrantView, now: float) -> tuple[str, ...]:
@@ -211,13 +215,6 @@ def _until(grant: GrantView, now: float) -> str:
     from broker.format import format_time
 
     return "" if grant.until is None else f", until {format_time(grant.until, now)}"
-
-
-def _what(name: str, snapshot: int | None, service: str | None) -> str:
-    """Return words for what is shared of a session."""
-    if snapshot is not None:
-        return f"snapshot {snapshot} of {name}"
-    return name if service is None else f"{service} of {name}"
 
 
 def _closing(ended: EndedGrants) -> str:

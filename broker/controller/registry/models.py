@@ -198,6 +198,11 @@ class Session(SQLModel, table=True):
     revision: int = 0
 
     @property
+    def full_name(self) -> str:
+        """Return `OWNER.NAME`."""
+        return f"{self.owner}.{self.name}"
+
+    @property
     def log_name(self) -> str:
         """Return the session's user, name and id as fields of a line in the log."""
         return f"user={self.owner} session={self.name} id={self.id}"

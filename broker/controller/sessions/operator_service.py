@@ -122,7 +122,7 @@ class OperatorService:
                 async with places:
                     report.done.append(self._view(await act(session)))
             except BerthError as error:
-                name = f"{session.owner}.{session.name}"
+                name = session.full_name
                 report.failed.append(SessionFailure(session=name, message=error.message, hint=error.hint))
 
         await asyncio.gather(*map(act_on, sessions))
@@ -136,7 +136,7 @@ class OperatorService:
         return session
 
     async def _write(self, user: str, session: Session, message: str) -> Session:
-        name = f"{session.owner}.{session.name}"
+        name = session.full_name
         if session.state is not SessionState.READY or session.root:
             state = "in root mode" if session.root else session.state.value
             raise ConflictError(f"{name} is {state}: no terminal takes the message", hint="only ready sessions do")

@@ -38,7 +38,7 @@ def seen_by_operators(session: Session, stale_since: float | None) -> OperatorSe
     """Return the session as operators may see it."""
     job = session.job
     return OperatorSessionView(
-        session=f"{session.owner}.{session.name}",
+        session=session.full_name,
         owner=session.owner,
         name=session.name,
         state=session.state,

@@ -102,7 +102,7 @@ class SharedCloneService:
         return {
             "owner": source.owner,
             "source": source.id,
-            "name": f"{source.owner}.{source.name}",
+            "name": source.full_name,
             "snapshot": snapshot.number,
             "system": image.digest == snapshot.digest,
             "driver": self._driver,

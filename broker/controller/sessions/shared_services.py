@@ -1,4 +1,4 @@
-"""Services that an owner lets others open: never a shell, and only as they are defined now."""
+"""Check services that owners share: each must be defined now, and must not be a shell."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ class SharedServices:
         found = await self._find(session, service)
         if found is not None and found.shell:
             raise RefusedError(
-                f"{service} of {session.name} is a shell: who opens it can run any command as you",
-                hint="that would be the role use, which this version of Berth has not got; share a service without a "
-                "shell, or a port: `berth forward NAME 8000`",
+                f"{service} of {session.name} is a shell, in which others could run any command as you",
+                hint="share a service without a shell, or a port that you publish by `berth forward NAME 8000`",
             )
         if found is None and not _PORT.fullmatch(service):
             raise NotFoundError(
@@ -54,7 +53,7 @@ class SharedServices:
         become a shell; NotFoundError if it is not there; ConflictError if that cannot be read now. No message says more
         of the session.
         """
-        name = f"{session.owner}.{session.name}"
+        name = session.full_name
         if session.state in END_STATES:
             raise ConflictError(
                 f"{name} does not run", hint=f"{session.owner} can start it; opening {service} does not"

@@ -16,6 +16,7 @@ from broker.names import split_reference
 from broker.schema.grants import EndedGrants, GrantView, Role, SharedService, SharedSession, SharedSnapshot
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
+from broker.text.sharing import describe_shared
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -92,7 +93,7 @@ class ShareService:
             service=request.service,
         )
         session = await self._registry.update(session.id, _add(user, grant, self._settings.max_grants))
-        if not await self._install(session):  # what the earlier grant, which this one replaces, allowed
+        if not await self._install(session):  # the earlier grant, which this one replaces, may have allowed more
             raise BerthError(
                 f"{session.name} is shared {_detail(grant)}, but earlier connections may last for up to a minute",
                 hint="Berth could not write the session's files, or reach a gateway or berth-web; "
@@ -128,7 +129,7 @@ class ShareService:
         found = _find(session, grantee, snapshot, service)
         if not found:
             raise NotFoundError(
-                f"{_what(session.name, snapshot, service)} is not shared with {grantee}",
+                f"{describe_shared(session.name, snapshot, service)} is not shared with {grantee}",
                 hint=f"`berth shares {session.name}` lists its grants",
             )
         closed = await self._remove(session, found, EventEntry(user, "unshare", _details(found)))
@@ -161,7 +162,7 @@ class ShareService:
     async def snapshots_shared_with(self, user: str) -> list[SharedSnapshot]:
         """Return the snapshots of other users' sessions that `user` may clone, in the order of owners and names."""
         return [
-            SharedSnapshot(name=_full_name(session), snapshot=grant.snapshot, until=grant.until, via=grant.grantee)
+            SharedSnapshot(session=session.full_name, snapshot=grant.snapshot, until=grant.until, via=grant.grantee)
             for session, grants in await self._shared(user)
             for grant in sorted(grants, key=lambda grant: grant.snapshot or 0)
             if grant.snapshot is not None
@@ -199,7 +200,7 @@ class ShareService:
         found = _find(session, user, snapshot, service)
         if not found:
             raise ConflictError(
-                f"{_what(name, snapshot, service)} is not shared with you alone",
+                f"{describe_shared(name, snapshot, service)} is not shared with you alone",
                 hint=f"{session.owner} can end what is shared with a group of yours: `berth unshare NAME @GROUP`",
             )
         closed = await self._remove(session, found, EventEntry(user, "leave", _details(found)))
@@ -217,12 +218,12 @@ class ShareService:
         if (role is Role.PORT) != (request.service is not None):
             raise InvalidInputError(
                 "the role port, and no other, is for one service",
-                hint=f"`berth share {name} USER --role port --service NAME` shares one",
+                hint=f"`berth share {name} USER --service SERVICE` shares one",
             )
         if role is Role.PORT and self._origins is None:
             raise RefusedError(
-                "this site has no web access, by which others open a service",
-                hint="a site gets it by `web.url`; `berth share NAME USER --role operate` works without",
+                "this site has no web access, through which others would open a service",
+                hint="the site sets it up with `web.url`; the other roles work without it",
             )
         return role
 
@@ -259,17 +260,6 @@ def _find(session: Session, grantee: str, snapshot: int | None, service: str | N
     if snapshot is None and service is None:
         return to_them
     return [grant for grant in to_them if (grant.snapshot, grant.service) == (snapshot, service)]
-
-
-def _what(name: str, snapshot: int | None, service: str | None) -> str:
-    """Return words for what is shared of a session."""
-    if snapshot is not None:
-        return f"snapshot {snapshot} of {name}"
-    return name if service is None else f"{service} of {name}"
-
-
-def _full_name(session: Session) -> str:
-    return f"{session.owner}.{session.name}"
 
 
 def _add(user: str, grant: SessionGrant, most: int) -> Transition:
@@ -311,7 +301,7 @@ def _details(grants: list[SessionGrant]) -> str:
 def _shared_service(session: Session, grant: SessionGrant, origins: Origins) -> SharedService:
     assert grant.service is not None
     return SharedService(
-        session=_full_name(session),
+        session=session.full_name,
         service=grant.service,
         host=origins.service_host(grant.service, session.name, session.id, session.owner),
         is_open=session.state is SessionState.READY,

@@ -60,9 +60,7 @@ class SessionDoor:
         visit, session = await self._visits.require(request.visit)
         is_guest = visit.user != session.owner
         if is_guest and (session.root or session.endpoint is None):
-            raise ConflictError(
-                f"{session.owner}.{session.name} is not ready", hint="the service opens when its session is ready"
-            )
+            raise ConflictError(f"{session.full_name} is not ready", hint="the service opens when its session is ready")
         check_login(session, root=False)
         if session.endpoint is None:
             raise ConflictError(

@@ -12,8 +12,8 @@ from starlette.routing import Route
 from broker.errors import BerthError, LoggedOutError
 from broker.schema.states import SessionState
 from broker.text.advice import describe_last_end
-from broker.text.guests import describe_guests
 from broker.text.session import session_page
+from broker.text.sharing import describe_guests
 from broker.text.timeline import timeline_scale
 from broker.text.volume import snapshot_row
 from broker.web.portal.portal_context import context_of, optional, show_page, user_calls

@@ -1,4 +1,4 @@
-"""Guests of a session in words."""
+"""Sentences about sharing: what is shared of a session, and who uses it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from broker.format import format_time
 
 if TYPE_CHECKING:
     from broker.schema.connections import ConnectionList
+
+
+def describe_shared(name: str, snapshot: int | None, service: str | None) -> str:
+    """Return a name of what is shared: the session `name`, or a snapshot or service of it."""
+    if snapshot is not None:
+        return f"snapshot {snapshot} of {name}"
+    return name if service is None else f"{service} of {name}"
 
 
 def describe_guests(presence: ConnectionList, now: float) -> list[str]:
