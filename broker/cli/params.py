@@ -88,7 +88,7 @@ class CloneSource(SessionReference):
             return super().shell_complete(ctx, param, incomplete)
         return [
             CompletionItem(name)
-            for name in sorted({shared.name for shared in known(lambda client: client.shared().snapshots)})
+            for name in sorted({shared.session for shared in known(lambda client: client.shared().snapshots)})
             if name.startswith(incomplete)
         ]
 

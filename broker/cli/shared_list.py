@@ -14,19 +14,20 @@ if TYPE_CHECKING:
 
     from broker.schema.grants import SharedList, SharedService, SharedSession, SharedSnapshot
 
-VIA = "SHARED WITH"
+_VIA = "SHARED WITH"
 
 
 def print_shared_names(shared: SharedList) -> None:
     """Print each session once, as `OWNER.NAME`."""
     sessions = [each.session.name for each in shared.sessions]
-    parts = [each.name for each in shared.snapshots], [each.session for each in shared.services]
-    for name in dict.fromkeys((*sessions, *parts[0], *parts[1])):
+    snapshots = [each.session for each in shared.snapshots]
+    services = [each.session for each in shared.services]
+    for name in dict.fromkeys((*sessions, *snapshots, *services)):
         output.print_line(name)
 
 
 def print_shared(shared: SharedList, *, wide: bool) -> None:
-    """Print the tables of what there is, or a note."""
+    """Print a table of each kind that is shared, or a note that nothing is."""
     if shared.sessions:
         _print_sessions(shared.sessions, wide=wide)
     if shared.snapshots:
@@ -42,14 +43,14 @@ def _print_sessions(sessions: Sequence[SharedSession], *, wide: bool) -> None:
 
     headings, rows = session_table([each.session for each in sessions], time.time(), wide=wide)
     rows = [(*row, each.role, _end(each.until), each.via) for row, each in zip(rows, sessions, strict=True)]
-    output.print_table((*headings, "ROLE", "UNTIL", VIA), rows, shrink=None if wide else SHRINKING_COLUMN)
+    output.print_table((*headings, "ROLE", "UNTIL", _VIA), rows, shrink=None if wide else SHRINKING_COLUMN)
 
 
 def _print_snapshots(snapshots: Sequence[SharedSnapshot]) -> None:
-    rows = [(each.name, str(each.snapshot), _end(each.until), each.via) for each in snapshots]
-    output.print_table(("NAME", "SNAPSHOT", "UNTIL", VIA), rows)
+    rows = [(each.session, str(each.snapshot), _end(each.until), each.via) for each in snapshots]
+    output.print_table(("NAME", "SNAPSHOT", "UNTIL", _VIA), rows)
     first = snapshots[0]
-    output.print_note(f"`berth clone {first.name} NEW --at {first.snapshot}` makes a session of your own")
+    output.print_note(f"`berth clone {first.session} NEW --at {first.snapshot}` makes a session of your own")
 
 
 def _print_services(services: Sequence[SharedService]) -> None:
@@ -57,7 +58,7 @@ def _print_services(services: Sequence[SharedService]) -> None:
         (each.session, each.service, "ready" if each.is_open else "not ready", _end(each.until), each.via)
         for each in services
     ]
-    output.print_table(("NAME", "SERVICE", "STATE", "UNTIL", VIA), rows)
+    output.print_table(("NAME", "SERVICE", "STATE", "UNTIL", _VIA), rows)
     first = services[0]
     output.print_note(f"`berth open {first.session} {first.service}` opens it")
 

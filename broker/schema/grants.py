@@ -23,11 +23,11 @@ class Role(StrEnum):
     OPERATE = "operate"
     """See state, log, events and jobs; start, stop, extend, and take snapshots. Never the owner's shell or files."""
     WATCH = "watch"
-    """See state, and the terminals that the owner shows. No input is carried."""
+    """See state, and the terminals that the owner shows. Nothing that they type reaches the session."""
     PORT = "port"
-    """Open one service of the session in a browser, which is no shell. Nothing else of the session."""
+    """Open one service of the session, which is no shell, in a browser. Nothing else of the session."""
     SNAPSHOT = "snapshot"
-    """Clone one snapshot, which the grant names, as an own session. Nothing else."""
+    """Clone one snapshot, which the grant names, as a session of their own. Nothing else of the session."""
 
 
 class ShareRequest(Strict):
@@ -78,18 +78,18 @@ class SharedSession(Strict):
     role: Role
     until: float | None = None
     via: str
-    """The receiver of the grant: the caller, or `@` and a group of theirs."""
+    """The grantee: the caller, or `@` and a group of theirs."""
 
 
 class SharedSnapshot(Strict):
     """A snapshot of another user's session that the caller may clone. Nothing else of that session is shown."""
 
-    name: str
+    session: str
     """`OWNER.NAME`."""
     snapshot: int
     until: float | None = None
     via: str
-    """As in SharedSession."""
+    """The grantee: the caller, or `@` and a group of theirs."""
 
 
 class SharedService(Strict):
@@ -104,7 +104,7 @@ class SharedService(Strict):
     """Whether the session is ready."""
     until: float | None = None
     via: str
-    """The receiver of the grant: the caller, or `@` and a group of theirs."""
+    """The grantee: the caller, or `@` and a group of theirs."""
 
 
 class SharedServiceList(Strict):

@@ -151,9 +151,9 @@ _MEANINGS = {
     "POST /v1/sessions/{name}/extend": "Give the session's job more time, if Slurm and the site allow it.",
     "GET /v1/grants": "The grants on all sessions of the caller, also expired ones.",
     "GET /v1/sessions/{name}/grants": "The grants on one session, also expired ones.",
-    "PUT /v1/sessions/{name}/grants/{grantee}": "Grant a role in place of the receiver's earlier one, a service or a "
+    "PUT /v1/sessions/{name}/grants/{grantee}": "Grant a role in place of the grantee's earlier one, a service or a "
     "snapshot.",
-    "DELETE /v1/sessions/{name}/grants/{grantee}": "Revoke all grants to a receiver, or that of a snapshot or service.",
+    "DELETE /v1/sessions/{name}/grants/{grantee}": "Revoke all grants to a grantee, or that of a snapshot or service.",
     "GET /v1/shared": "The sessions, snapshots and services that others share with the caller.",
     "GET /v1/shared/services": "The services of others' sessions that the caller may open in a browser.",
     "DELETE /v1/shared/{name}": "Give up the caller's own grants on `OWNER.NAME`, or that of a snapshot or service.",

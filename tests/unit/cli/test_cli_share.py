@@ -203,7 +203,7 @@ def test_list_of_shared_sessions(controller: ScriptedController) -> None:
     assert lines[1].split()[-1] == "@devs"
     assert run("list", "--shared", "-o", "name").stdout == "alice.dev\n"
     assert json.loads(run("list", "--shared", "--json").stdout)["sessions"][0]["via"] == "@devs"
-    offered = SharedSnapshot(name="carol.dev", snapshot=3, until=None, via="bob")
+    offered = SharedSnapshot(session="carol.dev", snapshot=3, until=None, via="bob")
     controller.answers["GET /v1/shared"] = SharedList(sessions=[], snapshots=[offered])
     result = run("list", "--shared")
     assert result.stdout.splitlines()[1].split() == ["carol.dev", "3", "bob"]

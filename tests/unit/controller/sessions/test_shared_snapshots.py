@@ -76,7 +76,7 @@ def test_a_shared_snapshot_becomes_a_session_of_the_guests_own(core: Core, grant
         source = await with_snapshots(core)
         await share(core, grantee)
         shared = await core.shares.snapshots_shared_with("bob")
-        assert [(each.name, each.snapshot, each.via) for each in shared] == [("alice.dev", 1, grantee)]
+        assert [(each.session, each.snapshot, each.via) for each in shared] == [("alice.dev", 1, grantee)]
         assert await core.shares.shared_with("bob") == [], "the session itself is not shown"
         made = await core.clones.clone("bob", "alice.dev", MINE)
         assert (made.owner, made.name, made.state, made.options) == ("bob", "mine", SessionState.STOPPED, [])
