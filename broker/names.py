@@ -25,7 +25,7 @@ REFERENCE_PATTERN = rf"^({USER_PATTERN[1:-1]}\.)?{NAME_PATTERN[1:]}"
 """A session in a request: `NAME` of the caller's own, or `OWNER.NAME`, as in its host name for ssh."""
 
 GRANTEE_PATTERN = rf"^({USER_PATTERN[1:-1]}|@[A-Za-z0-9_][A-Za-z0-9_.-]{{0,63}})$"
-"""The receiver of a grant: a user, or `@` and a Unix group, whose names directory services form more freely."""
+"""The grantee of a grant: a user, or `@` and a Unix group, whose names directory services form more freely."""
 
 GROUP_PATTERN = r"^@[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 """A Unix group in a setting, as in a grant."""

@@ -101,7 +101,7 @@ def parse_user(text: str) -> str:
 
 
 def parse_grantee(text: str) -> str:
-    """Return the receiver of a grant: a user, or `@` and a Unix group."""
+    """Return the grantee of a grant: a user, or `@` and a Unix group."""
     if not re.fullmatch(GRANTEE_PATTERN, text):
         raise ValueError(f"{text!r} is neither a user's name nor @GROUP")
     return text

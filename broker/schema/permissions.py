@@ -34,7 +34,7 @@ class Permission(StrEnum):
     ROLLBACK = "rollback"
     SWITCH = "switch"
     CLONE = "clone"
-    TAKE = "take"
+    CLONE_SHARED = "clone-shared"
     """Clone a snapshot that the owner has shared, as a session of the guest's own."""
     INSPECT = "inspect"
     """Read the data: list snapshots, compare, measure, verify."""

@@ -29,7 +29,9 @@ class SessionGrant(BaseModel):
 
     @property
     def key(self) -> GrantKey:
-        """The receiver, and the snapshot or the service: a session has one grant for each. Without: the role."""
+        """The grantee, and the snapshot or the service: a session has one grant for each. A grant without either is of
+        `operate` or `watch`.
+        """
         return self.grantee, self.snapshot, self.service
 
     def is_active(self, now: float) -> bool:
@@ -42,7 +44,7 @@ class SessionGrant(BaseModel):
 
 def without_unknown_roles(grants: object) -> object:
     """Return the stored grants without those that give nothing: of roles that this version does not know, of `snapshot`
-    or `port` without what it is for, and of another role with that.
+    without a snapshot, of `port` without a service, and of another role with either.
     """
     if not isinstance(grants, list):
         return grants

@@ -31,7 +31,7 @@ ROLE_PERMISSIONS = {
     ),
     Role.WATCH: frozenset({Permission.SEE, Permission.WATCH}),
     Role.PORT: frozenset({Permission.VISIT}),
-    Role.SNAPSHOT: frozenset({Permission.TAKE}),
+    Role.SNAPSHOT: frozenset({Permission.CLONE_SHARED}),
 }
 """The permissions of each role: of PORT on the service, and of SNAPSHOT on the snapshot of the grant. Those that are in
 no role are the owner's alone."""
@@ -87,8 +87,8 @@ def grants_to(
 
     Those to `user` come first.
     """
-    receivers = {user, *(f"@{group}" for group in groups)}
-    to_them = [SessionGrant.model_validate(each) for each in session.grants if each["grantee"] in receivers]
+    grantees = {user, *(f"@{group}" for group in groups)}
+    to_them = [SessionGrant.model_validate(each) for each in session.grants if each["grantee"] in grantees]
     grants = [grant for grant in to_them if grant.role in roles and grant.is_active(clock.now())]
     return sorted(grants, key=lambda grant: grant.grantee.startswith("@"))
 
@@ -145,7 +145,7 @@ class SessionAccess:
         NotFoundError and RefusedError as `resolve`. InvalidInputError for a snapshot that is not shared with `user`:
         the message is the same whether or not it exists.
         """
-        await self.resolve(user, reference, Permission.TAKE)
+        await self.resolve(user, reference, Permission.CLONE_SHARED)
         session, groups = await self._as_guest(user, reference)
         grants = grants_to(user, session, groups, self.roles)
         shared = sorted({grant.snapshot for grant in grants if grant.snapshot is not None})
@@ -182,9 +182,9 @@ class SessionAccess:
     async def allowed_until(
         self, user: str, session: Session, permission: Permission, service: str | None = None
     ) -> float:
-        """Return the time from which `user` has `permission` on the session's service no more, as the grants are now.
+        """Return the time until which `user` has `permission` on the session or service, as the grants are now.
 
-        Infinity for the owner and without an end; 0 without the permission.
+        Infinity for the owner and for a grant without an end; 0 without the permission.
         """
         if user == session.owner:
             return math.inf
