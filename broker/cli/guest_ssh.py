@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def guest_command(invocation: Invocation, reference: str, after: Sequence[str]) -> list[str]:
     """Return the ssh(1) command for the session `OWNER.NAME`. Raises the error with which the controller refuses.
 
-    It goes through `berth connect`, which reports the connection until its end: a guest without a known connection is
-    not let in for long.
+    ssh runs `berth connect`, which reports the connection until its end: a guest without a known connection loses the
+    access after some minutes.
     """
     from broker.cli import login_key
     from broker.cli.ssh_process import write_config

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from broker.schema.connections import GatewayGuestsAnswer
 
 HELD_S = 20.0
-"""Time for which the controller may keep the request."""
+"""Seconds for which the controller may delay its answer."""
 RETRY_S = 1.0
-"""Pause after a request without an answer."""
+"""Seconds between a request without an answer and the next one."""
 LEASE_S = 60.0
-"""Time without an answer of the controller after which guests are cut off, as leases in sessions end."""
+"""Seconds without an answer of the controller after which the worker closes guests' connections: as long as leases in
+sessions last (LEASE_S of broker/job/guest/watch.py)."""
 
 _log = logging.getLogger(__name__)
 

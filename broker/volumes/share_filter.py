@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SPECIAL_FILE = "no file: a pipe, a socket or a device"
-UNREADABLE_NAME = "its name is too long to be shared"
 
 _EDITOR = "the state of an editor"
 _AGENT = "the state of an assistant, often with its login"

@@ -1,4 +1,4 @@
-"""Make a session of the snapshot that another user's process sends: the writer's side of `berth clone OWNER.NAME`.
+"""Make a session of the snapshot that another user's process sends: the receiver of `berth clone OWNER.NAME`.
 
 The sender is another user, who may send anything. volumes.json, written last, makes the session: the user gets
 everything or nothing.
@@ -72,7 +72,7 @@ def receive_snapshot(
             kinds = ("home", "system") if with_system else ("home",)
             made = _receive_volumes(storage.layers, records, allowance, kinds, undoing, packed=on_node)
             failpoint("receive.made")
-            home, system = (_adopted(storage.layers, chosen, kind, made.get(kind)) for kind in ("home", "system"))
+            home, system = (_adopt_layer(storage.layers, chosen, kind, made.get(kind)) for kind in ("home", "system"))
             storage.layers.flush()
             received = Record(driver=chosen.name, home=home, system=system, digest=digest, on_node=on_node)
             answer: Answer = {
@@ -95,7 +95,7 @@ def _try_discard(layers: Layers, layer: str) -> None:
         layers.discard(layer)
 
 
-def _adopted(layers: Layers, driver: Driver, kind: str, layer: str | None) -> Volume:
+def _adopt_layer(layers: Layers, driver: Driver, kind: str, layer: str | None) -> Volume:
     """Return a volume with the content of a received layer; an empty one without a layer, or if nothing is in it."""
     if layer is not None and (layers.squashfs(layer).exists() or any(layers.tree(layer).iterdir())):
         return driver.adopt(kind, layer)
@@ -136,7 +136,7 @@ def _receive_volumes(
             layer = made[name] = layers.new()
             undoing.callback(_try_discard, layers, layer)
             is_packed = packed and name == "system"
-            tree = receiving.enter_context(_opened_volume(layers, layer, name, allowance, packed=is_packed))
+            tree = receiving.enter_context(_open_volume(layers, layer, name, allowance, packed=is_packed))
             failpoint("receive.volume")
     (entries,), rest = unpack_head(END_HEAD, content)
     if rest or entries != allowance.entries or len(made) != len(kinds):
@@ -158,7 +158,7 @@ def _check_room(layers: Layers, kind: bytes, content: bytes, allowance: SpaceAll
 
 
 @contextlib.contextmanager
-def _opened_volume(
+def _open_volume(
     layers: Layers, layer: str, kind: str, allowance: SpaceAllowance, *, packed: bool
 ) -> Iterator[TreeReceiver]:
     """Open the tree of a new layer for a volume; at the end of the context without an error it is complete."""

@@ -1,5 +1,5 @@
-"""Send a snapshot to another user's process, and tell its owner before what would be sent: the reader's side of
-`berth clone OWNER.NAME`, and `berth share --snapshot`.
+"""Send a snapshot to another user's process, for `berth clone OWNER.NAME`, and list for the snapshot's owner what would
+be sent, for `berth share --snapshot`.
 
 No lock is held while another user's process reads: it could hold it for as long as it likes. A snapshot never changes,
 and the garbage collection removes layers that no record names; so what was read is complete if the record still names
@@ -96,7 +96,7 @@ def survey_snapshot(storage: Storage, session_id: str, number: int) -> Answer:
     listed: list[dict[str, str]] = []
     reasons = Counter[str]()
     characters = 0
-    for volume, stack in _opened_volumes(storage, found, number, ("home", "system")):
+    for volume, stack in _open_snapshot(storage, found, number, ("home", "system")):
         count = counts[volume] = {"files": 0, "bytes": 0}
 
         def leave_out(path: str, reason: str, volume: str = volume) -> None:
@@ -133,15 +133,15 @@ class _Sender:
     def send(self, storage: Storage, session_id: str, number: int, kinds: tuple[str, ...]) -> None:
         found = record.load_record(storage.session(session_id))
         failpoint("send.opened")
-        with _unpacked(storage, found, number) as trees:
+        with _unpack_layers(storage, found, number) as trees:
             size = entries = 0
-            for volume, stack in _volumes(storage, found, number, kinds, trees):
+            for volume, stack in _open_volumes(storage, found, number, kinds, trees):
                 for step in walk_shared(stack, volume, lambda *_: None, reads=False):
                     if step.found is not None:
                         entries += 1
                         size += ENTRY_BYTES + step.found.status.st_blocks * BLOCK_BYTES
             self.stream.add(BEGIN, BEGIN_HEAD.pack(size, entries))
-            for volume, stack in _volumes(storage, found, number, kinds, trees):
+            for volume, stack in _open_volumes(storage, found, number, kinds, trees):
                 self.stream.add(VOLUME, volume.encode())
                 self._linked.clear()
                 self._send_volume(stack, volume)
@@ -215,14 +215,14 @@ def _check_kept(storage: Storage, session_id: str, number: int) -> None:
     storage.layers.check({*snapshot.home, *snapshot.system})
 
 
-def _opened_volumes(
+def _open_snapshot(
     storage: Storage, found: Record, number: int, kinds: tuple[str, ...]
 ) -> Iterator[tuple[str, OpenStack]]:
-    with _unpacked(storage, found, number) as trees:
-        yield from _volumes(storage, found, number, kinds, trees)
+    with _unpack_layers(storage, found, number) as trees:
+        yield from _open_volumes(storage, found, number, kinds, trees)
 
 
-def _volumes(
+def _open_volumes(
     storage: Storage, found: Record, number: int, kinds: tuple[str, ...], trees: dict[str, str]
 ) -> Iterator[tuple[str, OpenStack]]:
     """Open the volumes of a snapshot, one after the other."""
@@ -237,8 +237,8 @@ def _volumes(
 
 
 @contextlib.contextmanager
-def _unpacked(storage: Storage, found: Record, number: int) -> Iterator[dict[str, str]]:
-    """Give the tree of each layer of a snapshot; packed ones are unpacked on this machine's disk meanwhile."""
+def _unpack_layers(storage: Storage, found: Record, number: int) -> Iterator[dict[str, str]]:
+    """Give the tree of each layer of a snapshot. Packed layers are unpacked on this machine's disk meanwhile."""
     snapshot = found.snapshot(number)
     names = {*snapshot.home, *snapshot.system}
     storage.layers.check(names)

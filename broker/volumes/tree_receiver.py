@@ -234,7 +234,7 @@ class TreeReceiver:
             raise MalformedStreamError("a home has no deletions")
         try:
             white_out(self._folders[-1], name, self.marks)
-        except (PermissionError, OSError) as error:
+        except OSError as error:
             if error.errno not in {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL}:
                 raise
             self.marks = Marks.FUSE

@@ -55,7 +55,7 @@ def guest_files(guests: Sequence[AdmittedGuest], number: int) -> dict[str, str]:
 
 
 def _expiry(until: float | None) -> str:
-    """Return the option that ends a key's line the day after its grant, whatever the node's time zone.
+    """Return the option that ends a key's line one to two days after its grant, whatever the node's time zone.
 
     The lease ends it in time. OpenSSH before 9.1 takes times only in the zone of the node.
     """

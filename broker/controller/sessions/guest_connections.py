@@ -1,4 +1,4 @@
-"""The guests whom gateways have connected: which worker of a gateway has whom, and whether it has cut those revoked.
+"""The guests whom each worker of a gateway has connected, and whether it has closed those whose access has ended.
 
 Each worker keeps one request open, which has the list of its guests. The answer names those whose access has ended, and
 the worker's next list proves that their connections are closed.

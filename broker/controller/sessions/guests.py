@@ -1,7 +1,8 @@
-"""The guests who are let into sessions: keys and leases in the session's directory, and who of them must go.
+"""The guests whom sessions admit: their keys and leases in the session's directory, and the end of their access.
 
-A lease is a line of run/guests. The guest's program in the session ends when the line has gone, or the file has not
-been renewed for a minute. A review of a session asks the access function about each of its guests, and writes the file.
+A lease is a line of run/guests. The guest's program in the session ends when the line has gone, or when the file
+has not been renewed for a minute. A review of a session asks the access function about each of its guests, and writes
+the file.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class _Admission:
 
 
 class GuestService:
-    """Admits guests, and reviews all sessions that have some."""
+    """Admits guests, and reviews the sessions that have guests."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class GuestService:
         async with self._lock(session.id):
             grant = await self._access.grant_of(user, session, Permission.WATCH)
             if grant is None or grant.role not in ROLE_PROGRAMS:
-                raise RefusedError(f"your access to {session.owner}.{session.name} has ended")
+                raise RefusedError(f"your access to {session.full_name} has ended")
             guest = AdmittedGuest(login, grant.role, grant.until)
             before = self._sessions.get(session.id, {})
             admission = _Admission(guest, session.generation, clock.monotonic())
@@ -107,7 +108,7 @@ class GuestService:
             if not await self._write(session):
                 self._sessions[session.id] = before
                 raise ConflictError(
-                    f"{session.owner}.{session.name} cannot let you in: its files cannot be written",
+                    f"{session.full_name} cannot let you in: its files cannot be written",
                     hint="try again in a moment",
                 )
         if user not in before:
@@ -132,8 +133,8 @@ class GuestService:
     async def apply(self, session_id: str) -> bool:
         """Review a session after a change of its grants.
 
-        Return whether all connections of guests who may no longer be in are closed, or end by their leases within 2 s:
-        the leases are written, and the gateways have cut.
+        Return whether the connections of all guests whose access has ended are closed, or end by their leases within
+        2 s: the leases are written, and the gateways have closed theirs.
         """
         if session_id not in self._sessions:
             return True
@@ -182,9 +183,9 @@ class GuestService:
         return max(0.05, min([REVIEW_INTERVAL_S, *(end - clock.now() for end in ends)]))
 
     async def _recover(self) -> None:
-        """Admit the guests who are connected, as gateways and clients have reported. The review removes some.
+        """Admit the guests who are connected, as gateways and clients have reported.
 
-        The review also takes back leases of others, which the controller before this one has left.
+        The next review removes those whose access has ended, and the leases that an earlier controller has left.
         """
         for session in await self._registry.shared_sessions():
             if session.endpoint is None:
@@ -209,9 +210,9 @@ class GuestService:
         return self._reviewing.setdefault(session_id, asyncio.Lock())
 
     async def _review(self, session_id: str) -> bool:
-        """Remove the guests of a session who may no longer be in, and renew the leases of the others.
+        """Remove the guests of a session whose access has ended, and renew the leases of the others.
 
-        Return whether the leases are written and the gateways have cut.
+        Return whether the leases are written and the gateways have closed the connections.
         """
         async with self._lock(session_id):
             if session_id not in self._sessions:
@@ -221,7 +222,7 @@ class GuestService:
             if session is None or session.state is SessionState.DELETED:
                 del self._sessions[session_id]
                 return await self.connections.cut(frozenset((session_id, user) for user in before))
-            stay, reasons = await self._sort(session, before)
+            stay, reasons = await self._select(session, before)
             gone = before.keys() - stay.keys()
             self._sessions[session_id] = stay
             is_due = clock.monotonic() - self._renewed.get(session_id, 0.0) >= RENEWAL_S
@@ -238,10 +239,13 @@ class GuestService:
             await self._registry.record(session, EventEntry("berth", "guest-out", f"{user}: {reasons[user]}"))
         return is_written and is_cut
 
-    async def _sort(
+    async def _select(
         self, session: Session, admissions: dict[str, _Admission]
     ) -> tuple[dict[str, _Admission], dict[str, str]]:
-        """Return the guests who may stay, and why others must go. One who has left by themselves is in neither."""
+        """Return the guests who may stay, and by user the reason why another may not.
+
+        A guest who has disconnected is in neither.
+        """
         connected = await self._connected(session)
         stay, reasons, now = {}, {}, clock.monotonic()
         for user, admission in admissions.items():

@@ -1,4 +1,4 @@
-"""Guests in browsers: a visit lasts only as long as a grant allows it, also one to a group."""
+"""Visits of guests in browsers: each lasts only as long as a grant to the guest, or to a group of theirs, allows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class GuestVisits:
-    """Ends the visits that `access` allows no more."""
+    """Ends the visits that `access` no longer allows."""
 
     def __init__(self, access: SessionAccess, registry: AsyncRegistry, control: ControlClient) -> None:
         self._access = access
@@ -59,16 +59,16 @@ class GuestVisits:
         """
         visits = await self._registry.guest_visits(session_id)
         sessions = {each.id: each for each in await self._registry.by_ids({visit.session_id for visit in visits})}
-        ends = {_case(visit): 0.0 for visit in visits}
+        ends = {_key(visit): 0.0 for visit in visits}
         cases = [(user, sessions[session], service) for user, session, service in ends if session in sessions]
         found = await asyncio.gather(*(self.allowed_until(*case) for case in cases))
         ends |= {(user, session.id, service): end for (user, session, service), end in zip(cases, found, strict=True)}
-        refused = [visit for visit in visits if ends[_case(visit)] < visit.expires_at]
+        refused = [visit for visit in visits if ends[_key(visit)] < visit.expires_at]
         if not refused:
             return True
         await self._registry.remove_visits([visit.id for visit in refused])
         for visit in refused:
-            log.info("visit of a guest ended user=%s session=%s service=%s", *_case(visit))
+            log.info("visit of a guest ended user=%s session=%s service=%s", *_key(visit))
         return await self._control.close(visits=[visit.id for visit in refused])
 
     async def allowed_until(self, user: str, session: Session, service: str) -> float:
@@ -77,5 +77,5 @@ class GuestVisits:
         return until if until > clock.now() else 0.0
 
 
-def _case(visit: Visit) -> tuple[str, str, str]:
+def _key(visit: Visit) -> tuple[str, str, str]:
     return visit.user, visit.session_id, visit.service

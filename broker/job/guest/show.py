@@ -88,7 +88,7 @@ class PaneScreen(NamedTuple):
 
     @classmethod
     def read(cls, pane: TmuxPane) -> PaneScreen:
-        """Read state and content in one command, between which tmux handles no output. Raises as `Pane.tmux`."""
+        """Read state and content in one command, so that they belong together. Raises as `TmuxPane.tmux`."""
         words = ("display-message", "-p", "-t", pane.id, _STATE, ";", "capture-pane", "-p", "-e", "-N", "-t", pane.id)
         state, *rows = pane.tmux(*words).split("\n")
         columns, lines, x, y, has_cursor, history, limit = (int(each or 0) for each in state.split(" "))
