@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -266,7 +265,7 @@ class GuestService:
         """Write keys and leases of the session's guests. A failure is logged."""
         guests = [admission.guest for admission in self._sessions[session.id].values()]
         try:
-            await self._launcher.install(session.owner, session.id, guest_files(guests, time.time_ns()))
+            await self._launcher.install(session.owner, session.id, guest_files(guests, int(clock.now() * 1e9)))
         except LauncherError as error:
             text = f"leases not written {session.log_name} error={error.message}"
             self._lasting.report(session.id, logging.WARNING, text)

@@ -50,5 +50,7 @@ def test_without_guests_nothing_is_left() -> None:
 
 
 def test_every_role_is_described_and_a_sites_to_choose() -> None:
-    assert set(SharingSettings().roles) == set(ALL_ROLES) == set(ROLE_PERMISSIONS) == set(ROLE_TEXTS)
+    all_roles = SharingSettings.model_validate({"roles": [role.value for role in Role]}).roles
+    assert set(map(Role, all_roles)) == ALL_ROLES == set(ROLE_PERMISSIONS) == set(ROLE_TEXTS)
+    assert set(map(Role, SharingSettings().roles)) == ALL_ROLES - {Role.PORT}
     assert {role for role, has in ROLE_PERMISSIONS.items() if Permission.WATCH in has} == set(ROLE_PROGRAMS)
