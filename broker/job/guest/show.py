@@ -41,7 +41,7 @@ MAX_QUEUE_BYTES = 1 << 20
 """Bytes that a guest's program may leave unread before it gets no further screens."""
 HELLO_BYTES = 200
 
-_STATE = "#{pane_width} #{pane_height} #{cursor_x} #{cursor_y} #{cursor_flag} #{history_size} #{history_limit}"
+_STATE = "#{pane_width} #{pane_height} #{cursor_x} #{cursor_y} #{cursor_flag} #{alternate_on} #{history_size}"
 _PANE = re.compile(r"%[0-9]{1,9}")
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 
@@ -71,35 +71,30 @@ class TmuxPane(NamedTuple):
         return base / "node" / "shown" / f"{self.id[1:]}.sock"
 
 
-class PaneScreen(NamedTuple):
-    """The content of a pane."""
+class PaneState(NamedTuple):
+    """The state of a pane, without its content."""
 
     columns: int
     lines: int
     cursor: tuple[int, int]
     """Column and line, from 0."""
     has_cursor: bool
-    rows: list[str]
-    """Text with SGR sequences, as `capture-pane -e` writes them."""
+    is_alternate: bool
+    """Whether the pane is on its alternate screen."""
     history: int
     """Lines that have left the screen and are kept."""
-    limit: int
-    """The number of kept lines at which tmux drops a tenth of them."""
 
     @classmethod
-    def read(cls, pane: TmuxPane) -> PaneScreen:
-        """Read state and content in one command, so that they belong together. Raises as `TmuxPane.tmux`."""
-        words = ("display-message", "-p", "-t", pane.id, _STATE, ";", "capture-pane", "-p", "-e", "-N", "-t", pane.id)
-        state, *rows = pane.tmux(*words).split("\n")
-        columns, lines, x, y, has_cursor, history, limit = (int(each or 0) for each in state.split(" "))
-        return cls(columns, lines, (x, y), bool(has_cursor), rows[:lines], history, limit)
+    def read(cls, pane: TmuxPane, *command: str) -> tuple[PaneState, list[str]]:
+        """Return the state, and the lines that `command` of tmux prints at the same moment. Raises as TmuxPane.tmux."""
+        more = (";", *command) if command else ()
+        state, *lines = pane.tmux("display-message", "-p", "-t", pane.id, _STATE, *more).split("\n")
+        columns, rows, x, y, has_cursor, is_alternate, history = (int(each or 0) for each in state.split(" "))
+        return cls(columns, rows, (x, y), bool(has_cursor), bool(is_alternate), history), lines
 
-    def lines_since(self, before: int) -> int:
-        """Return how many lines have left the screen since it had `before` of them: not more than that."""
-        new = self.history - before
-        if new < 0:
-            new += max(self.limit // 10, 1)
-        return max(0, min(new, self.history, MAX_HISTORY_LINES))
+    def has_form_of(self, other: PaneState) -> bool:
+        """Whether size and kind of screen are the same: tmux moves and wraps lines of the history when they change."""
+        return (self.columns, self.lines, self.is_alternate) == (other.columns, other.lines, other.is_alternate)
 
 
 class WatchingGuest:
@@ -107,40 +102,44 @@ class WatchingGuest:
 
     def __init__(self, user: str, writer: asyncio.StreamWriter, mark: int) -> None:
         self.user = user
-        self._writer = writer
-        self._mark = mark
+        self.mark = mark
         """The size of the history of which the guest knows."""
+        self._writer = writer
         self._last = b""
 
-    def send(self, screen: PaneScreen, history: list[str]) -> None:
+    def send(self, state: PaneState, rows: list[str], history: list[str]) -> None:
         """Send a screen, unless the program has it or reads too slowly. `history`: the latest lines, newest last."""
         if self._writer.transport.get_write_buffer_size() > MAX_QUEUE_BYTES:
             return
-        new = screen.lines_since(self._mark)
+        new = min(state.history - self.mark, len(history))
         frame = {
-            "size": [screen.columns, screen.lines],
-            "cursor": [*screen.cursor, screen.has_cursor],
-            "rows": screen.rows,
-            "history": history[len(history) - new :] if new else [],
+            "size": [state.columns, state.lines],
+            "cursor": [*state.cursor, state.has_cursor],
+            "rows": rows,
+            "history": history[len(history) - new :],
         }
-        self._mark = screen.history
+        self.mark = state.history
         line = json.dumps(frame).encode() + b"\n"
         if line != self._last:
             self._writer.write(line)
             self._last = line
 
-    def missed(self, screen: PaneScreen) -> int:
-        """Return how many lines of the history are new for the guest."""
-        return screen.lines_since(self._mark)
-
 
 class PaneWriter:
-    """The writer of one pane."""
+    """The writer of one pane.
 
-    def __init__(self, pane: TmuxPane, first: PaneScreen) -> None:
+    A mark is a size of the history: no line before it may be sent. tmux adds lines at the end of the history, as they
+    leave the screen. It takes lines from the beginning (its limit) or from the end (a larger screen). So lines behind a
+    mark have been on the screen since the mark was set, if the mark never exceeds the history. This fails when tmux
+    wraps the history anew, or restores a screen: then all marks move to the end.
+    """
+
+    def __init__(self, pane: TmuxPane, first: PaneState) -> None:
         self._pane = pane
+        self._state = first
+        """The state at the last look."""
         self._mark = first.history
-        """The size of the history when the owner began to show the pane: earlier lines are not shown."""
+        """The mark of the next guest."""
         self._guests: set[WatchingGuest] = set()
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
@@ -166,13 +165,15 @@ class PaneWriter:
         self._ended.set()
 
     async def _send_screens(self) -> None:
+        looked = -LOOK_INTERVAL_S
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOOK_INTERVAL_S)
             self._changed.clear()
-            if not self._guests:
-                continue
             began = time.monotonic()
+            if not self._guests and began - looked < LOOK_INTERVAL_S:
+                continue
+            looked = began
             try:
                 self._send_screen()
             except (OSError, ValueError, subprocess.SubprocessError):
@@ -181,14 +182,29 @@ class PaneWriter:
             await asyncio.sleep(max(0.0, FRAME_INTERVAL_S - (time.monotonic() - began)))
 
     def _send_screen(self) -> None:
-        screen = PaneScreen.read(self._pane)
-        missed = max(guest.missed(screen) for guest in self._guests)
-        history: list[str] = []
-        if missed:
-            words = ("capture-pane", "-p", "-e", "-t", self._pane.id, "-S", str(-missed), "-E", "-1")
-            history = self._pane.tmux(*words).split("\n")[:missed]
+        capture = ("capture-pane", "-p", "-e", "-N", "-t", self._pane.id)
+        state, rows = PaneState.read(self._pane, *capture if self._guests else ())
+        self._move_marks(state)
+        new = max((state.history - guest.mark for guest in self._guests), default=0)
+        history = self._read_history(min(new, MAX_HISTORY_LINES)) if new else []
         for guest in self._guests:
-            guest.send(screen, history)
+            guest.send(state, rows[: state.lines], history)
+
+    def _move_marks(self, state: PaneState) -> None:
+        """Take the state of a look, and move the marks to where it allows them."""
+        most = state.history
+        is_same = state.has_form_of(self._state)
+        self._state = state
+        self._mark = min(self._mark, most) if is_same else most
+        for guest in self._guests:
+            guest.mark = min(guest.mark, most) if is_same else most
+
+    def _read_history(self, count: int) -> list[str]:
+        """Return the last `count` lines of the history, or none if others may have taken their place since the look."""
+        words = ("capture-pane", "-p", "-e", "-t", self._pane.id, "-S", str(-count), "-E", "-1")
+        state, lines = PaneState.read(self._pane, *words)
+        is_same = state.has_form_of(self._state) and state.history >= self._state.history
+        return lines[:count] if is_same else []
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a guest's program until it has gone. Only its first line is read, and the end of file."""
@@ -248,7 +264,7 @@ def exit_with(message: str) -> NoReturn:
 def begin_show(pane: TmuxPane, base: Path) -> None:
     """Start the writer of a pane, and return when it listens."""
     path = pane.socket(base)
-    PaneScreen.read(pane)  # so that an old tmux says what it lacks
+    PaneState.read(pane)  # so that an old tmux says what it lacks
     if pane.ask("#{pane_pipe}") == "1":
         shown = "this terminal is shown already; `berth-show --stop` ends that"
         exit_with(
@@ -272,7 +288,7 @@ def run_writer(pane: TmuxPane, path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     try:
-        asyncio.run(PaneWriter(pane, PaneScreen.read(pane)).run(path))
+        asyncio.run(PaneWriter(pane, PaneState.read(pane)[0]).run(path))
     finally:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

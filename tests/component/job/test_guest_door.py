@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import re
-import shlex
 import subprocess
 import sys
 import time
@@ -14,90 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.controller.credentials.guests import AdmittedGuest, guest_files
-from broker.controller.credentials.login import SshCredentials
-from broker.schema.grants import Role
-from tests.deadlines import DEADLINE_S
+from tests.component.job.guest_scene import CANARY, SHOW, Scene
 from tests.fakes.openssh import free_port, make_key, public
 from tests.fakes.session_container import GUEST_LOGIN, OWNER, SessionContainer
 from tests.lab_cluster import wait_for
 from tests.pseudo_terminal import PseudoTerminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-SHOW = "python3 -I /run/berth/node/show"
 TITLE = "alice.dev"
-CANARY = "canary-that-no-guest-sees"
-
-
-class Scene:
-    """A session of alice's, whose tmux she uses from her terminal, and bob, who has been admitted to it."""
-
-    def __init__(self, session: SessionContainer) -> None:
-        self.session = session
-        self.guest = session.base / "guest"
-        self.server = f"tmux -S {session.base}/tmux"
-        """The container has the machine's /tmp."""
-
-    def admit(self, *users: str, number: int | None = None, **lists: list[str]) -> None:
-        """Write the files of these guests as the launcher does: bob's key opens the session, and so do `lists`."""
-        made = []
-        for user in users:
-            credentials = {"keys": [public(self.guest)], "authorities": [], "revoked": [], "web": []} | lists
-            made.append(AdmittedGuest(SshCredentials(user=user, **credentials), Role.WATCH))
-        for name, text in guest_files(made, time.time_ns() if number is None else number).items():
-            fresh = self.session.files / f".{name}"
-            fresh.write_text(text)
-            fresh.rename(self.session.files / name)
-
-    def tmux(self, command: str) -> str:
-        """Run a command of tmux, from outside: the owner's uid is the one of this process there."""
-        words = shlex.split(f"{self.server} {command}")
-        done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def type(self, *lines: str) -> None:
-        """Type lines in alice's shown terminal."""
-        for line in lines:
-            self.tmux(f"send-keys -t main -l '{line}' \\; send-keys -t main Enter")
-
-    def watch(self, *, columns: int = 100, lines: int = 30, options: Sequence[str] = ()) -> PseudoTerminal:
-        argv = self.session.ssh(self.guest, *options, login=GUEST_LOGIN)
-        return PseudoTerminal(argv, {**os.environ, "TERM": "xterm-256color"}, columns=columns, lines=lines)
-
-
-@pytest.fixture(scope="module")
-def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SessionContainer]:
-    made = SessionContainer(tmp_path_factory.mktemp("session"))
-    made.prepare()
-    home = made.base / "home"
-    (home / ".ssh").mkdir()
-    for name in (".ssh/id_ed25519", ".netrc"):
-        (home / name).write_text(CANARY)
-    (home / ".bashrc").write_text(f"PS1='> '; export TOKEN={CANARY}; touch ~/bashrc-ran-$USER\n")
-    (home / ".ssh/rc").write_text("touch ~/rc-ran-$USER\n")
-    with made.running():
-        begin = f"{Scene(made).server} -f /dev/null new-session -d -s main -x 80 -y 24 'bash -i'"
-        assert made.run(made.base / "owner", begin, login=OWNER).returncode == 0
-        yield made
-
-
-@pytest.fixture
-def scene(container: SessionContainer) -> Iterator[Scene]:
-    """Bob is admitted, and alice's one terminal is shown and empty."""
-    made = Scene(container)
-    made.tmux("respawn-pane -k -t main 'bash -i'")
-    made.admit("bob")
-    wait_for(lambda: ">" in made.tmux("capture-pane -p -t main"), what="the shell")
-    made.type(SHOW, "clear")
-    wait_for(lambda: made.tmux("display-message -p -t main '#{pane_pipe}'") == "1\n", what="the terminal to be shown")
-    wait_for(lambda: made.tmux("capture-pane -p -t main").strip() == ">", what="the empty screen")
-    yield made
-    made.tmux("pipe-pane -t main")
-    wait_for(lambda: not list((container.node / "shown").glob("*")), what="the writer to end")
 
 
 class TestScreens:
