@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.sessions.guests import check_open
 from broker.controller.sessions.status_line import status_line
 from broker.errors import BerthError, ConflictError, WaitingError
 from broker.format import format_duration
@@ -141,10 +142,9 @@ class ConnectService:
     async def _admit_guest(self, user: str, reference: str) -> ResolveAnswer:
         """Let a guest in. A guest's connection neither starts the session nor waits for it."""
         session = await self._access.resolve(user, reference, Permission.WATCH)
-        if session.endpoint is None or session.root:
-            state = "in root mode" if session.root else session.state
-            raise ConflictError(f"{reference} is {state}", hint="connect again when it is ready")
-        guest = await self._guests.admit(user, session)
+        check_open(session)
+        session, guest = await self._guests.admit(user, session.id)
+        assert session.endpoint is not None
         return _answer(session, session.endpoint, guest.role)
 
     async def changed(self, known: dict[str, int], seconds: float, gone: asyncio.Event | None = None) -> list[str]:

@@ -59,6 +59,13 @@ class _Admission:
     """The monotonic time at which the guest was last known to be connected."""
 
 
+def check_open(session: Session) -> None:
+    """Raise ConflictError unless guests can watch the session now."""
+    if session.endpoint is None or session.root:
+        state = "in root mode" if session.root else session.state
+        raise ConflictError(f"{session.full_name} is {state}", hint="connect again when it is ready")
+
+
 class GuestService:
     """Admits guests, and reviews the sessions that have guests."""
 
@@ -89,23 +96,26 @@ class GuestService:
         self.connections = GuestConnections(lambda guest: self.is_admitted(*guest))
         """The guests whom gateways have connected."""
 
-    async def admit(self, user: str, session: Session) -> AdmittedGuest:
+    async def admit(self, user: str, session_id: str) -> tuple[Session, AdmittedGuest]:
         """Let a guest with the permission WATCH into the session's present run: its sshd accepts the guest's keys.
 
-        RefusedError without such a grant, ConflictError if the session's files cannot be written. Raises as
-        LoginPolicy.of.
+        Return the session as it was at that moment. RefusedError without such a grant, ConflictError as check_open and
+        if the session's files cannot be written. Raises as LoginPolicy.of.
         """
         login = await self._logins.of(user)
-        async with self._lock(session.id):
+        async with self._lock(session_id):
+            session = await self._registry.require(session_id)
             grant = await self._access.grant_of(user, session, Permission.WATCH)
-            if grant is None or grant.role not in ROLE_PROGRAMS:
+            if session.state is SessionState.DELETED or grant is None or grant.role not in ROLE_PROGRAMS:
                 raise RefusedError(f"your access to {session.full_name} has ended")
+            check_open(session)
             guest = AdmittedGuest(login, grant.role, grant.until)
-            before = self._sessions.get(session.id, {})
+            before = self._sessions.get(session_id, {})
             admission = _Admission(guest, session.generation, clock.monotonic())
-            self._sessions[session.id] = before | {user: admission}
-            if not await self._write(session):
-                self._sessions[session.id] = before
+            self._sessions[session_id] = before | {user: admission}
+            if not self._is_written(session_id, before.get(user), admission) and not await self._write(session):
+                self._sessions[session_id] = before
+                self._renewed.pop(session_id, None)  # so that the next review writes the files
                 raise ConflictError(
                     f"{session.full_name} cannot let you in: its files cannot be written",
                     hint="try again in a moment",
@@ -113,7 +123,12 @@ class GuestService:
         if user not in before:
             await self._registry.record(session, EventEntry(user, "guest-in", f"as {grant.role}"))
             self._added.set()
-        return guest
+        return session, guest
+
+    def _is_written(self, session_id: str, before: _Admission | None, now: _Admission) -> bool:
+        """Whether the session's files have this admission already."""
+        is_same = before is not None and (before.guest, before.generation) == (now.guest, now.generation)
+        return is_same and session_id in self._renewed
 
     def is_admitted(self, session_id: str, user: str) -> bool:
         """Whether the guest has a lease of the session."""
@@ -135,9 +150,7 @@ class GuestService:
         Return whether the connections of all guests whose access has ended are closed, or end by their leases within
         2 s: the leases are written, and the gateways have closed theirs.
         """
-        if session_id not in self._sessions:
-            return True
-        review = asyncio.create_task(self._review(session_id))
+        review = asyncio.create_task(self._review(session_id))  # also without guests: one may be about to be admitted
         self._late.add(review)  # it continues if the file system is slow
         review.add_done_callback(self._late.discard)
         done, _ = await asyncio.wait({review}, timeout=WRITE_TIMEOUT_S)

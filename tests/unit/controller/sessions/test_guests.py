@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 import pytest
 
 from broker.controller.cluster import groups as groups_module
+from broker.controller.credentials.login import LoginPolicy
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions import connections, guest_connections, guests
+from broker.controller.sessions.access import SessionAccess
 from broker.errors import ConflictError, NotFoundError, RefusedError
 from broker.names import new_id
 from broker.schema.connections import ConnectionRecord, ConnectionReport
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from pathlib import Path
 
+    from broker.controller.credentials.login import SshCredentials
+    from broker.controller.registry.grant import SessionGrant
     from broker.controller.registry.models import Session
 
 WATCH = ShareRequest(role="watch")
@@ -195,6 +199,73 @@ def test_revocation_that_cannot_be_completed_says_so(core: Core, fault: str, mon
             assert leases(core, session) == []
         else:
             assert await task == [(session.id, "bob")]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("cause", [unshare, stop])
+def test_guest_whose_access_ends_while_the_keys_are_read_stays_out(
+    core: Core, cause: Callable[[Core], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = LoginPolicy.of
+
+    async def read(self: LoginPolicy, user: str) -> SshCredentials:
+        login = await of(self, user)
+        if user == "bob":
+            await cause(core)
+        return login
+
+    async def scenario() -> None:
+        session = await core.ready()
+        await core.shares.share("alice", "dev", "bob", WATCH)
+        monkeypatch.setattr(LoginPolicy, "of", read)
+        with pytest.raises((RefusedError, ConflictError)):
+            await connect(core)
+        assert not core.guests.is_admitted(session.id, "bob")
+        assert leases(core, session) == []
+
+    asyncio.run(scenario())
+
+
+def test_revocation_waits_for_an_admission_under_way(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    grant_of = SessionAccess.grant_of
+    checked, proceed = asyncio.Event(), asyncio.Event()
+
+    async def check(self: SessionAccess, *words: Any) -> SessionGrant | None:  # noqa: ANN401 - passed on
+        grant = await grant_of(self, *words)
+        checked.set()
+        await proceed.wait()
+        return grant
+
+    async def scenario() -> None:
+        session = await core.ready()
+        await core.shares.share("alice", "dev", "bob", WATCH)
+        monkeypatch.setattr(SessionAccess, "grant_of", check)
+        admission = asyncio.create_task(connect(core))
+        await asyncio.wait_for(checked.wait(), DEADLINE_S)
+        core.registry.update(session.id, lambda _: ({"grants": []}, None))
+        revocation = asyncio.create_task(core.guests.apply(session.id))
+        await asyncio.wait({revocation}, timeout=0.1)
+        assert not revocation.done()
+        proceed.set()
+        assert await revocation
+        assert await admission == "watch"
+        assert leases(core, session) == []
+
+    asyncio.run(scenario())
+
+
+def test_guest_who_is_in_already_costs_no_write(core: Core) -> None:
+    async def scenario() -> None:
+        session = await core.ready()
+        await core.shares.share("alice", "dev", "bob", WATCH)
+        await connect(core)
+        number = file(core, session, "guests")[0]
+        await asyncio.gather(*(connect(core) for _ in range(20)))
+        assert file(core, session, "guests")[0] == number
+        core.registry.update(session.id, lambda row: ({"grants": [each | {"until": 4e9} for each in row.grants]}, None))
+        await connect(core)
+        assert "expiry-time" in file(core, session, "guest_keys")[0], "a change is written"
 
     asyncio.run(scenario())
 
