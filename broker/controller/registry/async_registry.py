@@ -57,6 +57,7 @@ class AsyncRegistry:
     kept_deleted = _in_thread(Registry.kept_deleted)
     sessions_of = _in_thread(Registry.sessions_of)
     shared_sessions = _in_thread(Registry.shared_sessions)
+    sessions_with_guests = _in_thread(Registry.sessions_with_guests)
     all_sessions = _in_thread(Registry.all_sessions)
     in_states = _in_thread(Registry.in_states)
     by_ids = _in_thread(Registry.by_ids)

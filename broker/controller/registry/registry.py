@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import String, cast, func, select, update
+from sqlalchemy import String, cast, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from broker.controller import clock
+from broker.controller.registry.connection_model import Connection
 from broker.controller.registry.connection_rows import ConnectionRows
 from broker.controller.registry.credential_rows import CredentialRows
 from broker.controller.registry.models import Event, JobRow, Session
@@ -157,6 +158,17 @@ class Registry(CredentialRows, ConnectionRows, WebRows):
         """Return all users' sessions with grants, in the order of owners and names."""
         query = select(Session).where(
             column(Session.state) != SessionState.DELETED, cast(column(Session.grants), String) != "[]"
+        )
+        return self.all_rows(query.order_by(column(Session.owner), column(Session.name)))
+
+    def sessions_with_guests(self) -> list[Session]:
+        """Return the sessions with grants, and those with a connection of another user whose end is not reported."""
+        connected = select(column(Connection.session_id)).where(
+            column(Connection.ended_at).is_(None), column(Connection.user) != column(Connection.owner)
+        )
+        shared = cast(column(Session.grants), String) != "[]"
+        query = select(Session).where(
+            column(Session.state) != SessionState.DELETED, or_(shared, column(Session.id).in_(connected))
         )
         return self.all_rows(query.order_by(column(Session.owner), column(Session.name)))
 

@@ -92,6 +92,7 @@ class GuestService:
         self._reviewing = WeakValueDictionary[str, asyncio.Lock]()
         self._added = asyncio.Event()
         self._recovered = asyncio.Event()
+        self._recovering = asyncio.Lock()
         self._lasting = LastingStates(log)
         self.connections = GuestConnections(lambda guest: self.is_admitted(*guest))
         """The guests whom gateways have connected."""
@@ -102,6 +103,7 @@ class GuestService:
         Return the session as it was at that moment. RefusedError without such a grant, ConflictError as check_open and
         if the session's files cannot be written. Raises as LoginPolicy.of.
         """
+        await self._recover()
         login = await self._logins.of(user)
         async with self._lock(session_id):
             session = await self._registry.require(session_id)
@@ -150,11 +152,16 @@ class GuestService:
         Return whether the connections of all guests whose access has ended are closed, or end by their leases within
         2 s: the leases are written, and the gateways have closed theirs.
         """
-        review = asyncio.create_task(self._review(session_id))  # also without guests: one may be about to be admitted
+        review = asyncio.create_task(self._review_known(session_id))
         self._late.add(review)  # it continues if the file system is slow
         review.add_done_callback(self._late.discard)
         done, _ = await asyncio.wait({review}, timeout=WRITE_TIMEOUT_S)
         return review.result() if done else False
+
+    async def _review_known(self, session_id: str) -> bool:
+        """Review a session, also one without guests: one may be about to be admitted, or be known after a recovery."""
+        await self._recover()
+        return await self._review(session_id)
 
     async def run(self) -> None:
         """Recover the guests, and review sessions after each change and from time to time, until cancelled."""
@@ -162,8 +169,7 @@ class GuestService:
             self._added.clear()
             seen = self._changes.number
             try:
-                if not self._recovered.is_set():
-                    await self._recover()
+                await self._recover()
                 await self._review_all()
                 self._lasting.end("review")
             except Exception as error:  # noqa: BLE001 - the loop must outlive any single failure
@@ -195,20 +201,24 @@ class GuestService:
         return max(0.05, min([REVIEW_INTERVAL_S, *(end - clock.now() for end in ends)]))
 
     async def _recover(self) -> None:
-        """Admit the guests who are connected, as gateways and clients have reported.
+        """Admit the guests who are connected, as gateways and clients have reported, unless that is done.
 
-        The next review removes those whose access has ended, and the leases that an earlier controller has left.
+        The next review removes those whose access has ended, and the leases that an earlier controller has left, also
+        of a session whose last grant that controller has removed.
         """
-        for session in await self._registry.shared_sessions():
-            if session.endpoint is None:
-                continue
-            self._sessions.setdefault(session.id, {})
-            for user in await self._connected(session):
-                # Without credentials: sshd has accepted the guest already, and the next login brings them.
-                guest = AdmittedGuest(SshCredentials(user, [], [], [], []), next(iter(ROLE_PROGRAMS)))
-                admission = _Admission(guest, session.generation, clock.monotonic())
-                self._sessions[session.id][user] = admission
-        self._recovered.set()
+        async with self._recovering:
+            if self._recovered.is_set():
+                return
+            for session in await self._registry.sessions_with_guests():
+                if session.endpoint is None:
+                    continue
+                connected = await self._connected(session)
+                admitted = self._sessions.setdefault(session.id, {})
+                for user in connected:
+                    # Without credentials: sshd has accepted the guest already, and the next login brings them.
+                    guest = AdmittedGuest(SshCredentials(user, [], [], [], []), next(iter(ROLE_PROGRAMS)))
+                    admitted[user] = _Admission(guest, session.generation, clock.monotonic())
+            self._recovered.set()
 
     async def _connected(self, session: Session) -> set[str]:
         """Return the guests with a connection to the session's present run."""
@@ -237,7 +247,7 @@ class GuestService:
             stay, reasons = await self._select(session, before)
             gone = before.keys() - stay.keys()
             self._sessions[session_id] = stay
-            is_due = clock.monotonic() - self._renewed.get(session_id, 0.0) >= RENEWAL_S
+            is_due = clock.monotonic() - self._renewed.get(session_id, -RENEWAL_S) >= RENEWAL_S
             is_changed = {user: each.guest for user, each in before.items()} != {u: a.guest for u, a in stay.items()}
             cutting = asyncio.ensure_future(self.connections.cut(frozenset((session_id, user) for user in gone)))
             if is_changed:
