@@ -131,7 +131,7 @@ class PaneWriter:
     A mark is a size of the history: no line before it may be sent. tmux adds lines at the end of the history, as they
     leave the screen. It takes lines from the beginning (its limit) or from the end (a larger screen). So lines behind a
     mark have been on the screen since the mark was set, if the mark never exceeds the history. This fails when tmux
-    wraps the history anew, or restores a screen: then all marks move to the end.
+    wraps the history again, or restores a screen: then all marks move to the end.
     """
 
     def __init__(self, pane: TmuxPane, first: PaneState) -> None:

@@ -62,13 +62,3 @@ def test_lease_lasts_while_it_is_renewed(tmp_path: Path, monkeypatch: pytest.Mon
     for line in ("watch bobby", "use bob", "watch  bob", "# watch bob"):
         file.write_text(f"lease {time.time_ns()}\n{line}\n")
         assert lease.problem() == "your access has ended"
-
-
-def test_lines_that_left_the_screen_are_never_more_than_there_were() -> None:
-    screen = show.PaneScreen(80, 24, (0, 0), True, [], history=50, limit=2000)
-    assert screen.lines_since(50) == 0
-    assert screen.lines_since(20) == 30
-    assert screen.lines_since(1000) == 0, "the history was cleared"
-    assert screen.lines_since(100) == 50, "never more than there are"
-    full = screen._replace(history=1801)
-    assert full.lines_since(1999) == 2, "tmux dropped a tenth"
