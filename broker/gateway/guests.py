@@ -90,8 +90,8 @@ class GuestRelays:
         while True:
             self._changed.clear()
             if not self._relays:
-                with contextlib.suppress(BerthError):
-                    await self._ask(0.0)  # the last of them has gone
+                with contextlib.suppress(Exception):  # the last of them has gone; else the next list says so
+                    await self._ask(0.0)
                 await self._changed.wait()
                 self._confirmed = time.monotonic()
                 continue
@@ -103,6 +103,9 @@ class GuestRelays:
                     self._cut(report.result().ended)
             except BerthError as error:
                 _log.debug("the controller is asked again about guests: %s", error.message)
+                await asyncio.sleep(RETRY_S)
+            except Exception:  # noqa: BLE001 - the loop must cut guests off when their time is over
+                _log.exception("a report of guests failed")
                 await asyncio.sleep(RETRY_S)
             finally:
                 report.cancel()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from broker.errors import ConflictError
+from broker.errors import BerthError, ConflictError
 from broker.gateway import guests
 from broker.gateway.relay import Relay
 from broker.names import new_id
 from broker.schema.connections import GatewayGuestsAnswer, GuestConnection
+from tests.deadlines import DEADLINE_S
 
 if TYPE_CHECKING:
     from broker.schema.connections import GatewayGuests
@@ -46,5 +47,37 @@ def test_a_guest_beyond_the_limit_is_refused_and_the_others_are_still_reported(
         relays.remove(admitted[1], held[1])
         await relays.add(GuestConnection(session_id=new_id(), user="carol"), relay())
         assert [guest.user for guest in reports[-1].guests] == ["bob", "carol"]
+
+    asyncio.run(scenario())
+
+
+class ClosedRelay:
+    """A connection that notes its end."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.parametrize("error", [BerthError("no answer"), ValueError("an answer of another version")])
+def test_guests_are_cut_off_when_no_report_is_answered_for_the_time_of_a_lease(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(guests, "RETRY_S", 0.01)
+    monkeypatch.setattr(guests, "LEASE_S", 0.2)
+
+    async def report(sent: GatewayGuests) -> GatewayGuestsAnswer:
+        if sent.number == 1:
+            return GatewayGuestsAnswer(ended=[])
+        raise error
+
+    async def scenario() -> None:
+        held = ClosedRelay()
+        async with guests.GuestRelays(report) as relays:
+            await relays.add(GuestConnection(session_id=new_id(), user="bob"), cast("Relay", held))
+            async with asyncio.timeout(DEADLINE_S):
+                await held.closed.wait()
 
     asyncio.run(scenario())
