@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.controller.registry.models import Session
+    from broker.schema.volumes import SnapshotView
 
 MINE = CloneRequest(name="mine", at="1")
 
@@ -166,6 +167,67 @@ def test_a_grant_ends_with_its_snapshot_by_time_and_by_leaving(core: Core, clock
         assert await core.shares.snapshots_shared_with("bob") == []
         with pytest.raises(NotFoundError):
             await core.clones.clone("bob", "alice.dev", MINE)
+
+    asyncio.run(scenario())
+
+
+def test_a_grant_ends_when_its_automatic_snapshot_makes_room(core: Core) -> None:
+    async def scenario() -> None:
+        row = await with_snapshots(core)
+        await share(core)
+        record = core.launcher.volumes.records["alice", row.id]
+        del record.snapshots[0]  # as a rollback, or a job that continues another one, deletes the oldest
+        await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
+        assert await core.shares.all("alice") == []
+        assert await core.shares.snapshots_shared_with("bob") == []
+        with pytest.raises(NotFoundError):
+            await core.clones.clone("bob", "alice.dev", MINE)
+        with pytest.raises(NotFoundError):
+            await core.shares.unshare("alice", "dev", "bob")
+
+    asyncio.run(scenario())
+
+
+def test_a_clone_that_misses_its_snapshot_ends_the_grant(core: Core) -> None:
+    async def scenario() -> None:
+        row = await with_snapshots(core)
+        await share(core)
+        core.launcher.volumes.records["alice", row.id].snapshots.clear()
+        with pytest.raises(NotFoundError, match="does not exist any more"):
+            await core.clones.clone("bob", "alice.dev", MINE)
+        assert await core.shares.snapshots_shared_with("bob") == []
+
+    asyncio.run(scenario())
+
+
+def test_grants_of_deleted_snapshots_do_not_count(tmp_path: Path) -> None:
+    core = make_core(tmp_path, sharing={"max_grants": 1})
+
+    async def scenario() -> None:
+        row = await with_snapshots(core)
+        await share(core)
+        del core.launcher.volumes.records["alice", row.id].snapshots[0]
+        await share(core, snapshot="2")
+        assert [grant["snapshot"] for grant in core.row().grants] == [2]
+
+    asyncio.run(scenario())
+
+
+def test_a_share_that_races_with_the_deletion_leaves_no_grant(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        await with_snapshots(core)
+        find = core.snapshot_lookup.find
+
+        async def find_and_delete(session: Session, reference: str) -> SnapshotView:
+            found = await find(session, reference)
+            monkeypatch.undo()
+            await core.snapshots.delete_snapshot("alice", "dev", "1")
+            return found
+
+        monkeypatch.setattr(core.snapshot_lookup, "find", find_and_delete)
+        with pytest.raises(NotFoundError, match="deleted meanwhile"):
+            await share(core)
+        assert core.row().grants == []
 
     asyncio.run(scenario())
 
