@@ -10,11 +10,13 @@ import pytest
 
 from broker.controller import clock
 from broker.controller.cluster import groups as groups_module
+from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.schema.grants import ShareRequest
 from broker.schema.sessions import SessionState
 from broker.schema.volumes import CloneRequest, SnapshotRequest
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -245,6 +247,50 @@ def test_the_guests_limits_and_names_are_asked_before_anything_is_made(tmp_path:
                 await core.clones.clone("bob", "alice.dev", CloneRequest(name=name, at="1"))
         assert [each.id for each in core.registry.sessions_of("bob")] == [row.id]
         assert len(core.registry.events_of("alice", source.id)) == before
+
+    asyncio.run(scenario())
+
+
+def test_one_clone_at_a_time_gets_the_space_that_is_left(tmp_path: Path, clock: Clock) -> None:
+    core = make_core(tmp_path, limits={"storage": 8000})
+
+    async def scenario() -> None:
+        row = await core.stopped()
+        core.launcher.volumes.write("alice", row.id, "file", "x" * 5000)
+        await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
+        await share(core)
+        core.launcher.hangs["receive"] = "before"
+        first = asyncio.create_task(core.clones.clone("bob", "alice.dev", MINE))
+        await asyncio.wait_for(core.launcher.stuck.wait(), DEADLINE_S)
+        second = CloneRequest(name="second", at="1")
+        with pytest.raises(ConflictError, match="your clone mine is not complete yet"):
+            await core.clones.clone("bob", "alice.dev", second)
+        first.cancel()
+        await core.operations.close()
+        core.launcher.hangs.clear()
+        clock.now += 1
+        (made,) = core.registry.sessions_of("bob")
+        assert (await core.operations.run(made)).state is SessionState.STOPPED
+        with pytest.raises(BerthError, match="more than you may still use"):
+            await core.clones.clone("bob", "alice.dev", second)
+        assert [each.name for each in core.registry.sessions_of("bob")] == ["mine"]
+
+    asyncio.run(scenario())
+
+
+def test_without_a_measurement_no_clone_is_made_under_a_limit(tmp_path: Path) -> None:
+    core = make_core(tmp_path, limits={"storage": 8000})
+
+    async def scenario() -> None:
+        await with_snapshots(core)
+        await share(core)
+        core.launcher.failures["usage"] = LauncherError("timed-out", "no answer")
+        with pytest.raises(ConflictError, match="not measured yet"):
+            await core.clones.clone("bob", "alice.dev", MINE)
+        assert core.registry.sessions_of("bob") == []
+        del core.launcher.failures["usage"]
+        await core.clones.clone("bob", "alice.dev", MINE)
+        assert bobs(core) == {"file": "first"}
 
     asyncio.run(scenario())
 
