@@ -80,6 +80,21 @@ class SessionReference(SessionName):
         ]
 
 
+class SharedName(SessionReference):
+    """A session of another user, of which anything is shared: `OWNER.NAME`."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if "." not in incomplete:
+            return super().shell_complete(ctx, param, incomplete)
+        return [CompletionItem(name) for name in known(_shared_names) if name.startswith(incomplete)]
+
+
+def _shared_names(client: Client) -> list[str]:
+    shared = client.shared()
+    sessions = {each.session.name for each in shared.sessions}
+    return sorted(sessions | {each.session for each in shared.snapshots} | {each.session for each in shared.services})
+
+
 class CloneSource(SessionReference):
     """A session to clone: `NAME`, or `OWNER.NAME` for one of another user who shares a snapshot of it."""
 

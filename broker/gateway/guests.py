@@ -12,10 +12,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Self
 
-from broker.errors import BerthError, RefusedError
+from broker.errors import BerthError, ConflictError, RefusedError
 from broker.gateway.audit import log_line
 from broker.names import new_id
-from broker.schema.connections import GatewayGuests, GuestConnection
+from broker.schema.connections import MAX_WORKER_GUESTS, GatewayGuests, GuestConnection
 from broker.service.log_limit import ALWAYS
 
 if TYPE_CHECKING:
@@ -61,8 +61,11 @@ class GuestRelays:
     async def add(self, guest: GuestConnection, relay: Relay) -> None:
         """Add a relay that carries nothing yet. Return when the controller knows of it.
 
-        RefusedError if the guest's access has ended meanwhile; raises as the request.
+        RefusedError if the guest's access has ended meanwhile; ConflictError beyond MAX_WORKER_GUESTS; raises as the
+        request.
         """
+        if guest not in self._relays and len(self._relays) >= MAX_WORKER_GUESTS:
+            raise ConflictError("the gateway has too many guests now", hint="try again later")
         self._relays.setdefault(guest, set()).add(relay)
         try:
             answer = await self._ask(0.0)
@@ -87,8 +90,8 @@ class GuestRelays:
         while True:
             self._changed.clear()
             if not self._relays:
-                with contextlib.suppress(BerthError):
-                    await self._ask(0.0)  # the last of them has gone
+                with contextlib.suppress(Exception):  # the last of them has gone; else the next list says so
+                    await self._ask(0.0)
                 await self._changed.wait()
                 self._confirmed = time.monotonic()
                 continue
@@ -100,6 +103,9 @@ class GuestRelays:
                     self._cut(report.result().ended)
             except BerthError as error:
                 _log.debug("the controller is asked again about guests: %s", error.message)
+                await asyncio.sleep(RETRY_S)
+            except Exception:  # noqa: BLE001 - the loop must cut guests off when their time is over
+                _log.exception("a report of guests failed")
                 await asyncio.sleep(RETRY_S)
             finally:
                 report.cancel()

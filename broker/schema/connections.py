@@ -18,6 +18,8 @@ NOT_FOLLOWED = "not followed"
 """The end of a connection of which only the beginning is known, as of `berth ssh`."""
 MAX_WAITED_SESSIONS = 2000
 """Sessions in one request of a gateway, with up to 70 bytes each; a request to the controller has at most 256 KiB."""
+MAX_WORKER_GUESTS = 2000
+"""Guests of one worker of a gateway, all of which are in each of its reports, with up to 110 bytes each."""
 
 
 class ResolveRequest(Strict):
@@ -65,7 +67,7 @@ class GatewayGuests(Strict):
     worker: Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
     number: Annotated[int, Field(ge=0, lt=2**63)]
     """Grows with each list: one that another has overtaken is ignored."""
-    guests: Annotated[list[GuestConnection], Field(max_length=MAX_WAITED_SESSIONS)]
+    guests: Annotated[list[GuestConnection], Field(max_length=MAX_WORKER_GUESTS)]
     seconds: Annotated[float, Field(ge=0, le=60)]
     """Seconds for which the controller may delay its response."""
 

@@ -16,14 +16,14 @@ from broker.cli.params import (
     GranteeName,
     PlainText,
     SessionName,
-    SessionReference,
+    SharedName,
     SharedServiceName,
     SnapshotReference,
 )
 from broker.cli.prompts import confirm, yes_option
 from broker.cli.shared_content import show_content
 from broker.cli.time_params import PointInTime
-from broker.errors import InvalidInputError
+from broker.errors import BerthError, InvalidInputError
 from broker.text.sharing import describe_shared
 
 if TYPE_CHECKING:
@@ -153,10 +153,11 @@ def unshare(invocation: Invocation, name: str, grantee: str, *, snapshot: int | 
     ended = invocation.client.unshare(name, grantee, snapshot=snapshot, service=service)
     if invocation.json:
         output.print_json(ended)
-        return
-    output.print_note(f"{describe_shared(name, snapshot, service)} is no longer shared with {grantee}{_closing(ended)}")
-    if any(grant.snapshot is not None for grant in ended.grants):
-        output.print_note("sessions that were cloned from it before stay with those who cloned them")
+    else:
+        output.print_note(f"{describe_shared(name, snapshot, service)} is no longer shared with {grantee}")
+        if any(grant.snapshot is not None for grant in ended.grants):
+            output.print_note("sessions that were cloned from it before stay with those who cloned them")
+    _require_closed(name, ended)
 
 
 @click.command()
@@ -180,7 +181,7 @@ def shares(invocation: Invocation, name: str | None) -> None:
 
 
 @click.command()
-@click.argument("name", type=SessionReference(), metavar="OWNER.NAME")
+@click.argument("name", type=SharedName(), metavar="OWNER.NAME")
 @snapshot_option
 @service_option
 @json_option
@@ -194,7 +195,8 @@ def leave(invocation: Invocation, name: str, *, snapshot: int | None, service: s
     if invocation.json:
         output.print_json(left)
     else:
-        output.print_note(f"you have left {describe_shared(name, snapshot, service)}{_closing(left)}")
+        output.print_note(f"you have left {describe_shared(name, snapshot, service)}")
+    _require_closed(name, left)
 
 
 def _row(grant: GrantView, now: float) -> tuple[str, ...]:
@@ -217,5 +219,11 @@ def _until(grant: GrantView, now: float) -> str:
     return "" if grant.until is None else f", until {format_time(grant.until, now)}"
 
 
-def _closing(ended: EndedGrants) -> str:
-    return "" if ended.closed else "; connections that are open may last for up to a minute"
+def _require_closed(name: str, ended: EndedGrants) -> None:
+    """Raise BerthError if connections by the ended grants may still be open."""
+    if not ended.closed:
+        raise BerthError(
+            "the access has ended, but connections that are open may last for up to a minute",
+            hint="Berth could not write the session's files, or reach a gateway or berth-web; "
+            f"`berth who {name}` shows who is connected",
+        )

@@ -174,8 +174,13 @@ class SessionAccess:
         self, user: str, session: Session, permission: Permission, service: str | None = None
     ) -> SessionGrant | None:
         """Return the grant that gives a guest `permission` on the session or service now, the one that ends last."""
-        groups = await self._guest_groups(user, session, permission, service)
-        grants = [] if groups is None else grants_to(user, session, groups, self.roles)
+        if not self.sharing:
+            return None
+        groups = frozenset[str]()
+        own = [each for each in grants_to(user, session, groups, self.roles) if grant_allows(each, permission, service)]
+        if all(grant.until is not None for grant in own):  # a group's grant may last longer
+            groups = await self.groups.current(user)
+        grants = grants_to(user, session, groups, self.roles)
         giving = [grant for grant in grants if grant_allows(grant, permission, service)]
         return max(giving, key=lambda grant: math.inf if grant.until is None else grant.until, default=None)
 

@@ -203,7 +203,7 @@ class Sessions:
 
         A guest sees those of `events_for_guest`, and no connections.
         """
-        session = None if name is None else await self._resolve(user, name, Permission.SEE)
+        session = None if name is None else await self._resolve(user, name, Permission.LOG)
         is_guest = session is not None and session.owner != user
         owner, session_id = (user, None) if session is None else (session.owner, session.id)
         rows = await self._registry.events_of(owner, session_id)
@@ -219,7 +219,7 @@ class Sessions:
 
     async def jobs(self, user: str, name: str) -> list[JobView]:
         """Return every job of the session, newest first."""
-        session = await self._resolve(user, name, Permission.SEE)
+        session = await self._resolve(user, name, Permission.LOG)
         jobs = [record.view() for record in reversed(await self._registry.jobs_of(session.id))]
         return jobs_for_guest(user, session.owner, jobs)
 

@@ -13,7 +13,7 @@ from broker.controller.sessions.guest_view import seen_by
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.format import format_time
 from broker.names import split_reference
-from broker.schema.grants import EndedGrants, GrantView, Role, SharedService, SharedSession, SharedSnapshot
+from broker.schema.grants import EndedGrants, GrantView, Role, SharedList, SharedService, SharedSession, SharedSnapshot
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
 from broker.text.sharing import describe_shared
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.snapshot_lookup import SnapshotLookup
     from broker.origins import Origins
     from broker.schema.grants import SharedContent, ShareRequest
+    from broker.schema.sessions import SessionView
 
 FUTURE_ROLES = frozenset({"pair", "use"})
 """Roles that are planned."""
@@ -150,32 +151,22 @@ class ShareService:
             sessions = [await self._access.resolve(user, name, Permission.SHARE)]
         return [_view(session, grant) for session in sessions for grant in session.valid_grants]
 
-    async def shared_with(self, user: str) -> list[SharedSession]:
-        """Return the sessions of other users that `user` may see, in the order of owners and names."""
-        found = []
+    async def shared_with(self, user: str) -> SharedList:
+        """Return what others share with `user`, in the order of owners and names: each role, snapshot and service once.
+
+        Of several grants of the same, the one to `user` alone is shown.
+        """
+        shared = SharedList(sessions=[])
         for session, grants in await self._shared(user):
-            if seeing := [grant for grant in grants if grant_allows(grant, Permission.SEE)]:
-                view, first = seen_by(user, self._observed.view(session)), seeing[0]
-                found.append(SharedSession(session=view, role=first.role, until=first.until, via=first.grantee))
-        return found
-
-    async def snapshots_shared_with(self, user: str) -> list[SharedSnapshot]:
-        """Return the snapshots of other users' sessions that `user` may clone, in the order of owners and names."""
-        return [
-            SharedSnapshot(session=session.full_name, snapshot=grant.snapshot, until=grant.until, via=grant.grantee)
-            for session, grants in await self._shared(user)
-            for grant in sorted(grants, key=lambda grant: grant.snapshot or 0)
-            if grant.snapshot is not None
-        ]
-
-    async def services_shared_with(self, user: str) -> list[SharedService]:
-        """Return the services of other users' sessions that `user` may open, in the order of owners and names."""
-        found: dict[tuple[str, str], SharedService] = {}
-        for session, grants in await self._shared(user) if self._origins is not None else ():
-            for grant in grants:
-                if grant.service is not None and self._origins is not None:
-                    found.setdefault((session.id, grant.service), _shared_service(session, grant, self._origins))
-        return list(found.values())
+            once = {(grant.role, grant.snapshot, grant.service): grant for grant in reversed(grants)}
+            for grant in sorted(once.values(), key=lambda grant: (grant.role, grant.snapshot or 0)):
+                if grant_allows(grant, Permission.SEE):
+                    shared.sessions.append(_shared_session(user, self._observed.view(session), grant))
+                elif grant.snapshot is not None:
+                    shared.snapshots.append(_shared_snapshot(session, grant, grant.snapshot))
+                elif grant.service is not None and self._origins is not None:
+                    shared.services.append(_shared_service(session, grant, grant.service, self._origins))
+        return shared
 
     async def _shared(self, user: str) -> list[tuple[Session, list[SessionGrant]]]:
         """Return the sessions of others with grants that count for `user`, and these."""
@@ -303,12 +294,19 @@ def _details(grants: list[SessionGrant]) -> str:
     return "; ".join(map(_detail, grants))
 
 
-def _shared_service(session: Session, grant: SessionGrant, origins: Origins) -> SharedService:
-    assert grant.service is not None
+def _shared_session(user: str, view: SessionView, grant: SessionGrant) -> SharedSession:
+    return SharedSession(session=seen_by(user, view), role=grant.role, until=grant.until, via=grant.grantee)
+
+
+def _shared_snapshot(session: Session, grant: SessionGrant, number: int) -> SharedSnapshot:
+    return SharedSnapshot(session=session.full_name, snapshot=number, until=grant.until, via=grant.grantee)
+
+
+def _shared_service(session: Session, grant: SessionGrant, service: str, origins: Origins) -> SharedService:
     return SharedService(
         session=session.full_name,
-        service=grant.service,
-        host=origins.service_host(grant.service, session.name, session.id, session.owner),
+        service=service,
+        host=origins.service_host(service, session.name, session.id, session.owner),
         is_open=session.state is SessionState.READY,
         until=grant.until,
         via=grant.grantee,

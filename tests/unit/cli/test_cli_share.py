@@ -7,6 +7,7 @@ import json
 import pytest
 
 from broker import errors
+from broker.errors import ExitCode
 from broker.schema.connections import ConnectionList, GuestVisitView
 from broker.schema.grants import (
     EndedGrants,
@@ -155,7 +156,11 @@ def test_a_service_is_shared_and_taken_back(controller: ScriptedController) -> N
     assert controller.asked[-1][2] == {"role": "port", "service": "board", "until": None, "snapshot": None}
     controller.answers["DELETE /v1/sessions/dev/grants/bob"] = EndedGrants(grants=[BOARD], closed=False)
     result = run("unshare", "dev", "bob", "--service", "board")
-    assert result.stderr.startswith("board of dev is no longer shared with bob; connections that are open may last")
+    assert result.exit_code == ExitCode.FAILED
+    assert result.stderr.startswith("board of dev is no longer shared with bob\n")
+    assert "connections that are open may last for up to a minute" in result.stderr
+    assert run("unshare", "dev", "bob", "--json").exit_code == ExitCode.FAILED
+    result = run("unshare", "dev", "bob", "--service", "board")
     assert controller.asked[-1][1] == "/v1/sessions/dev/grants/bob?service"
     controller.answers["DELETE /v1/shared/alice.dev"] = EndedGrants(grants=[BOARD])
     assert run("leave", "alice.dev", "--service", "board").stderr == "you have left board of alice.dev\n"

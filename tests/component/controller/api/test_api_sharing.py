@@ -42,6 +42,11 @@ GRANTED = {
 CLONED = {("post", "/v1/sessions/{name}/clone"), ("delete", "/v1/shared/{name}")}
 """The routes of the role `snapshot`."""
 
+WATCHED = {("get", "/v1/sessions/{name}"), ("delete", "/v1/shared/{name}")}
+"""The routes of the role `watch`, beside the way in by ssh."""
+ROUTES = {"operate": GRANTED, "snapshot": CLONED, "watch": WATCHED}
+ACTS = {"operate": ("stop", "extend", "snapshot"), "snapshot": ("clone",), "watch": ()}
+
 BODIES: dict[tuple[str, str], Any] = {
     ("post", "start"): {},
     ("put", "continuation"): {"continuation": "never"},
@@ -127,11 +132,15 @@ async def add_session(core: Core, grants: list[tuple[str, float | None]], versio
 
 @pytest.mark.parametrize(
     ("role", "state"),
-    [*(("operate", state) for state in STATES), *(("snapshot", state) for state in ("direct", "by group", "expired"))],
+    [
+        *(("operate", state) for state in STATES),
+        *(("snapshot", state) for state in ("direct", "by group", "expired")),
+        *(("watch", state) for state in ("direct", "expired")),
+    ],
 )
 def test_each_route_answers_a_guest_as_the_access_function_says(directory: Path, role: str, state: str) -> None:
     grants, counts = STATES[state]
-    granted = GRANTED if role == "operate" else CLONED
+    granted = ROUTES[role]
 
     async def scenario() -> None:
         core = ready_core(directory)
@@ -157,8 +166,7 @@ def test_each_route_answers_a_guest_as_the_access_function_says(directory: Path,
         assert row is not None
         assert row.name == "dev"
         events = {(event.actor, event.action) for event in core.registry.events_of("alice")}
-        acts = ("stop", "extend", "snapshot") if role == "operate" else ("clone",)
-        by_bob = {("bob", act) for act in acts} | ({("bob", "leave")} if state == "direct" else set())
+        by_bob = {("bob", act) for act in ACTS[role]} | ({("bob", "leave")} if state == "direct" else set())
         assert {event for event in events if event[0] == "bob"} == (by_bob if counts else set())
         made = [each.name for each in core.registry.sessions_of("bob")]
         assert made == (["mine"] if counts and role == "snapshot" else [])

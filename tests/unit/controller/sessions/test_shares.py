@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller import clock as clock_module
 from broker.controller.cluster import groups as groups_module
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.rebuild import rebuild
@@ -15,6 +16,7 @@ from broker.controller.registry.manifest import Manifest
 from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.schema.grants import ShareRequest
+from broker.schema.permissions import Permission
 from broker.schema.volumes import CloneRequest
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher
@@ -268,6 +270,24 @@ def test_personal_mode_has_no_sharing(tmp_path: Path) -> None:
         core.registry.create(make_session(), EventEntry("alice", "start"))
         with pytest.raises(BerthError, match="does not share"):
             await core.shares.share("alice", "dev", "bob", OPERATE)
-        assert await core.shares.shared_with("bob") == []
+        assert (await core.shares.shared_with("bob")).sessions == []
+
+    asyncio.run(scenario())
+
+
+def test_a_group_and_a_user_share_different_roles_and_the_longer_grant_counts(core: Core) -> None:
+    async def scenario() -> None:
+        await core.stopped()
+        row = core.row()
+        until = clock_module.now() + 60
+        await core.shares.share("alice", "dev", "@devs", ShareRequest(role="watch"))
+        await core.shares.share("alice", "dev", "bob", ShareRequest(role="watch", until=until))
+        grant = await core.access.grant_of("bob", core.row(), Permission.WATCH)
+        assert grant is not None
+        assert (grant.grantee, grant.until) == ("@devs", None)
+        await core.shares.share("alice", "dev", "bob", OPERATE)
+        shared = await core.shares.shared_with("bob")
+        assert [(each.role, each.via) for each in shared.sessions] == [("operate", "bob"), ("watch", "@devs")]
+        assert await core.access.grant_of("carol", row, Permission.WATCH) is None
 
     asyncio.run(scenario())
