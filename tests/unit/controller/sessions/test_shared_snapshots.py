@@ -181,7 +181,7 @@ def test_a_grant_ends_when_its_automatic_snapshot_makes_room(core: Core) -> None
         del record.snapshots[0]  # as a rollback, or a job that continues another one, deletes the oldest
         await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
         assert await core.shares.all("alice") == []
-        assert await core.shares.snapshots_shared_with("bob") == []
+        assert (await core.shares.shared_with("bob")).snapshots == []
         with pytest.raises(NotFoundError):
             await core.clones.clone("bob", "alice.dev", MINE)
         with pytest.raises(NotFoundError):
@@ -197,7 +197,7 @@ def test_a_clone_that_misses_its_snapshot_ends_the_grant(core: Core) -> None:
         core.launcher.volumes.records["alice", row.id].snapshots.clear()
         with pytest.raises(NotFoundError, match="does not exist any more"):
             await core.clones.clone("bob", "alice.dev", MINE)
-        assert await core.shares.snapshots_shared_with("bob") == []
+        assert (await core.shares.shared_with("bob")).snapshots == []
 
     asyncio.run(scenario())
 
