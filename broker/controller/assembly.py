@@ -265,7 +265,7 @@ class Controller(ReconcileParts):
 
     @cached_property
     def snapshot_lookup(self) -> SnapshotLookup:
-        return SnapshotLookup(self.launcher)
+        return SnapshotLookup(self.launcher, self.async_registry)
 
     @cached_property
     def request_checks(self) -> RequestChecks:

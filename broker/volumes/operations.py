@@ -33,6 +33,8 @@ Answer = dict[str, Any]
 
 MAX_FAILURE_CHARACTERS = 200
 """Limit for a failure's message in a record: it is shown on one or two lines of a terminal."""
+MAX_NUMBERS = 1000
+"""Limit for the numbers of snapshots in a description, which the registry stores with each session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,15 @@ def describe_volumes(storage: Storage, found: Record) -> Answer:
             "system": len(found.system.layers) + len(found.system.saved),
         },
         "snapshots": len(found.snapshots),
+        "numbers": _describe_numbers(found),
     } | ({"unflattened": found.unflattened} if found.unflattened else {})
+
+
+def _describe_numbers(found: Record) -> Answer:
+    """Return the numbers of the newest snapshots, and the range in which every other number has been deleted."""
+    numbers = sorted(each.number for each in found.snapshots)
+    first = numbers[-MAX_NUMBERS] if len(numbers) > MAX_NUMBERS else 1
+    return {"first": first, "last": found.last_number, "existing": numbers[-MAX_NUMBERS:]}
 
 
 def snapshot(storage: Storage, session_id: str, operation: str, image: ImageVersion, note: SnapshotNote) -> Answer:

@@ -249,8 +249,10 @@ def test_old_automatic_snapshots_are_forgotten_and_labelled_ones_never(actor: Ac
     taken(actor, session, label="mine")
     for _ in range(MAX_AUTOMATIC_SNAPSHOTS + 3):
         taken(actor, session, automatic=True)
-    kept = actor.record(session).snapshots
-    assert [each.number for each in kept] == [1, *range(5, MAX_AUTOMATIC_SNAPSHOTS + 5)]
+    kept = [each.number for each in actor.record(session).snapshots]
+    assert kept == [1, *range(5, MAX_AUTOMATIC_SNAPSHOTS + 5)]
+    numbers = actor("snapshots", session=session)["volumes"]["numbers"]
+    assert numbers == {"first": 1, "last": MAX_AUTOMATIC_SNAPSHOTS + 4, "existing": kept}
 
 
 def test_what_a_job_has_mounted_is_not_joined_under_it(actor: Actor, session: str, image: dict[str, Any]) -> None:

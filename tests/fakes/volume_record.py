@@ -28,6 +28,11 @@ class Record:
             "promises": ["a snapshot of a stopped session costs nothing"],
             "layers": {volume: len(stack) for volume, stack in self.layers.items()},
             "snapshots": len(self.snapshots),
+            "numbers": {
+                "first": 1,
+                "last": self.last_number,
+                "existing": [each["number"] for each in self.snapshots],
+            },
         } | ({"unflattened": self.unflattened} if self.unflattened else {})
 
     def named(self) -> set[str]:

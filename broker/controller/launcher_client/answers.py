@@ -89,6 +89,19 @@ class HoldAnswer(BaseModel):
     begun: Submission = 0
 
 
+Number = Annotated[int, Field(ge=0, lt=10**9)]
+
+
+class SnapshotNumbers(BaseModel):
+    """The numbers of a session's newest snapshots. Other numbers from `first` to `last` are of deleted ones."""
+
+    model_config = ConfigDict(frozen=True)
+
+    first: Number = 1
+    last: Number = 0
+    existing: Annotated[list[Number], Field(max_length=1000)] = Field(default_factory=list)
+
+
 class VolumesAnswer(Volumes):
     """The volumes of a session, as the registry stores them."""
 
@@ -97,7 +110,8 @@ class VolumesAnswer(Volumes):
     layers: dict[Literal["home", "system"], Annotated[int, Field(ge=0, lt=10**6)]] = Field(  # type: ignore[assignment]
         default_factory=dict
     )
-    snapshots: Annotated[int, Field(ge=0, lt=10**9)] = 0
+    snapshots: Number = 0
+    numbers: SnapshotNumbers = SnapshotNumbers()
 
 
 class SnapshotAnswer(SnapshotView):

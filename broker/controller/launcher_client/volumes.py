@@ -64,7 +64,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotResult:
-    """The result of an operation: its snapshot, and the volumes as they are now (as schema.Volumes)."""
+    """The result of an operation: its snapshot, and the volumes as they are now (as VolumesAnswer)."""
 
     snapshot: SnapshotView
     volumes: dict[str, Any]
@@ -220,7 +220,7 @@ def _taken(answer: Mapping[str, Any], key: str = "snapshot") -> SnapshotResult:
 
 
 def volumes(answer: Mapping[str, Any], key: str = "volumes") -> dict[str, Any]:
-    """Return the volumes of an answer, as schema.Volumes."""
+    """Return the volumes of an answer, as VolumesAnswer."""
     return answers.parse(answers.VOLUMES, answer.get(key), "the record of the volumes").model_dump(mode="json")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
 from broker.errors import BerthError
@@ -90,7 +90,7 @@ class Maintenance:
         except BerthError:
             await self._note_failure(session)
             raise
-        current = await self._registry.update(session.id, _flattened(session, volumes))
+        current = await self._registry.update(session.id, reported_volumes(session, volumes))
         self.schedule_gc(session.owner)
         return current
 
@@ -98,7 +98,7 @@ class Maintenance:
         """Copy the reason of the failure from the session's volumes.json to the registry."""
         with contextlib.suppress(BerthError):  # the launcher has ended: the next operation reports it
             _, volumes = await self._launcher.snapshots(session.owner, session.id)
-            await self._registry.update(session.id, _flattened(session, volumes))
+            await self._registry.update(session.id, reported_volumes(session, volumes))
 
     @staticmethod
     def _ended(key: str, task: asyncio.Task[Session] | asyncio.Task[GcResult]) -> None:
@@ -110,7 +110,7 @@ class Maintenance:
             log.error("maintenance failed key=%s", key, exc_info=error)
 
 
-def _flattened(observed: Session, volumes: dict[str, object]) -> Transition:
+def reported_volumes(observed: Session, volumes: dict[str, Any]) -> Transition:
     """Store the volumes that the launcher reported, unless newer ones have been stored since."""
 
     def decide(current: Session) -> RowChange | None:

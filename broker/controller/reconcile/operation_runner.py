@@ -207,7 +207,7 @@ def _key(session: Session) -> tuple[str, str]:
 
 
 def _name_of_data(session: Session, operation: Operation) -> str:
-    has_own_source = operation.kind.has_source and "owner" not in operation.arguments
+    has_own_source = operation.kind.has_source and not operation.receives
     return str(operation.arguments["name"]) if has_own_source else session.name
 
 

@@ -139,7 +139,7 @@ class OperationExecutor:
     async def _clone(self, session: Session, operation: Operation) -> OperationResult:
         """If the source runs, take a snapshot of it first and record its number, so that a repetition reuses it."""
         arguments = operation.arguments
-        if "owner" in arguments:
+        if operation.receives:
             return await self._receive(session, operation)
         source, of = str(arguments["source"]), dict(arguments["of"])
         if arguments["snapshot"] is None and arguments["job_id"] is not None:

@@ -42,6 +42,16 @@ class SessionGrant(BaseModel):
         return self.model_dump(mode="json")
 
 
+def is_deleted_snapshot(snapshot: int, numbers: dict[str, Any] | None) -> bool:
+    """Whether these SnapshotNumbers of a session show that the snapshot was deleted. Then it stays so: no number is
+    used twice.
+    """
+    if numbers is None:
+        return False
+    in_range: bool = numbers["first"] <= snapshot <= numbers["last"]
+    return in_range and snapshot not in numbers["existing"]
+
+
 def without_unknown_roles(grants: object) -> object:
     """Return the stored grants without those that give nothing: of roles that this version does not know, of `snapshot`
     without a snapshot, of `port` without a service, and of another role with either.

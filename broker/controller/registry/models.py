@@ -12,7 +12,7 @@ from sqlalchemy import JSON, BigInteger, Column, Enum, Index, text
 from sqlalchemy.orm import RelationshipProperty, relationship
 from sqlmodel import Field, Relationship, SQLModel
 
-from broker.controller.registry.grant import SessionGrant
+from broker.controller.registry.grant import SessionGrant, is_deleted_snapshot
 from broker.controller.registry.operation import Operation
 from broker.schema.sessions import ConnectPolicy, Endpoint, JobView, Persistence, SessionState, SessionView, Volumes
 from broker.ssh.keys import PublicKey
@@ -184,7 +184,7 @@ class Session(SQLModel, table=True):
     persistence_chosen: bool = False
     """Whether the owner chose the policy: then a switch of the profile does not change it."""
     volumes: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    """The volumes as the launcher last reported them, as schema.Volumes; the truth is in volumes.json."""
+    """The volumes as the launcher last reported them, as VolumesAnswer; the truth is in volumes.json."""
     operation: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     """The pending or last operation on the volumes, as operation.Operation."""
     root: bool = False
@@ -261,9 +261,26 @@ class Session(SQLModel, table=True):
     def policy(self) -> Persistence:
         return Persistence.model_validate(self.persistence)
 
+    @property
+    def valid_grants(self) -> list[SessionGrant]:
+        """The stored grants, without those of deleted snapshots."""
+        return [each for each in map(SessionGrant.model_validate, self.grants) if not self.has_deleted(each.snapshot)]
+
     def active_grants(self, now: float) -> list[SessionGrant]:
-        """Return the grants that have not expired."""
-        return [each for each in map(SessionGrant.model_validate, self.grants) if each.is_active(now)]
+        """Return the valid grants that have not expired."""
+        return [each for each in self.valid_grants if each.is_active(now)]
+
+    def has_deleted(self, snapshot: int | None) -> bool:
+        """Whether the volumes, as last reported, show that the snapshot of this number was deleted."""
+        return snapshot is not None and is_deleted_snapshot(snapshot, (self.volumes or {}).get("numbers"))
+
+    @property
+    def _volumes_view(self) -> Volumes | None:
+        if self.volumes is None:
+            return None
+        return Volumes.model_validate(
+            {name: self.volumes[name] for name in Volumes.model_fields if name in self.volumes}
+        )
 
     @property
     def connect_policy(self) -> ConnectPolicy:
@@ -341,7 +358,7 @@ class Session(SQLModel, table=True):
             ended_at=job.ended_at,
             outcome=job.outcome,
             persistence=self.policy,
-            volumes=None if self.volumes is None else Volumes.model_validate(self.volumes),
+            volumes=self._volumes_view,
             operation=None if self.last_operation is None else self.last_operation.view(),
             root=self.root,
             connecting=self.connect_policy,

@@ -70,6 +70,11 @@ class Operation(BaseModel):
         return self.reversal_id if self.reversing else self.id
 
     @property
+    def receives(self) -> bool:
+        """Whether the operation makes a session of another user's snapshot."""
+        return self.verb == "clone" and "owner" in self.arguments
+
+    @property
     def waits_since(self) -> float:
         return self.reversed_at if self.reversing else self.asked_at
 

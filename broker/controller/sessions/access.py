@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.registry.grant import SessionGrant
 from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from broker.names import split_reference
 from broker.schema.grants import Role
@@ -16,6 +15,7 @@ from broker.schema.permissions import Permission
 if TYPE_CHECKING:
     from broker.controller.cluster.groups import UserGroups
     from broker.controller.registry.async_registry import AsyncRegistry
+    from broker.controller.registry.grant import SessionGrant
     from broker.controller.registry.models import Session
 
 ROLE_PERMISSIONS = {
@@ -83,13 +83,13 @@ def grant_allows(grant: SessionGrant, permission: Permission, service: str | Non
 def grants_to(
     user: str, session: Session, groups: frozenset[str], roles: frozenset[Role] = ALL_ROLES
 ) -> list[SessionGrant]:
-    """Return the grants on the session to `user` and to these groups, of these roles, that have not expired.
+    """Return the active grants on the session to `user` and to these groups, of these roles.
 
     Those to `user` come first.
     """
     grantees = {user, *(f"@{group}" for group in groups)}
-    to_them = [SessionGrant.model_validate(each) for each in session.grants if each["grantee"] in grantees]
-    grants = [grant for grant in to_them if grant.role in roles and grant.is_active(clock.now())]
+    active = session.active_grants(clock.now())
+    grants = [grant for grant in active if grant.grantee in grantees and grant.role in roles]
     return sorted(grants, key=lambda grant: grant.grantee.startswith("@"))
 
 

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from broker.controller import clock
 from broker.controller.launcher_client.answers import MOST_BYTES
 from broker.controller.launcher_client.errors import LauncherError
-from broker.errors import RefusedError
+from broker.errors import ConflictError, RefusedError
 from broker.format import format_size
 from broker.schema.admin import LimitUse
 from broker.schema.sessions import LIVE
@@ -83,13 +83,28 @@ class Limits:
             )
 
     async def storage_left(self, user: str) -> int:
-        """Return the bytes that the user's sessions may still take: MOST_BYTES without a limit or a measurement."""
+        """Return the bytes that a clone of a shared snapshot may take: MOST_BYTES without a limit.
+
+        RefusedError as check_storage. ConflictError while another such clone of the user is made, since that one may
+        take all of it, and without a measurement that has begun after the last clone. The caller holds the user's lock.
+        """
         most = self._settings.storage
         if most is None:
             return MOST_BYTES
-        await self.check_storage(user)
-        _, taken = self._measured.get(user, (-math.inf, 0))
-        return max(0, most - taken)
+        for session in await self._registry.sessions_of(user):
+            if session.pending is not None and session.pending.receives:
+                raise ConflictError(
+                    f"your clone {session.name} is not complete yet, and may take all the space that is left to you",
+                    hint=f"try again when it is complete: `berth show {session.name}`",
+                )
+        for _ in range(2):  # the first measurement may have begun too early
+            await self.check_storage(user)
+            if user in self._measured:
+                at, taken = self._measured[user]
+                if not await self._registry.count_events(user, "clone-done", at):
+                    return max(0, most - taken)
+                self._measured.pop(user, None)
+        raise ConflictError("the space that your sessions take is not measured yet", hint="try again in a minute")
 
     async def uses(self, user: str) -> list[LimitUse]:
         """Return each limit with the user's present use of it, under the names of the settings."""

@@ -137,9 +137,9 @@ class ShareService:
         return EndedGrants(grants=[_view(session, grant) for grant in found], closed=closed)
 
     async def forget_snapshot(self, user: str, session_id: str, number: int) -> None:
-        """End the grants of a snapshot that was deleted."""
+        """Remove the grants of a snapshot that was deleted, and record that."""
         session = await self._registry.require(session_id)
-        grants = [grant for grant in _all_grants(session) if grant.snapshot == number]
+        grants = [grant for grant in _stored_grants(session) if grant.snapshot == number]
         if grants:
             await self._remove(session, grants, EventEntry(user, "unshare", _details(grants)))
 
@@ -149,7 +149,7 @@ class ShareService:
             sessions = await self._registry.sessions_of(user)
         else:
             sessions = [await self._access.resolve(user, name, Permission.SHARE)]
-        return [_view(session, grant) for session in sessions for grant in _all_grants(session)]
+        return [_view(session, grant) for session in sessions for grant in session.valid_grants]
 
     async def shared_with(self, user: str) -> SharedList:
         """Return what others share with `user`, in the order of owners and names: each role, snapshot and service once.
@@ -241,13 +241,13 @@ def _parse_role(word: str, roles: frozenset[Role]) -> Role:
     raise InvalidInputError(f"the role {shown} {planned}", hint=f"roles of this site: {known}")
 
 
-def _all_grants(session: Session) -> list[SessionGrant]:
+def _stored_grants(session: Session) -> list[SessionGrant]:
     return [SessionGrant.model_validate(each) for each in session.grants]
 
 
 def _find(session: Session, grantee: str, snapshot: int | None, service: str | None) -> list[SessionGrant]:
     """Return the grants to `grantee`, or the one of a snapshot or service."""
-    to_them = [grant for grant in _all_grants(session) if grant.grantee == grantee]
+    to_them = [grant for grant in session.valid_grants if grant.grantee == grantee]
     if snapshot is None and service is None:
         return to_them
     return [grant for grant in to_them if (grant.snapshot, grant.service) == (snapshot, service)]
@@ -257,6 +257,11 @@ def _add(user: str, grant: SessionGrant, most: int) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.state in {SessionState.DELETING, SessionState.DELETED}:
             raise ConflictError(f"{current.name} is being deleted", hint="`berth list` shows your sessions")
+        if current.has_deleted(grant.snapshot):
+            raise NotFoundError(
+                f"snapshot {grant.snapshot} of {current.name} was deleted meanwhile",
+                hint=f"`berth snapshots {current.name}` lists those that exist",
+            )
         others = [each for each in current.active_grants(clock.now()) if each.key != grant.key]
         if len(others) >= most:
             raise RefusedError(
@@ -271,7 +276,7 @@ def _add(user: str, grant: SessionGrant, most: int) -> Transition:
 
 def _without(keys: set[GrantKey], entry: EventEntry) -> Transition:
     def decide(current: Session) -> RowChange | None:
-        left = [each.record() for each in _all_grants(current) if each.key not in keys]
+        left = [each.record() for each in _stored_grants(current) if each.key not in keys]
         return None if len(left) == len(current.grants) else ({"grants": left}, entry)
 
     return decide

@@ -33,9 +33,11 @@ def holds_bytes(folder: Path, wanted: bytes) -> bool:
     return bool(done.stdout)
 
 
-@pytest.mark.parametrize("driver", ["overlay", "plain"])
+@pytest.mark.parametrize(
+    ("driver", "folder"), [("overlay", "storage"), ("plain", "storage"), ("reflink", "sharing_blocks")]
+)
 def test_what_is_deleted_secret_or_special_stays_behind_and_all_else_is_the_receivers(
-    storage: Path, driver: str
+    request: pytest.FixtureRequest, driver: str, folder: str
 ) -> None:
     async def scenario(site: TwoUsers) -> None:
         session = await site.make(ALICE, driver)
@@ -59,7 +61,7 @@ def test_what_is_deleted_secret_or_special_stays_behind_and_all_else_is_the_rece
         check_special(home, sparse)
         assert not holds_bytes(site.storage / BOB, SECRET)
 
-    with_launcher(storage, scenario)
+    with_launcher(request.getfixturevalue(folder), scenario)
 
 
 def make_special(site: TwoUsers, top: Path, sparse_bytes: int) -> None:

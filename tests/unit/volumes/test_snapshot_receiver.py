@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.names import new_id
-from broker.volumes import record
+from broker.volumes import operations, record
 from broker.volumes.errors import VolumeError
+from broker.volumes.probe import Probe
 from broker.volumes.snapshot_receiver import receive_snapshot
 from broker.volumes.snapshot_stream import (
     ATTRIBUTE,
@@ -40,6 +41,7 @@ from broker.volumes.snapshot_stream import (
     SYMLINK_HEAD,
     VOLUME,
 )
+from broker.volumes.squashfs import unpack_layer
 from broker.volumes.storage import Storage
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ class Scene:
         (self.outside / "file").write_text("unchanged")
         self.before = self._state()
 
-    def receive(self, stream: bytes, session: str = "", most_bytes: int = 2**20) -> str:
+    def receive(self, stream: bytes, session: str = "", most_bytes: int = 2**20, *, driver: str = "overlay") -> str:
         """Receive it, and return the session's id."""
         session = session or new_id()
         descriptor = os.memfd_create("stream")
@@ -124,7 +126,7 @@ class Scene:
         os.lseek(descriptor, 0, os.SEEK_SET)
         receive_snapshot(
             *(self.storage, session, new_id(), descriptor),
-            driver="overlay",
+            driver=driver,
             digest="",
             with_system=True,
             most_bytes=most_bytes,
@@ -270,6 +272,20 @@ def test_each_record_with_each_kind_and_each_changed_byte_gives_everything_or_no
             refused += scene.refuses(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         position += HEAD.size + len(content)
     assert refused > len(whole) // 2
+
+
+def test_a_system_volume_arrives_packed_where_jobs_have_it_on_their_nodes_disk(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "cached_probe", lambda *_: Probe("plain", "", (), on_node=True))
+    session = scene.receive(encode(VALID), driver="plain")
+    found = record.load_record(scene.storage.session(session))
+    assert (found.driver, found.on_node, found.home.layers) == ("plain", True, ())
+    assert (scene.storage.layers.tree(found.home.top) / "a/f").read_bytes() == b"\0text"
+    (layer,) = found.system.layers
+    target = scene.storage.root / "unpacked"
+    unpack_layer(scene.storage.layers.squashfs(layer), target)
+    assert stat.S_ISCHR((target / "etc/motd").lstat().st_mode)
 
 
 def test_content_is_counted_while_it_arrives(scene: Scene) -> None:

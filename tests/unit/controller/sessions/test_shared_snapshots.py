@@ -10,11 +10,13 @@ import pytest
 
 from broker.controller import clock
 from broker.controller.cluster import groups as groups_module
+from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.registry import EventEntry
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.schema.grants import ShareRequest
 from broker.schema.sessions import SessionState
 from broker.schema.volumes import CloneRequest, SnapshotRequest
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import Clock, Core, site_config
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.scheduler import FakeScheduler
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.controller.registry.models import Session
+    from broker.schema.volumes import SnapshotView
 
 MINE = CloneRequest(name="mine", at="1")
 
@@ -170,6 +173,67 @@ def test_a_grant_ends_with_its_snapshot_by_time_and_by_leaving(core: Core, clock
     asyncio.run(scenario())
 
 
+def test_a_grant_ends_when_its_automatic_snapshot_makes_room(core: Core) -> None:
+    async def scenario() -> None:
+        row = await with_snapshots(core)
+        await share(core)
+        record = core.launcher.volumes.records["alice", row.id]
+        del record.snapshots[0]  # as a rollback, or a job that continues another one, deletes the oldest
+        await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
+        assert await core.shares.all("alice") == []
+        assert (await core.shares.shared_with("bob")).snapshots == []
+        with pytest.raises(NotFoundError):
+            await core.clones.clone("bob", "alice.dev", MINE)
+        with pytest.raises(NotFoundError):
+            await core.shares.unshare("alice", "dev", "bob")
+
+    asyncio.run(scenario())
+
+
+def test_a_clone_that_misses_its_snapshot_ends_the_grant(core: Core) -> None:
+    async def scenario() -> None:
+        row = await with_snapshots(core)
+        await share(core)
+        core.launcher.volumes.records["alice", row.id].snapshots.clear()
+        with pytest.raises(NotFoundError, match="does not exist any more"):
+            await core.clones.clone("bob", "alice.dev", MINE)
+        assert (await core.shares.shared_with("bob")).snapshots == []
+
+    asyncio.run(scenario())
+
+
+def test_grants_of_deleted_snapshots_do_not_count(tmp_path: Path) -> None:
+    core = make_core(tmp_path, sharing={"max_grants": 1})
+
+    async def scenario() -> None:
+        row = await with_snapshots(core)
+        await share(core)
+        del core.launcher.volumes.records["alice", row.id].snapshots[0]
+        await share(core, snapshot="2")
+        assert [grant["snapshot"] for grant in core.row().grants] == [2]
+
+    asyncio.run(scenario())
+
+
+def test_a_share_that_races_with_the_deletion_leaves_no_grant(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        await with_snapshots(core)
+        find = core.snapshot_lookup.find
+
+        async def find_and_delete(session: Session, reference: str) -> SnapshotView:
+            found = await find(session, reference)
+            monkeypatch.undo()
+            await core.snapshots.delete_snapshot("alice", "dev", "1")
+            return found
+
+        monkeypatch.setattr(core.snapshot_lookup, "find", find_and_delete)
+        with pytest.raises(NotFoundError, match="deleted meanwhile"):
+            await share(core)
+        assert core.row().grants == []
+
+    asyncio.run(scenario())
+
+
 def test_the_guests_limits_and_names_are_asked_before_anything_is_made(tmp_path: Path) -> None:
     core = make_core(tmp_path, limits={"sessions": 1})
 
@@ -183,6 +247,50 @@ def test_the_guests_limits_and_names_are_asked_before_anything_is_made(tmp_path:
                 await core.clones.clone("bob", "alice.dev", CloneRequest(name=name, at="1"))
         assert [each.id for each in core.registry.sessions_of("bob")] == [row.id]
         assert len(core.registry.events_of("alice", source.id)) == before
+
+    asyncio.run(scenario())
+
+
+def test_one_clone_at_a_time_gets_the_space_that_is_left(tmp_path: Path, clock: Clock) -> None:
+    core = make_core(tmp_path, limits={"storage": 8000})
+
+    async def scenario() -> None:
+        row = await core.stopped()
+        core.launcher.volumes.write("alice", row.id, "file", "x" * 5000)
+        await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
+        await share(core)
+        core.launcher.hangs["receive"] = "before"
+        first = asyncio.create_task(core.clones.clone("bob", "alice.dev", MINE))
+        await asyncio.wait_for(core.launcher.stuck.wait(), DEADLINE_S)
+        second = CloneRequest(name="second", at="1")
+        with pytest.raises(ConflictError, match="your clone mine is not complete yet"):
+            await core.clones.clone("bob", "alice.dev", second)
+        first.cancel()
+        await core.operations.close()
+        core.launcher.hangs.clear()
+        clock.now += 1
+        (made,) = core.registry.sessions_of("bob")
+        assert (await core.operations.run(made)).state is SessionState.STOPPED
+        with pytest.raises(BerthError, match="more than you may still use"):
+            await core.clones.clone("bob", "alice.dev", second)
+        assert [each.name for each in core.registry.sessions_of("bob")] == ["mine"]
+
+    asyncio.run(scenario())
+
+
+def test_without_a_measurement_no_clone_is_made_under_a_limit(tmp_path: Path) -> None:
+    core = make_core(tmp_path, limits={"storage": 8000})
+
+    async def scenario() -> None:
+        await with_snapshots(core)
+        await share(core)
+        core.launcher.failures["usage"] = LauncherError("timed-out", "no answer")
+        with pytest.raises(ConflictError, match="not measured yet"):
+            await core.clones.clone("bob", "alice.dev", MINE)
+        assert core.registry.sessions_of("bob") == []
+        del core.launcher.failures["usage"]
+        await core.clones.clone("bob", "alice.dev", MINE)
+        assert bobs(core) == {"file": "first"}
 
     asyncio.run(scenario())
 
