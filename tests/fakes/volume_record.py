@@ -33,7 +33,8 @@ class Record:
                 "last": self.last_number,
                 "existing": [each["number"] for each in self.snapshots],
             },
-        } | ({"unflattened": self.unflattened} if self.unflattened else {})
+            "unflattened": self.unflattened,
+        }
 
     def named(self) -> set[str]:
         stacks = [*self.layers.values(), *(each[volume] for each in self.snapshots for volume in VOLUMES)]

@@ -114,7 +114,8 @@ def reported_volumes(observed: Session, volumes: dict[str, Any]) -> Transition:
     """Store the volumes that the launcher reported, unless newer ones have been stored since."""
 
     def decide(current: Session) -> RowChange | None:
-        if current.volumes != observed.volumes or current.state is SessionState.DELETED:
+        is_newer = current.volumes != observed.volumes
+        if is_newer or current.volumes == volumes or current.state is SessionState.DELETED:
             return None
         return {"volumes": volumes}, None
 

@@ -72,7 +72,7 @@ class Operation(BaseModel):
     @property
     def receives(self) -> bool:
         """Whether the operation makes a session of another user's snapshot."""
-        return self.verb == "clone" and "owner" in self.arguments
+        return self.kind.has_source and "owner" in self.arguments
 
     @property
     def waits_since(self) -> float:
