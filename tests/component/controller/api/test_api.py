@@ -118,6 +118,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
 KEEPING: dict[str, Callable[[Client], object]] = {
     "snapshot": lambda c: c.snapshot("dev", volumes.SnapshotRequest(label="one")),
     "snapshots": lambda c: c.snapshots("dev"),
+    "shared content": lambda c: c.shared_content("dev", "one"),
     "diff": lambda c: c.diff("dev", "one"),
     "diff over the profile": lambda c: c.diff("dev"),
     "diff of two snapshots": lambda c: c.diff("dev", "one", "one"),
@@ -143,6 +144,7 @@ KEEPING: dict[str, Callable[[Client], object]] = {
 
 ANSWERS = {
     "snapshots": "list of SnapshotView",
+    "shared content": "SharedContent",
     "diff": "DiffReport",
     "diff over the profile": "DiffReport",
     "diff of content": "DiffReport",
@@ -271,6 +273,7 @@ def test_every_call_of_the_api_is_one_of_these(directory: Path) -> None:
         ("post", "/v1/web/watches"),
         ("get", "/v1/profiles"),
         ("get", "/v1/sessions/{name}/services"),
+        ("get", "/v1/shared/services"),
     }
     berth_web = {(method.lower(), path) for method, path in BERTH_WEB}
     left = gateway | browser | berth_web | {("post", "/v1/rebuild")}

@@ -29,7 +29,6 @@ from broker.launcher.arguments import (
     SwitchArguments,
 )
 from broker.names import new_id
-from broker.schema.sessions import Volumes
 from broker.ssh.keys import PublicKey
 from tests.deadlines import DEADLINE_S
 from tests.fakes.launcher import PYTHON, FakeLauncher, MumblingLauncher, RefusingLauncher
@@ -196,7 +195,7 @@ def test_snapshots_are_numbered_listed_and_forgotten(kind: str, tmp_path: Path) 
         async with prepared(kind, tmp_path) as launcher:
             made = await launcher.prepare(USER, ID, "auto")
             assert made.volumes is not None
-            assert Volumes.model_validate(made.volumes).driver == (await launcher.probe(USER))[0]
+            assert made.volumes["driver"] == (await launcher.probe(USER))[0]
             assert (await launcher.snapshots(USER, ID))[0] == []
             write(launcher, tmp_path, "one")
             first = (await snapshot(launcher, new_id(), label="one")).snapshot
@@ -206,10 +205,10 @@ def test_snapshots_are_numbered_listed_and_forgotten(kind: str, tmp_path: Path) 
             write(launcher, tmp_path, "two")
             second = await snapshot(launcher, new_id(), reason="why", automatic=True)
             assert (second.snapshot.number, second.snapshot.reason, second.snapshot.automatic) == (2, "why", True)
-            assert Volumes.model_validate(second.volumes).snapshots == 2
+            assert second.volumes["snapshots"] == 2
             found, volumes = await launcher.snapshots(USER, ID)
             assert found == [first, second.snapshot]
-            assert Volumes.model_validate(volumes).snapshots == 2
+            assert volumes["snapshots"] == 2
             assert (await launcher.delete_snapshot(USER, ID, 1)).snapshot == first
             with pytest.raises(LauncherError) as failure:
                 await launcher.delete_snapshot(USER, ID, 1)
@@ -338,7 +337,7 @@ def test_what_is_set_aside_comes_back_or_goes(kind: str, tmp_path: Path) -> None
             kept = await launcher.gc(USER, over=[], dry_run=False)
             assert (kept.layers, kept.sessions) == (0, [])
             for _ in range(2):
-                assert Volumes.model_validate((await launcher.restore(USER, ID)).volumes).snapshots == 1
+                assert (await launcher.restore(USER, ID)).volumes["snapshots"] == 1
             assert await launcher.manifests(USER) == {ID: "{}"}
             await launcher.trash(USER, ID)
             for _ in range(2):
