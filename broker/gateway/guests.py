@@ -90,8 +90,9 @@ class GuestRelays:
         while True:
             self._changed.clear()
             if not self._relays:
-                with contextlib.suppress(Exception):  # the last of them has gone; else the next list says so
-                    await self._ask(0.0)
+                if self._number:  # the controller knows of some
+                    with contextlib.suppress(Exception):  # without an answer, the next list says that they have gone
+                        await self._ask(0.0)
                 await self._changed.wait()
                 self._confirmed = time.monotonic()
                 continue

@@ -48,7 +48,7 @@ def test_a_guest_operates_and_is_out_after_the_revocation(alice: User, bob: User
     assert bob.laptop.ssh(session, "true").returncode == 255
     alice.ok("unshare", standing, "bob")
     assert bob.berth("stop", session).returncode == 3
-    assert json.loads(bob.ok("list", "--shared", "--json")) == {"sessions": [], "snapshots": []}
+    assert json.loads(bob.ok("list", "--shared", "--json")) == {"sessions": [], "snapshots": [], "services": []}
     assert alice.show(standing)["state"] == "ready", "the session continues"
 
 

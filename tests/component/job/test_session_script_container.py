@@ -73,6 +73,12 @@ class TestSkeleton:
     def test_the_images_own_sudo_stays(self, tmp_path: Path) -> None:
         (tmp_path / "image/usr/local/bin").mkdir(parents=True)
         (tmp_path / "image/usr/local/bin/sudo").touch()
+        assert [each.name for each in (self.skeleton(tmp_path) / "usr/local/bin").iterdir()] == ["berth-show"]
+
+    def test_the_images_own_commands_stay(self, tmp_path: Path) -> None:
+        (tmp_path / "image/usr/local/bin").mkdir(parents=True)
+        for name in ("sudo", "berth-show"):
+            (tmp_path / "image/usr/local/bin" / name).touch()
         assert not (self.skeleton(tmp_path) / "usr").exists()
 
 
