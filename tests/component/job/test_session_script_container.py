@@ -59,7 +59,8 @@ class TestSkeleton:
         (image / "etc/resolv.conf").symlink_to("../run/resolved/resolv.conf")
         made = self.skeleton(tmp_path)
         files = {str(path.relative_to(made)) for path in made.rglob("*") if not path.is_dir()}
-        assert files == {"run/resolved/resolv.conf", "etc/apt/apt.conf.d/95berth", "usr/local/bin/sudo"}
+        commands = {"usr/local/bin/sudo", "usr/local/bin/berth-show"}
+        assert files == {"run/resolved/resolv.conf", "etc/apt/apt.conf.d/95berth", *commands}
         assert (made / "run/berth/node").is_dir()
         assert not (made / "proc").exists()
         assert [(made / name).stat().st_mode & 0o7777 for name in ("mnt", "usr/local/bin")] == [0o1777, 0o2775]
