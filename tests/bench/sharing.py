@@ -7,7 +7,7 @@ import itertools
 from tests.bench.ground import USER, Ground
 from tests.bench.harness import in_turns
 from tests.bench.report import Result, Target, result
-from tests.bench.volumes import LAYERS, Kept, operation_call, timed
+from tests.bench.volumes import LAYERS, Kept, timed
 
 NAME = "snapshot-share"
 COLLEAGUE = "bob"
@@ -24,14 +24,14 @@ def measure(ground: Ground, runs: int) -> Result:
 
     def ours() -> float:
         made.append(f"taken-{next(names)}")
-        call = operation_call(f"{USER}.{kept.name}/clone", {"name": made[-1], "at": "1"})
-        took = timed(ground, call, user=COLLEAGUE, before=f"sync -f {LAYERS}")
+        clone = f"berth clone {USER}.{kept.name} {made[-1]} --at 1"
+        took = timed(ground, clone, user=COLLEAGUE, before="sync -f ~")
         ground.sh(f"berth delete --yes --purge {made[-1]}", seconds=LIMIT_S, user=COLLEAGUE)
         return took
 
     def peer() -> float:
         copy = f"cp -a {LAYERS}/{kept.content}/tree {COPY}"
-        took = timed(ground, copy, user="root", before=f"sync -f {LAYERS}")
+        took = timed(ground, copy, user="root", before="sync -f ~")
         ground.sh(f"rm -rf {COPY}", seconds=LIMIT_S, user="root")
         return took
 
