@@ -68,7 +68,13 @@ class DeletionRunner:
         self._changes.notify(session_id)
 
     async def _remove(self, session: Session) -> None:
-        """Set the data aside, or remove it if there is no grace time or it is over."""
+        """Set the data aside, or remove it if there is no grace time or it is over.
+
+        Nothing is done if the session has changed since it was read: an earlier attempt may have ended meanwhile.
+        """
+        current = await self._registry.require(session.id)
+        if (current.state, current.kept_until) != (session.state, session.kept_until):
+            return
         kept = session.state is SessionState.DELETING and session.kept_until is not None
         try:
             await self._launcher.trash(session.owner, session.id)
@@ -93,7 +99,8 @@ def _gone(observed: Session) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.state is SessionState.DELETING:
             return {"state": SessionState.DELETED, "reason": ""}, EventEntry("berth", "deleted")
-        if current.state is SessionState.DELETED and current.kept_until == observed.kept_until:
+        is_over = observed.state is SessionState.DELETED and current.kept_until == observed.kept_until
+        if current.state is SessionState.DELETED and is_over:
             return {"kept_until": None, "reason": ""}, EventEntry("berth", "purged")
         return None
 

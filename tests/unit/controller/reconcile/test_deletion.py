@@ -258,3 +258,27 @@ def test_a_request_does_not_wait_for_the_end_of_the_attempt_before(
         await core.settle()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_second_look_at_a_session_whose_deletion_has_ended_changes_nothing(
+    tmp_path: Path, clock: Clock, restored: bool
+) -> None:
+    """A tick may have read the row before the deletion ended: the kept data is neither removed nor set aside again."""
+
+    async def scenario() -> None:
+        core = Core.make(site_config(tmp_path), FakeLauncher(FakeScheduler(now=clock.time)))
+        await core.stopped()
+        await core.sessions.delete("alice", "dev")
+        read = core.row()
+        await core.tick()
+        if restored:
+            await core.deleted.restore("alice", "dev", None)
+        before = [view.name for view in await core.deleted.all("alice")]
+        await core.deletion.resume([read.model_copy(update={"state": SessionState.DELETING})])
+        await core.settle()
+        assert [view.name for view in await core.deleted.all("alice")] == before == ([] if restored else ["dev"])
+        assert (core.registry.find("alice", "dev") is not None) is restored
+        assert (("alice", read.id) in core.launcher.directories) is restored
+
+    asyncio.run(scenario())
