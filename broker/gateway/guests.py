@@ -91,8 +91,7 @@ class GuestRelays:
             self._changed.clear()
             if not self._relays:
                 if self._number:  # the controller knows of some
-                    with contextlib.suppress(Exception):  # without an answer, the next list says that they have gone
-                        await self._ask(0.0)
+                    await self._report_none()
                 await self._changed.wait()
                 self._confirmed = time.monotonic()
                 continue
@@ -115,6 +114,15 @@ class GuestRelays:
             if self._relays and self._left() <= 0:
                 _log.warning("no answer of the controller for %.0f s: guests are cut off", LEASE_S)
                 self._cut(list(self._relays))
+
+    async def _report_none(self) -> None:
+        """Tell the controller that the last guest has gone. After a failure, the next list says so."""
+        try:
+            await self._ask(0.0)
+        except BerthError as error:
+            _log.debug("the controller does not know yet that the last guest has gone: %s", error.message)
+        except Exception:  # noqa: BLE001 - the loop must cut guests off when their time is over
+            _log.exception("a report of guests failed")
 
     def _left(self) -> float:
         return max(0.0, self._confirmed + LEASE_S - time.monotonic())
