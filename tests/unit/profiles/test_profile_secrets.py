@@ -80,6 +80,27 @@ def test_contents_of_secrets(content: bytes) -> None:
     assert secrets.find_secret("opt/x", lambda: content)
 
 
+TOKENS = [
+    *(b"gh" + kind + b"_" + b"a1" * 18 for kind in (b"p", b"o", b"u", b"s", b"r")),
+    b"github_pat_" + b"B2" * 25,
+    b"npm_" + b"c3" * 18,
+    b"hf_" + b"d" * 30,
+    b"glpat-" + b"e-" * 10,
+    *(b"xox" + kind + b"-" + b"4" * 20 for kind in (b"a", b"b", b"p", b"r", b"s")),
+    b"pypi-AgE" + b"f_" * 25,
+    b"AKIA" + b"G5" * 8,
+    b"ASIA" + b"H6" * 8,
+]
+"""One of each kind, as short as it can be."""
+
+
+@pytest.mark.parametrize("token", TOKENS)
+@pytest.mark.parametrize("before", [b"", b"A_-" * 4096 + b"\nkey=", b"gh glpat hf npm xox A K_ -\n"])
+def test_token_is_found_after_any_text_and_not_if_it_is_too_short(token: bytes, before: bytes) -> None:
+    assert secrets.find_secret("opt/x", lambda: before + token + b"\n") == "a token"
+    assert secrets.find_secret("opt/x", lambda: before + token[:-1] + b"\n") == ""
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [
