@@ -34,6 +34,7 @@ from broker.config.file import (
     read_config,
 )
 from broker.config.operator_settings import OperatorSettings
+from broker.config.registry_settings import RegistrySettings
 from broker.config.section import Section
 from broker.config.setting_types import AbsolutePath, HostName, Listen, NodeDirectory, Seconds
 from broker.config.sharing_settings import SharingSettings
@@ -213,17 +214,6 @@ class GatewayConfig(Section):
     max_user_window: ByteSize = ByteSize(32 * 1024 * 1024)
     """Further memory for all forwards of one user together, over all workers, such as `32MiB`. A forward uses up to
     2 MiB of it for fast uploads over a long distance."""
-
-
-class RegistrySettings(Section):
-    """The database of all sessions."""
-
-    url: str | None = None
-    """An SQLAlchemy URL: `sqlite:////var/lib/berth/registry.db` (the default) or `postgresql+psycopg://…`."""
-    connection_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
-    """Days for which records of connections are kept: user, session and client address."""
-    connection_records: Annotated[int, Field(ge=1000, le=10_000_000)] = 10_000
-    """Records of connections that are kept for the sessions of one user. The gateway's log has all connections."""
 
 
 class LimitSettings(Section):

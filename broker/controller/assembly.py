@@ -23,6 +23,7 @@ from broker.controller.sessions.deleted import DeletedSessions
 from broker.controller.sessions.environments import Environments
 from broker.controller.sessions.extend import ExtendService
 from broker.controller.sessions.guests import GuestService
+from broker.controller.sessions.history_sweep import HistorySweep
 from broker.controller.sessions.lifecycle import Sessions
 from broker.controller.sessions.limits import Limits
 from broker.controller.sessions.offers import Offers
@@ -285,6 +286,10 @@ class Controller(ReconcileParts):
         return DeletedSessions(
             registry=self.async_registry, maintenance=self.maintenance, pending=self.pending, limits=self.limits
         )
+
+    @cached_property
+    def history_sweep(self) -> HistorySweep:
+        return HistorySweep(self.async_registry, days=self.config.registry.history_days)
 
     @cached_property
     def environments(self) -> Environments:

@@ -115,11 +115,12 @@ async def _main(config: Config, listener: socket.socket) -> int:
 
 @contextlib.asynccontextmanager
 async def _sweeping(controller: Controller) -> AsyncIterator[None]:
-    """End what is over in web access during the block, if the site has it."""
-    if controller.web is None:
-        yield
-        return
-    async with _background(controller.web.sweep.run()), _background(controller.web.guests.run()):
+    """Remove during the block what is over: old history, and in web access, if the site has it, logins and visits."""
+    async with contextlib.AsyncExitStack() as running:
+        await running.enter_async_context(_background(controller.history_sweep.run()))
+        if controller.web is not None:
+            await running.enter_async_context(_background(controller.web.sweep.run()))
+            await running.enter_async_context(_background(controller.web.guests.run()))
         yield
 
 

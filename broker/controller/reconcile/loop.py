@@ -21,17 +21,14 @@ from broker.controller.reconcile.observation import (
     has_to_end,
     mark,
     match,
-    observation,
-    observe,
     record_canceller,
     record_end,
     record_of,
 )
 from broker.controller.reconcile.quiet_sessions import QuietSessions
+from broker.controller.reconcile.recorder import ObservationRecorder
 from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, ended_in_accounting, lost
 from broker.controller.reconcile.succession import END_EARLY_S, outlives_successor
-from broker.controller.registry.registry import changes
-from broker.errors import BerthError
 from broker.schema.sessions import LIVE, SessionState
 from broker.service.lasting_states import LastingStates
 from slurm.scheduler import NoAnswer, Refused
@@ -57,7 +54,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
-    from slurm.nodes import Node
+    from broker.errors import BerthError
     from slurm.scheduler import FinishedJob, Job, Scheduler
 
 log = logging.getLogger(__name__)
@@ -123,6 +120,7 @@ class Reconciler:
         self._copies = copies
         self.observed = observed
         self._quiet = QuietSessions(registry)
+        self._recorder = ObservationRecorder(registry, self._report_unrecorded)
         self._woken = asyncio.Event()
         self._changed_at = clock.monotonic()
         self._query_took = 0.0
@@ -215,7 +213,10 @@ class Reconciler:
         found = match(sessions, jobs, changing, self._copies)
         self._hastened = {job.id: self._hastened[job.id] for job in jobs if job.id in self._hastened}
         nodes = await self._node_watch.query(sessions, found.own, asked_at)
-        changed = await self._observe_all(sessions, found, asked_at, nodes)
+        changed = False
+        async for observed, current in self._recorder.record(sessions, found, asked_at, nodes):
+            self._process(observed, current)
+            changed = True
         await self._observe_missing(sessions, found, asked_at)
         # First, so that no successor starts when its session is stopped.
         uncancelled = await self._canceller.cancel_orphans(found.orphans)
@@ -224,31 +225,10 @@ class Reconciler:
         self._quiet.remember(sessions, found.own)
         return changed
 
-    async def _observe_all(
-        self, sessions: list[Session], found: Matched, asked_at: float, nodes: Mapping[str, Node]
-    ) -> bool:
-        changed = False
-        for session in sessions:
-            job, successor = found.own.get(session.id), found.successors.get(session.id)
-            try:
-                while job is not None and changes(session, observation(session, job, successor, asked_at, nodes)):
-                    observed = session
-                    decide = observe(observed, job, successor, asked_at, nodes)
-                    session = await self._registry.update(observed.id, decide)  # noqa: PLW2901 - the current row
-                    self._process(observed, session)
-                    changed = True
-                    # Once the successor is the session's job, observe that job too.
-                    over = (
-                        session.submission != observed.submission
-                        and successor is not None
-                        and session.job.job_id == successor.id
-                    )
-                    job, successor = successor if over else None, None
-            except BerthError as error:  # the other sessions are still observed
-                self._quiet.exclude(session.id)
-                text = f"observation failed {session.log_name} error={error.message}"
-                self._lasting.report(f"observe {session.id}", logging.ERROR, text, cause=error)
-        return changed
+    def _report_unrecorded(self, session: Session, error: BerthError) -> None:
+        self._quiet.exclude(session.id)
+        text = f"observation failed {session.log_name} error={error.message}"
+        self._lasting.report(f"observe {session.id}", logging.ERROR, text, cause=error)
 
     def _process(self, observed: Session, session: Session) -> None:
         """Start the work that waited for this change of the observed session."""

@@ -53,6 +53,8 @@ class AsyncRegistry:
     get = _in_thread(Registry.get)
     require = _in_thread(Registry.require)
     update = _in_thread(Registry.update)
+    update_all = _in_thread(Registry.update_all)
+    remove_history = _in_thread(Registry.remove_history)
     last_deleted = _in_thread(Registry.last_deleted)
     kept_deleted = _in_thread(Registry.kept_deleted)
     sessions_of = _in_thread(Registry.sessions_of)

@@ -29,6 +29,11 @@ def _state_column() -> Column[Any]:
     return Column("state", states, nullable=False)
 
 
+def _only(condition: str) -> dict[str, Any]:
+    """Return the arguments of an index that has only the rows for which the condition, in SQL, holds."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 class JobRow(SQLModel, table=True):
     """A requested job of a session.
 
@@ -118,16 +123,11 @@ class Session(SQLModel, table=True):
     """
 
     __table_args__ = (
-        Index(
-            "session_name",
-            "owner",
-            "name",
-            unique=True,
-            sqlite_where=text("state <> 'deleted'"),
-            postgresql_where=text("state <> 'deleted'"),
-        ),
-        Index("session_state", "state"),
-        Index("session_kept_until", "kept_until"),
+        Index("session_name", "owner", "name", unique=True, **_only("state <> 'deleted'")),
+        # Rows of deleted sessions are kept for a long time, and no query of a tick may read them.
+        Index("session_state", "state", **_only("state <> 'deleted'")),
+        Index("session_deleted_name", "owner", "name", **_only("state = 'deleted'")),
+        Index("session_kept_until", "kept_until", **_only("kept_until IS NOT NULL")),
     )
 
     id: str = Field(primary_key=True, max_length=26)

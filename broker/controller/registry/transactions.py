@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session as DBSession
 
 from broker.errors import BerthError
@@ -55,6 +56,11 @@ class Transactions:
                 self._check_lock()
                 yield db
                 self._check_lock()
+        except PoolTimeoutError as error:
+            raise RegistryError(
+                "the registry cannot be used now: all connections to its database are in use",
+                hint="try again; if it stays so, look for slow queries or locks in the database",
+            ) from error
         except OperationalError as error:
             raise RegistryError(
                 f"the registry cannot be used now: {error.orig}", hint="try again; the controller's log has the cause"

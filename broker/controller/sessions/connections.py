@@ -21,7 +21,7 @@ from broker.schema.connections import CONNECTION_TIMEOUT_S
 from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
-    from broker.config.settings import RegistrySettings
+    from broker.config.registry_settings import RegistrySettings
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.open_connections import OpenConnections
     from broker.controller.registry.async_registry import AsyncRegistry
