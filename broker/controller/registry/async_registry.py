@@ -58,6 +58,7 @@ class AsyncRegistry:
     last_deleted = _in_thread(Registry.last_deleted)
     kept_deleted = _in_thread(Registry.kept_deleted)
     sessions_of = _in_thread(Registry.sessions_of)
+    has_one_session = _in_thread(Registry.has_one_session)
     shared_sessions = _in_thread(Registry.shared_sessions)
     sessions_with_guests = _in_thread(Registry.sessions_with_guests)
     all_sessions = _in_thread(Registry.all_sessions)

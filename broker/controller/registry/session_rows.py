@@ -69,9 +69,17 @@ class SessionRows(Transactions):
             query = query.where(column(Session.kept_until) <= over_at, IS_DELETED)
         return self.all_rows(query.order_by(column(Session.kept_until)))
 
-    def sessions_of(self, owner: str) -> list[Session]:
-        query = select(Session).where(column(Session.owner) == owner, NOT_DELETED).order_by(column(Session.name))
-        return self.all_rows(query)
+    def sessions_of(self, owner: str, states: Iterable[SessionState] | None = None) -> list[Session]:
+        """Return a user's sessions in the order of their names; all but deleted ones, or only those in `states`."""
+        query = select(Session).where(column(Session.owner) == owner, NOT_DELETED)
+        if states is not None:
+            query = query.where(column(Session.state).in_(list(states)))
+        return self.all_rows(query.order_by(column(Session.name)))
+
+    def has_one_session(self, owner: str) -> bool:
+        """Whether the user has exactly one session."""
+        query = select(column(Session.id)).where(column(Session.owner) == owner, NOT_DELETED).limit(2)
+        return len(self.all_rows(query)) == 1
 
     def shared_sessions(self) -> list[Session]:
         """Return all users' sessions with grants, in the order of owners and names."""

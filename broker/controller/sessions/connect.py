@@ -50,6 +50,8 @@ FAILURE_TTL_S = 120.0
 CLEAN_OUTCOMES = frozenset({"", "COMPLETED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "LOST"})
 """Outcomes of a job that neither its owner requested nor the session caused."""
 STARTING_STATES = (LIVE - {SessionState.READY}) | {SessionState.CHANGING}
+STATES_WITH_NOTICES = STARTING_STATES | {SessionState.READY}
+"""Only these sessions are read for a login: most sessions of a user with many are stopped."""
 
 
 class ConnectService:
@@ -169,14 +171,16 @@ class ConnectService:
 
         If the user has one session only, its line is also there by the empty name.
         """
-        sessions = await self._registry.sessions_of(user)
+        sessions = await self._registry.sessions_of(user, STATES_WITH_NOTICES)
         now = clock.now()
         lines = {
             session.name: self._status_line(session)
             for session in sessions
             if session.state in STARTING_STATES or describe_notices(session.view(), now)
         }
-        return lines | {"": lines[sessions[0].name]} if lines and len(sessions) == 1 else lines
+        if len(lines) == 1 and await self._registry.has_one_session(user):
+            lines |= {"": lines[sessions[0].name]}
+        return lines
 
     async def _start_on_connect(self, session: Session, *, waited: float, hold: bool) -> tuple[Session, bool]:
         """Start the session if a connection may do so. Return whether the start still runs, or raise its error."""

@@ -97,6 +97,17 @@ def test_query_reads_an_index_of_the_rows_that_it_needs(registry: Registry, name
     assert re.search(rf"\b({indexes})\b", plan), plan
 
 
+def test_sessions_of_a_user_are_chosen_by_their_states(registry: Registry) -> None:
+    for name, state in (("b", SessionState.READY), ("a", SessionState.QUEUED), ("c", SessionState.STOPPED)):
+        registry.create(make_session(name=name, state=state), START)
+    registry.create(make_session(name="d", state=SessionState.DELETED), START)
+    registry.create(make_session(owner="bob"), START)
+    registry.create(make_session(owner="bob", name="gone", state=SessionState.DELETED), START)
+    assert [session.name for session in registry.sessions_of("alice", LIVE)] == ["a", "b"]
+    assert [session.name for session in registry.sessions_of("alice")] == ["a", "b", "c"]
+    assert [registry.has_one_session(owner) for owner in ("alice", "bob", "carol")] == [False, True, False]
+
+
 def with_reason(reason: str) -> Callable[[Session], RowChange]:
     return lambda _: JobChange({"reason": reason}, EventEntry("berth", "noted", reason), job={"node": reason})
 
