@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ENV_OPTION = Option("env", "", Takes.VALUE)
-"""Berth's only option; sbatch has none with this beginning."""
+"""Berth's main option; sbatch has none with this beginning."""
+EXACT_OPTIONS = {"at": Option("at", "", Takes.VALUE), "json": Option("json", "", Takes.NOTHING)}
+"""Berth's other options. They have no abbreviations, so that those of sbatch's options keep their meaning."""
+BERTH_OPTIONS = (ENV_OPTION.name, *EXACT_OPTIONS)
+"""The names of the options that sbatch does not get."""
 COMPONENT_SEPARATOR = ":"
 """The word between the options of a heterogeneous job's components."""
 COMPONENT_ENDS = frozenset({"hetjob", "packjob"})
@@ -105,6 +109,8 @@ def _long(given: str, known: Mapping[str, Option]) -> Option:
     name = ALIASES.get(given, given)
     if name in known:
         return known[name]
+    if name in EXACT_OPTIONS:
+        return EXACT_OPTIONS[name]
     matches = {ALIASES.get(name, name) for name in [*known, *ALIASES] if given and name.startswith(given)}
     if len(matches) != 1:
         raise OptionError(f"--{given} is not an option of sbatch")

@@ -7,20 +7,23 @@ jobs do not inherit it.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from broker.errors import BerthError
 from profiles.userfile import is_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 VARIABLE = "BERTH_SBATCH_SCRIPTS"
 """The id of the job in which `berth sbatch` was called (empty outside jobs) and the scripts that it ran, separated by
 `:`."""
+SUBMITTED = b"Submitted batch job "
 SCRIPT_MAGIC = b"#!"
 """A script's first bytes: execve(2)."""
 
@@ -49,6 +52,56 @@ class SbatchProgram:
                 hint="add the directory of Slurm's sbatch to PATH, after the script's directory",
             )
         raise BerthError("cannot run sbatch: not found", hint="load Slurm's commands, or use a login node")
+
+    def become(self, words: Sequence[str]) -> NoReturn:
+        """Replace this process by sbatch. BerthError if that fails."""
+        try:
+            os.execve(self.path, ["sbatch", *words], self.environment)  # noqa: S606 - without a shell
+        except OSError as error:
+            raise _cannot_run(error) from error
+
+    def run(
+        self, words: Sequence[str], stdin: bytes | None, *, write: Callable[[bytes], None], note: Callable[[int], None]
+    ) -> tuple[int, int | None]:
+        """Run sbatch; return its exit code, and the job's id if it prints one.
+
+        `write` gets its output as it comes, and `note` the id at once. BerthError if it cannot be run.
+        """
+        try:
+            process = subprocess.Popen(
+                ["sbatch", *words],
+                executable=self.path,
+                env=self.environment,
+                stdin=None if stdin is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        except OSError as error:
+            raise _cannot_run(error) from error
+        assert process.stdout is not None
+        printed, job_id = b"", None
+        with process:
+            if stdin is not None:
+                assert process.stdin is not None
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(stdin)
+                process.stdin.close()
+            while part := os.read(process.stdout.fileno(), 65536):
+                printed += part
+                write(part)
+                if job_id is None and (job_id := _job_id(printed)) is not None:
+                    note(job_id)
+        return process.returncode, job_id
+
+
+def _job_id(printed: bytes) -> int | None:
+    """Return the id in `Submitted batch job 42 on cluster x`, or with --parsable in `42;x`."""
+    lines = printed.rpartition(b"\n")[0].splitlines()
+    word = lines[-1].removeprefix(SUBMITTED).split(b";")[0].split(b" ")[0] if lines else b""
+    return int(word) if word.isdigit() else None
+
+
+def _cannot_run(error: OSError) -> BerthError:
+    return BerthError(f"cannot run sbatch: {error.strerror}", hint="load Slurm's commands, or use a login node")
 
 
 def is_called_by_sbatch_script(variables: Mapping[str, str]) -> bool:

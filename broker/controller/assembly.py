@@ -303,6 +303,7 @@ class Controller(ReconcileParts):
             scheduler=self.scheduler,
             pending=self.pending,
             limits=self.limits,
+            lookup=self.snapshot_lookup,
         )
 
     @cached_property

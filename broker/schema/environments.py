@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from broker.names import PROFILE_PATTERN, VERSION_PATTERN
 from broker.schema.base import Name, Strict, Version
+from broker.schema.volumes import SnapshotReference
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=f"{PROFILE_PATTERN[:-1]}(@{VERSION_PATTERN[1:-1]})?$")]
 """A session, or a profile with or without a version."""
@@ -20,6 +21,15 @@ output of a step on another node than the script's."""
 class EnvironmentRequest(Strict):
     of: EnvironmentName
     """The session or profile with the image, system and home for the job; a session has precedence."""
+    at: SnapshotReference | None = None
+    """A snapshot of the session; default: its present state."""
+
+
+class EnvironmentLayers(Strict):
+    """The layers of an environment, oldest first. A layer never changes, and no other layer has its id."""
+
+    home: list[str]
+    system: list[str]
 
 
 class BatchJob(Strict):
@@ -46,6 +56,10 @@ class EnvironmentView(Strict):
     version: Version
     digest: str = ""
     """The image's; empty for an environment of an earlier version of Berth."""
+    snapshot: int | None = None
+    """The number of the session's snapshot that was chosen for it; None for the state at submission."""
+    layers: EnvironmentLayers | None = None
+    """The layers with which it began. None for a stopped session's state and a profile, and if it is not new."""
     directory: str
     shows_submission_directory: bool = True
     """Whether profile and site allow jobs to see the directory of submission. Only in a new environment's view."""

@@ -69,6 +69,21 @@ def test_a_script_sees_the_session_as_of_submission(session: str, work: Work) ->
     assert work.user.show(session)["state"] == "ready"
 
 
+def test_a_snapshot_is_tested_while_the_session_changes(session: str, work: Work) -> None:
+    """As a CI server does it: the script's exit code, the log and the layers in one JSON object."""
+    work.user.ok("snapshot", session, "green", seconds=120)
+    work.user.laptop.ok(session, "echo changed since >result; sudo rm /usr/local/package")
+    work.write("job.sh", "#!/bin/bash\ncat ~/result; ls /usr/local/package; exit 3\n")
+    submit = "berth sbatch --wait --json -t 5 --mem=200M -o %x-%j.log"
+    report = json.loads(work.sh(f"{submit} --env {session} --at green job.sh", code=3, seconds=120))
+    assert (report["exit_code"], report["environment"]["snapshot"]) == (3, 1)
+    assert report["log"] == f"{WORK}/job.sh-{report['job_id']}.log"
+    assert work.sh(f"cat {report['log']}").splitlines() == ["tested", "/usr/local/package"]
+    (snapshot,) = json.loads(work.user.ok("snapshots", session, "--json"))["snapshots"]
+    assert report["environment"]["layers"] == {"home": snapshot["home"], "system": snapshot["system"]}
+    assert report["environment"]["digest"] == snapshot["digest"]
+
+
 def test_what_it_writes_is_its_own_until_it_is_fetched(session_apart: str, work: Work) -> None:
     body = "echo mine >result; mkdir -p sub; echo x >sub/file; ln -s file sub/link; echo not here >~/elsewhere\n"
     work.run(f"--env {session_apart}", body)

@@ -223,6 +223,12 @@ def _before_backup(world: World, command: Runnable) -> None:
     world.stopped("dev")
 
 
+def _before_sbatch(world: World, command: Runnable) -> None:
+    world.stopped(_name(command))
+    if found := re.search(r"--at (\S+)", command.text):
+        world.snapshot(_name(command), found[1])
+
+
 def _before_search(world: World, command: Runnable) -> None:
     del command
     world.stopped("dev")
@@ -291,7 +297,7 @@ BY_PATH: dict[tuple[str, ...], Situation] = {
     ("rename",): Situation(FILES, before=_before_rename, after=_after_new),
     ("delete",): _asking(FILES, _before_delete, _after_delete),
     ("restore",): Situation(FILES, before=_before_restore, after=_after_restore),
-    ("sbatch",): Situation(WORK, before=_stopped, stdin=SCRIPT),
+    ("sbatch",): Situation(WORK, before=_before_sbatch, stdin=SCRIPT),
     ("fetch",): Situation(WORK),
     ("promote",): Situation(FILES, before=_before_promote),
     ("profile", "build"): Situation(WORK, before=_before_build),

@@ -26,6 +26,7 @@ from broker.cli.amounts import WorkAmounts
 from broker.cli.context import Invocation, pass_invocation
 from broker.cli.errors import InterruptedWaitError
 from broker.cli.exported import ExportedEnvironment
+from broker.cli.job_report import JobReport
 from broker.cli.params import EnvironmentName
 from broker.cli.progress import ProgressLine
 from broker.cli.sbatch_program import SbatchProgram, is_called_by_sbatch_script
@@ -33,9 +34,10 @@ from broker.cli.working_directory import WorkingDirectory
 from broker.errors import BerthError, InvalidInputError
 from broker.format import format_duration, format_size
 from profiles.userfile import is_file
+from slurm.commandline import BERTH_OPTIONS, EXACT_OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from broker.schema.environments import EnvironmentRequest, EnvironmentView
     from slurm.commandline import CommandLine
@@ -47,7 +49,6 @@ MARK = b"#### berth: the script itself follows; the node cuts it off here"
 """The line before the user's script; batch.sh searches for it."""
 WRAPPED = "#!/bin/sh\n\n# This script was created by sbatch --wrap.\n\n{}\n"
 """The script that sbatch creates for --wrap."""
-SUBMITTED = b"Submitted batch job "
 
 
 class _AsTheyAre(click.Command):
@@ -61,7 +62,9 @@ class _AsTheyAre(click.Command):
         from slurm.sbatch import OPTIONS
 
         del ctx
-        return [CompletionItem(f"--{name}") for name in ["env", *OPTIONS] if f"--{name}".startswith(incomplete)]
+        return [
+            CompletionItem(f"--{name}") for name in [*BERTH_OPTIONS, *OPTIONS] if f"--{name}".startswith(incomplete)
+        ]
 
 
 class _Script(click.ParamType[str]):
@@ -78,6 +81,8 @@ class _Script(click.ParamType[str]):
 @click.option(
     "--env", type=EnvironmentName(), metavar="SESSION|PROFILE[@VERSION]", help="Run the script in this environment."
 )
+@click.option("--at", metavar="SNAPSHOT", help="With --env SESSION: the session as it was in a snapshot.")
+@click.option("--json", "as_json", is_flag=True, help="With --env: print job, exit code, environment and log as JSON.")
 @click.argument("words", nargs=-1, type=_Script(), metavar="[SBATCH OPTIONS]... [SCRIPT [ARGS]...]")
 @pass_invocation
 @click.pass_context
@@ -85,37 +90,44 @@ def sbatch(ctx: click.Context, invocation: Invocation, words: tuple[str, ...]) -
     """Submit a batch job, optionally in an environment.
 
     All arguments are passed to the site's sbatch; output and exit code are those of sbatch, so
-    `alias sbatch='berth sbatch'` breaks no script. One option is added:
+    `alias sbatch='berth sbatch'` breaks no script. Three options are added:
 
     \b
       berth sbatch --env dev job.sh           the session dev as it is now
+      berth sbatch --env dev --at 3 job.sh    the same as it was in snapshot 3
       berth sbatch --env triton-xpu@3 job.sh  a profile, with an empty home
 
     The script runs with the session's image and packages, in its own copy of the session's home; the session keeps
     running. `#BERTH --env dev` in the script and the variable BERTH_ENV have the same effect; --env= selects none.
+    With --json, standard output has one JSON object and nothing else. --wait and the exit code are sbatch's.
     `berth fetch JOBID` copies the job's output, `berth promote JOBID NAME` creates a session from its files.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     if is_called_by_sbatch_script(os.environ):
-        _become(words)  # the first call created the environment, and the wrapper script has the options
+        SbatchProgram.find(os.environ).become(
+            words
+        )  # the first call created the environment, and the wrapper script has the options
     submission = Submission.read(words)
     if submission.prints_help:
         output.write(f"{ctx.get_help()}\n\n")  # sbatch's own help follows
         submission.become_sbatch()
     if submission.environment:
         sys.exit(submission.submit_into(invocation, submission.environment))
+    submission.check_without_environment()
     submission.become_sbatch()
 
 
 class Submission:
     """A call of sbatch: its arguments, the source of the script, and the environment."""
 
-    def __init__(self, line: CommandLine, script: Path | None, text: bytes | None, environment: str) -> None:
+    def __init__(
+        self, line: CommandLine, script: Path | None, text: bytes | None, environment: EnvironmentRequest | None
+    ) -> None:
         self._line = line
         self._script = script
         self._text = text
         """The script; None if sbatch would not find one."""
         self.environment = environment
-        """A session or a profile; empty without an environment."""
+        """The session or profile, and the snapshot; None without an environment."""
 
     @classmethod
     def read(cls, words: Sequence[str]) -> Submission:
@@ -124,7 +136,7 @@ class Submission:
         try:
             line = _read(words)
         except CommandLineError as error:  # sbatch reports it
-            return cls(error.line, None, None, "")
+            return cls(error.line, None, None, None)
         script, text = None, None
         if (wrapped := line.value("wrap")) is not None:
             text = WRAPPED.format(wrapped).encode(errors="surrogateescape")
@@ -134,12 +146,18 @@ class Submission:
                 text = script.read_bytes() if script is not None else None
         elif not _only_prints(line):
             text = sys.stdin.buffer.read()
-        return cls(line, script, text, _environment(line, text or b""))
+        return cls(line, script, text, _requested(line, text or b""))
 
     @property
     def prints_help(self) -> bool:
         """Whether sbatch would print its help, and submit nothing."""
         return self._line.has("help")
+
+    def check_without_environment(self) -> None:
+        """Raise InvalidInputError for an option that needs an environment."""
+        for name in EXACT_OPTIONS:
+            if self._line.has(name):
+                raise InvalidInputError(f"--{name} needs --env", hint="`berth sbatch --env SESSION …`")
 
     def become_sbatch(self) -> NoReturn:
         """Replace this process by sbatch. A script from standard input is made available to it again."""
@@ -148,26 +166,36 @@ class Submission:
             os.write(again, self._text)
             os.lseek(again, 0, os.SEEK_SET)
             os.dup2(again, 0)
-        _become([*self._line.without("env"), *self._line.script])
+        SbatchProgram.find(os.environ).become([*self._line.without(*BERTH_OPTIONS), *self._line.script])
 
-    def submit_into(self, invocation: Invocation, name: str) -> int:
+    def submit_into(self, invocation: Invocation, request: EnvironmentRequest) -> int:
         """Create the environment and run sbatch; return its exit code."""
         text = self._text
         if text is None or not text.startswith(b"#!"):
             self.become_sbatch()  # sbatch reports the error
-        SbatchProgram.find(os.environ)  # before the copy, which may take long: is there an sbatch?
-        environment = _make_environment(invocation, name)
+        program = SbatchProgram.find(os.environ)  # before the copy, which may take long: is there an sbatch?
+        environment = _make_environment(invocation, request)
+        report = JobReport(environment) if self._line.has("json") else None
         kept = False
         try:
             exported = ExportedEnvironment.of(self._line, text, os.environ)
             words, stdin = self._words_and_input(environment, carrier(text, environment, exported.explicit))
-            code, job_id = _run_sbatch(words, stdin, lambda job: _note(environment, job))
+
+            def note(job_id: int) -> None:
+                _note(environment, job_id)
+                if report is not None:
+                    report.note(job_id)
+
+            write = output.write_bytes if report is None else _ignore
+            code, job_id = program.run(words, stdin, write=write, note=note)
             if job_id is not None and not self._line.has("quiet"):
                 directory = WorkingDirectory.of(self._line, text)
                 remarks = directory.remarks(environment, job_id)
                 for remark in [*remarks, *exported.remarks(os.environ, environment.variables)]:
                     output.print_note(f"berth: {remark}")
             kept = job_id is not None or self._may_have_submitted(code)
+            if report is not None:
+                output.print_json(report.result(code if self._line.has("wait") or job_id is None else None))
         except KeyboardInterrupt:
             kept = True  # there may be a job; if not, Berth removes the environment after its grace time
             raise InterruptedWaitError(
@@ -187,9 +215,13 @@ class Submission:
 
     def _words_and_input(self, environment: EnvironmentView, text: bytes) -> tuple[list[str], bytes | None]:
         """Return sbatch's arguments and input with the wrapper script `text` in place of the user's script."""
-        words = self._line.without("env")
+        words = self._line.without(*BERTH_OPTIONS)
         if self._line.has("wrap"):
-            return [f"--wrap={os.fsdecode(text)}", *self._line.without("env", "wrap"), *self._line.script], None
+            return [
+                f"--wrap={os.fsdecode(text)}",
+                *self._line.without(*BERTH_OPTIONS, "wrap"),
+                *self._line.script,
+            ], None
         if self._script is None:
             return words, text
         directory = Path(environment.directory) / "run/script"
@@ -200,9 +232,14 @@ class Submission:
         return [*words, str(directory / self._script.name), *self._line.script[1:]], None
 
 
-def _make_environment(invocation: Invocation, name: str) -> EnvironmentView:
+def _ignore(_: bytes) -> None:
+    """Drop a part of sbatch's output: the report has the job's id."""
+
+
+def _make_environment(invocation: Invocation, request: EnvironmentRequest) -> EnvironmentView:
     """Create the environment, with progress on stderr. InterruptedWaitError after Ctrl-C: the controller removes it."""
-    request, amounts = _request(name), WorkAmounts(invocation, name)
+    name = request.of if request.at is None else f"{request.of}, snapshot {request.at}"
+    amounts = WorkAmounts(invocation, request.of)
     try:
         with ProgressLine(f"berth: making the environment of {name}", amounts=amounts) as progress:
             environment = invocation.client.make_environment(request)
@@ -249,24 +286,35 @@ def _read(words: Sequence[str]) -> CommandLine:
         return read_command_line(words, site_options | OPTIONS)
 
 
-def _environment(line: CommandLine, script: bytes) -> str:
-    """Return the requested environment: of the command line, else of $BERTH_ENV, else of the script."""
-    if (given := line.value("env")) is not None:
-        return given
-    return os.environ.get(VARIABLE) or _of_script(script)
+def _requested(line: CommandLine, script: bytes) -> EnvironmentRequest | None:
+    """Return the requested environment: of the command line, else of $BERTH_ENV, else of the script; or None.
+
+    `--at` of the command line has precedence over the script's, and belongs to any of the three.
+    """
+    in_script = _of_script(script)
+    of = line.value("env")
+    if of is None:
+        of = os.environ.get(VARIABLE) or in_script.value("env") or ""
+    if not of:
+        return None
+    at = line.value("at")
+    if at is None and of == in_script.value("env"):
+        at = in_script.value("at")
+    return _request(of, at)
 
 
-def _of_script(script: bytes) -> str:
+def _of_script(script: bytes) -> CommandLine:
+    """Return the last line of Berth's in a script, as a command line."""
     from slurm.commandline import directive_words, read_command_line
     from slurm.sbatch import OptionError
 
-    found = ""
+    found = read_command_line((), {})
     try:
         for number, words in directive_words(DIRECTIVE, script):
             line = read_command_line(words, {})
-            if line.script:
-                raise OptionError(f"line {number} of the script: {DIRECTIVE} takes --env, and nothing else")
-            found = line.value("env") or ""
+            if line.script or line.has("json"):
+                raise OptionError(f"line {number} of the script: {DIRECTIVE} takes --env and --at, and nothing else")
+            found = line
     except OptionError as error:
         raise InvalidInputError(str(error), hint=f"`{DIRECTIVE} --env SESSION` or `--env PROFILE@VERSION`") from error
     return found
@@ -276,16 +324,21 @@ def _only_prints(line: CommandLine) -> bool:
     return any(given.name in {"help", "usage", "version"} for given in line.options)
 
 
-def _request(name: str) -> EnvironmentRequest:
+def _request(of: str, at: str | None) -> EnvironmentRequest:
     from pydantic import ValidationError
 
     from broker.schema.environments import EnvironmentRequest
 
     try:
-        return EnvironmentRequest(of=name)
+        return EnvironmentRequest(of=of, at=at)
     except ValidationError as error:
+        if error.errors()[0]["loc"] == ("at",):
+            raise InvalidInputError(
+                f"{at!r} cannot be a snapshot",
+                hint=f"--at takes a number or a label; `berth snapshots {of}` lists them",
+            ) from error
         raise InvalidInputError(
-            f"{name!r} can be neither a session nor a profile",
+            f"{of!r} can be neither a session nor a profile",
             hint="--env takes SESSION, PROFILE or PROFILE@VERSION; a profile may begin with own/ or site/",
         ) from error
 
@@ -296,54 +349,6 @@ def _found(name: str) -> Path | None:
         return Path(name)
     found = shutil.which(name, mode=os.R_OK) if "/" not in name else None
     return Path(found) if found else None
-
-
-def _become(words: Sequence[str]) -> NoReturn:
-    """Replace this process by the site's sbatch."""
-    program = SbatchProgram.find(os.environ)
-    try:
-        os.execve(program.path, ["sbatch", *words], program.environment)  # noqa: S606 - without a shell
-    except OSError as error:
-        raise _cannot_run(error) from error
-
-
-def _run_sbatch(words: Sequence[str], stdin: bytes | None, note: Callable[[int], None]) -> tuple[int, int | None]:
-    """Run sbatch and pass its output on; return its exit code, and the job's id if it prints one.
-
-    `note` is called with the id at once.
-    """
-    program = SbatchProgram.find(os.environ)
-    try:
-        process = subprocess.Popen(
-            ["sbatch", *words],
-            executable=program.path,
-            env=program.environment,
-            stdin=None if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-    except OSError as error:
-        raise _cannot_run(error) from error
-    assert process.stdout is not None
-    printed, job_id = b"", None
-    with process:
-        if stdin is not None:
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(stdin)
-            process.stdin.close()
-        while part := os.read(process.stdout.fileno(), 65536):
-            printed += part
-            output.write_bytes(part)
-            if job_id is None and (job_id := _job_id(printed)) is not None:
-                note(job_id)
-    return process.returncode, job_id
-
-
-def _job_id(printed: bytes) -> int | None:
-    """Return the id in `Submitted batch job 42 on cluster x`, or with --parsable in `42;x`."""
-    lines = printed.rpartition(b"\n")[0].splitlines()
-    word = lines[-1].removeprefix(SUBMITTED).split(b";")[0].split(b" ")[0] if lines else b""
-    return int(word) if word.isdigit() else None
 
 
 def _note(environment: EnvironmentView, job_id: int) -> None:
@@ -363,7 +368,3 @@ def _umask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-def _cannot_run(error: OSError) -> BerthError:
-    return BerthError(f"cannot run sbatch: {error.strerror}", hint="load Slurm's commands, or use a login node")

@@ -23,7 +23,7 @@ from broker.controller.sessions.preconditions import check_source
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.launcher.arguments import CopyArguments, EnvironmentArguments
 from broker.names import new_id
-from broker.schema.environments import EnvironmentView
+from broker.schema.environments import EnvironmentLayers, EnvironmentView
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.limits import Limits
     from broker.controller.sessions.pending import PendingOperations
+    from broker.controller.sessions.snapshot_lookup import SnapshotLookup
     from broker.schema.environments import EnvironmentRequest, PromoteRequest
     from broker.schema.sessions import SessionView
+    from broker.schema.volumes import SnapshotView
     from profiles.image.store import Image
     from slurm.scheduler import Scheduler
 
@@ -67,7 +69,9 @@ class Environments:
         scheduler: Scheduler,
         pending: PendingOperations,
         limits: Limits,
+        lookup: SnapshotLookup,
     ) -> None:
+        self._lookup = lookup
         self._settings = settings
         self._access = access
         self._registry = registry
@@ -86,7 +90,9 @@ class Environments:
         if not version and await self._registry.find(user, name) is not None:
             session = await self._access.resolve(user, name, Permission.CLONE)
             with self._copies.of(session.id):  # a takeover would end the job that makes the copy
-                environment = await self._of_session(user, await self._registry.require(session.id))
+                environment = await self._of_session(user, await self._registry.require(session.id), request.at)
+        elif request.at is not None:
+            raise NotFoundError(f"you have no session {request.of}", hint="--at takes a snapshot of a session")
         else:
             environment = await self._of_profile(user, name, version or None)
         if clock.monotonic() - self._swept_at.get(user, -SWEEP_INTERVAL_S) >= SWEEP_INTERVAL_S:
@@ -144,11 +150,16 @@ class Environments:
         """Cancel the removals; they are repeated later."""
         await self._sweeping.close()
 
-    async def _of_session(self, user: str, session: Session) -> EnvironmentView:
+    async def _of_session(self, user: str, session: Session, at: str | None) -> EnvironmentView:
+        if at is not None:
+            snapshot = await self._lookup.find(session, at)
+            values = (snapshot.profile, snapshot.version, snapshot.digest or session.digest)
+            image = await with_user_errors(session.name, self._images.required(user, *values))
+            return await self._create(user, session.name, image, source=session, snapshot=snapshot, chosen=True)
         check_source(session)
         image = await with_user_errors(session.name, self._images.required(user, *session.image.values()))
         allowed_binds(image.profile, self._settings.binds)  # before the copy, which may take long
-        number = None
+        present: SnapshotView | None = None
         if session.state is SessionState.READY:
             assert session.job.job_id is not None
             arguments = CopyArguments(
@@ -160,9 +171,9 @@ class Environments:
                 **session.image,
             )
             copy = await with_user_errors(session.name, self._launcher.copy(user, arguments))
-            number = copy.snapshot.number
+            present = copy.snapshot
             await self._registry.update(session.id, lambda _: ({"volumes": copy.volumes}, None))
-        return await self._create(user, session.name, image, source=session, number=number)
+        return await self._create(user, session.name, image, source=session, snapshot=present)
 
     async def _image_of(self, user: str, environment: EnvironmentView) -> Image:
         """Return the image with the environment's digest; earlier versions of Berth recorded only the version."""
@@ -180,11 +191,19 @@ class Environments:
                 f"you have no {what} {name}{f'@{version}' if version else ''}: {error.message}",
                 hint="`berth list` and `berth profile list` show yours",
             ) from error
-        return await self._create(user, str(image.name), image, source=None, number=None)
+        return await self._create(user, str(image.name), image, source=None, snapshot=None)
 
     async def _create(
-        self, user: str, name: str, image: Image, *, source: Session | None, number: int | None
+        self,
+        user: str,
+        name: str,
+        image: Image,
+        *,
+        source: Session | None,
+        snapshot: SnapshotView | None,
+        chosen: bool = False,
     ) -> EnvironmentView:
+        """Make the environment from a snapshot of `source`: one that the user has `chosen`, or a copy of its state."""
         now = clock.now()
         of = name if source is not None else f"{image.name}@{image.version}"
         environment = Session(
@@ -195,7 +214,9 @@ class Environments:
             state=SessionState.STOPPED,
             created_at=now,
         )
-        described: dict[str, Any] = {"of": of, **environment.image, "created_at": now}
+        number = None if snapshot is None else snapshot.number
+        at = number if chosen else None
+        described: dict[str, Any] = {"of": of, "snapshot": at, **environment.image, "created_at": now}
         binds = allowed_binds(image.profile, self._settings.binds)
         shows = self._settings.submission_directory and image.profile.submission_directory
         lines = job_env(environment, 0, binds, image.offset) + f"BERTH_SUBMISSION_DIRECTORY={'yes' if shows else ''}\n"
@@ -215,7 +236,8 @@ class Environments:
         except BerthError:
             await self._sweep_away(user, environment.id)
             raise
-        await self._registry.record(source or environment, EventEntry(user, "batch", f"in {of}"))
+        detail = f"in {of}" if at is None else f"in {of}, snapshot {at}"
+        await self._registry.record(source or environment, EventEntry(user, "batch", detail))
         return EnvironmentView(
             id=environment.id,
             directory=directory,
@@ -223,6 +245,7 @@ class Environments:
             binds=binds,
             variables=image.profile.environment,
             used_at=now,
+            layers=None if snapshot is None else EnvironmentLayers(home=snapshot.home, system=snapshot.system),
             **described,
         )
 

@@ -19,42 +19,16 @@ from broker.schema.sessions import SessionState
 from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import run
 from tests.fakes.controller import ScriptedController, view
+from tests.fakes.recording_sbatch import SCRIPT, given, install_recording_sbatch, sbatch
 from tests.lab_cluster import wait_for
 
 CHECKOUT = Path(__file__).parents[3]
-SBATCH = """#!/bin/sh
-for word; do printf '[%s]' "$word" >>"$HOME/words"; last=$word; done
-if [ -f "$last" ]; then cat "$last" >"$HOME/script"; else cat >"$HOME/script"; fi
-echo "sbatch: what it says" >&2
-[ -z "$SAYS" ] || echo "$SAYS"
-exit "${CODE:-0}"
-"""
-SCRIPT = "#!/usr/bin/env python3\n#SBATCH -n 2\n\n# more\n#SBATCH --time=5\nprint('x')\n#SBATCH --late\n"
 
 
 @pytest.fixture
 def controller(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ScriptedController:
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin/sbatch"
-    program.write_text(SBATCH)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setenv("SAYS", "Submitted batch job 42")
-    monkeypatch.delenv("BERTH_ENV", raising=False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.sh").write_text(SCRIPT)
+    install_recording_sbatch(tmp_path, monkeypatch)
     return controller
-
-
-def sbatch(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """In a process of its own, which may become sbatch."""
-    command = [sys.executable, "-m", "broker.cli", "sbatch", *words]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
-
-
-def given(tmp_path: Path) -> tuple[str, str]:
-    """The words and the script that sbatch got."""
-    return (tmp_path / "words").read_text(), (tmp_path / "script").read_text()
 
 
 def made(controller: ScriptedController) -> Path:

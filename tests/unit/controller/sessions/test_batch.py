@@ -11,8 +11,9 @@ import pytest
 from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import ConflictError, NoSpaceError, NotFoundError, RefusedError
 from broker.names import new_id
-from broker.schema.environments import EnvironmentRequest, PromoteRequest
+from broker.schema.environments import EnvironmentLayers, EnvironmentRequest, PromoteRequest
 from broker.schema.sessions import SessionState, StartRequest
+from broker.schema.volumes import SnapshotRequest
 from profiles.image.store import Store
 from tests.fakes.core import Clock, Core, publish, site_config
 from tests.fakes.launcher import FakeLauncher
@@ -76,6 +77,36 @@ def test_of_a_session_without_a_job_and_of_a_profile(tmp_path: Path) -> None:
         assert [event.detail for event in events if event.action == "batch"] == ["in dev", "in base@1", "in base@1"]
         assert len(await core.environments.all("alice")) == 3
         assert await core.environments.all("bob") == []
+
+    play(tmp_path, scenario)
+
+
+def test_of_a_snapshot_of_a_session_that_has_changed_since(tmp_path: Path) -> None:
+    async def scenario(core: Core) -> None:
+        await core.stopped()
+        row = core.row("dev")
+        core.launcher.volumes.write("alice", row.id, "result", "tested")
+        await core.snapshots.snapshot("alice", "dev", SnapshotRequest(label="green"))
+        core.launcher.volumes.write("alice", row.id, "result", "changed since")
+        (snapshot,) = await core.snapshots.snapshots("alice", "dev")
+        for at in ("1", "green"):
+            made = await core.environments.make("alice", EnvironmentRequest(of="dev", at=at))
+            assert core.launcher.volumes.read("alice", made.id) == {"result": "tested"}
+            assert (made.snapshot, made.digest) == (1, row.digest)
+            assert made.layers == EnvironmentLayers(home=snapshot.home, system=snapshot.system)
+        assert (await core.sessions.events("alice", "dev"))[-1].detail == "in dev, snapshot 1"
+        assert [each.snapshot for each in await core.environments.all("alice")] == [1, 1]
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(("of", "at"), [("dev", "7"), ("dev", "red"), ("base", "1"), ("base@1", "1")])
+def test_snapshot_that_does_not_exist_is_an_error_and_makes_nothing(tmp_path: Path, of: str, at: str) -> None:
+    async def scenario(core: Core) -> None:
+        await core.stopped()
+        with pytest.raises(NotFoundError):
+            await core.environments.make("alice", EnvironmentRequest(of=of, at=at))
+        assert await core.environments.all("alice") == []
 
     play(tmp_path, scenario)
 
