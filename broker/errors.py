@@ -66,6 +66,13 @@ class RefusedError(BerthError):
     status = 403
 
 
+class UntrustedImageError(RefusedError):
+    """The profile's image has no signature that the site accepts, or it was changed after it was signed."""
+
+    reason = "untrusted-image"
+    exit_code = ExitCode.FAILED
+
+
 class LoggedOutError(RefusedError):
     """The browser's login has ended."""
 
@@ -150,6 +157,7 @@ _BY_REASON: dict[str, type[BerthError]] = {
         InvalidInputError,
         NotFoundError,
         RefusedError,
+        UntrustedImageError,
         LoggedOutError,
         ConflictError,
         SlurmUnavailableError,

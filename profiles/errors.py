@@ -46,6 +46,14 @@ class DamagedImageError(ProfilesError):
     """The image in the store differs from the published one: unreadable description, other size, other digest."""
 
 
+class SignatureError(ProfilesError):
+    """The image has no signature that counts here."""
+
+
+class KeyFileError(ProfilesError):
+    """A file has no key with which images can be signed or checked."""
+
+
 class StoreError(ProfilesError):
     """The store's directory cannot be read or written."""
 

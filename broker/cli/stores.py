@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli import output
-from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
+from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError, UntrustedImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -116,6 +116,7 @@ def print_published(invocation: Invocation, image: Image, more: Mapping[str, obj
         output.print_json({**image_json(image, owner), **(more or {})})
     else:
         output.print_line(image_line(image))
+    _note_unsigned(invocation, image, owner)
     if not owner:
         output.print_note(
             f"No session finds {image.name}@{image.version}: sessions do not search "
@@ -125,6 +126,18 @@ def print_published(invocation: Invocation, image: Image, more: Mapping[str, obj
         output.print_note(
             f"The site and you each have a profile {image.name}: `--profile {owner}/{image.name}` starts this one."
         )
+
+
+def _note_unsigned(invocation: Invocation, image: Image, owner: str) -> None:
+    """Say that no session starts from a new image before it is signed."""
+    if image.signature.text is None and invocation.config.profiles.require_signature:
+        from broker.config.signature_policy import signature_policy
+
+        label = f"{image.name}@{image.version}"
+        if signature_policy(invocation.config).is_required(owner):
+            output.print_note(
+                f"No session starts from {label} before it is signed: `berth profile sign {label} --key FILE`"
+            )
 
 
 def _is_ambiguous(catalog: Catalog, image: Image) -> bool:
@@ -234,6 +247,8 @@ def _berth_error(error: ProfilesError) -> BerthError:
         errors.ImageExistsError: ConflictError,
         errors.NothingChangedError: ConflictError,
         errors.StoreError: RefusedError,
+        errors.KeyFileError: InvalidInputError,
+        errors.SignatureError: UntrustedImageError,
     }
     hint = error.hint
     if isinstance(error, errors.BuildError) and error.log is not None:

@@ -34,6 +34,7 @@ from broker.config.file import (
     read_config,
 )
 from broker.config.operator_settings import OperatorSettings
+from broker.config.profile_settings import ProfileSettings
 from broker.config.registry_settings import RegistrySettings
 from broker.config.section import Section
 from broker.config.setting_types import AbsolutePath, HostName, Listen, NodeDirectory, Seconds
@@ -92,14 +93,6 @@ class StorageSettings(Section):
             if not bind.startswith("/") or ":" in bind.removesuffix(":ro"):
                 raise ValueError(f"{bind!r} is not an absolute path, or one followed by :ro")
         return self
-
-
-class ProfileSettings(Section):
-    """The location of images."""
-
-    stores: list[AbsolutePath] = []
-    """Directories with built profiles, searched in this order; the first is where `berth profile build` publishes. In
-    site mode, users who may not write there publish in their own store, `<storage.root>/profiles`."""
 
 
 class SlurmSettings(Section):

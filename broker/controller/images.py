@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.config.file import Mode
+from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
-from broker.errors import BerthError, RefusedError
+from broker.errors import BerthError, RefusedError, UntrustedImageError
 from broker.images import published_image, require_image
 from broker.launcher.arguments import OwnImageArguments
 from profiles.errors import ProfilesError
 from profiles.image.catalog import OWN, SITE, Catalog, split_owner
 from profiles.image.own_store import AnsweredStore, StoreAnswer
+from profiles.image.signature_file import SignatureFile
 from profiles.image.store import PACKAGES, Stores
 from profiles.image.store_reader import MAX_PACKAGES_BYTES, StoredImage
+from profiles.signature.contents import CheckedContents
 from profiles.userfile import read_text
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.registry.models import Session
     from profiles.image.store import Image
+    from profiles.signature.policy import SignaturePolicy
 
 MAX_OWN_PROFILES = 50
 """Of a user's own profiles, so many are listed: each takes a call to the launcher."""
@@ -38,17 +42,22 @@ log = logging.getLogger(__name__)
 class ImageFinder:
     """Finds the images of one site. In personal mode the configured stores are the user's own."""
 
-    def __init__(self, stores: Stores, launcher: LauncherClient, mode: Mode) -> None:
+    def __init__(self, stores: Stores, launcher: LauncherClient, mode: Mode, policy: SignaturePolicy) -> None:
         self._stores = stores
         self._launcher = launcher
         self._is_site = mode is Mode.SITE
+        self._policy = policy
+        self._contents = CheckedContents()
 
     async def published(self, user: str, reference: str, version: str | None) -> Image:
         """Return that version of a profile, or the newest one. `reference` is NAME, site/NAME or own/NAME.
 
         NotFoundError if there is none; InvalidInputError if site and user have different ones; RefusedError if the
-        user's own store must not be read.
+        user's own store must not be read; UntrustedImageError if no session may start from the image.
         """
+        return await self._trusted(await self._published(user, reference, version))
+
+    async def _published(self, user: str, reference: str, version: str | None) -> Image:
         owner, name = split_owner(reference)
         if not self._is_site or owner == SITE:
             return await asyncio.to_thread(published_image, self._catalog(), reference, version)
@@ -94,6 +103,34 @@ class ImageFinder:
         own = await self._own_store(user, profile, version)
         return await asyncio.to_thread(require_image, self._catalog(own), profile, version, digest)
 
+    async def startable(self, user: str, profile: str, version: str, digest: str) -> Image:
+        """As `required`, for a new job. UntrustedImageError if no session may start from the image now."""
+        return await self._trusted(await self.required(user, profile, version, digest))
+
+    async def _trusted(self, image: Image) -> Image:
+        if not self._policy.is_empty:
+            await asyncio.to_thread(self._require_trusted, image)
+        return image
+
+    def _require_trusted(self, image: Image) -> None:
+        """Check the signature, the size, and once after each change the content. UntrustedImageError.
+
+        Only the user can read the SIF file of an own store in site mode: the launcher has measured its size.
+        """
+        owner = self.owner_of_path(str(image.path))
+        is_readable = owner == SITE or not self._is_site
+        try:
+            size = image.path.stat().st_size if is_readable else None
+            self._policy.require(image, owner, clock.now(), size)
+            if is_readable and self._policy.is_required(owner):
+                self._contents.require(image)
+        except ProfilesError as error:
+            raise UntrustedImageError(error.message, hint=error.hint) from error
+        except OSError as error:
+            raise UntrustedImageError(
+                f"{image.path} cannot be read: {error.strerror}", hint="tell the owner of the store"
+            ) from error
+
     async def packages(self, user: str, image: Image) -> str:
         """Return the list of an image's packages; empty if the image has none. LauncherError as `required`."""
         if self.owner_of_path(str(image.path)) == SITE or not self._is_site:
@@ -126,7 +163,8 @@ class ImageFinder:
                 hint=f"site/{name} is found without it",
             ) from error
         description = answer.description
-        stored = None if description is None else StoredImage(description, answer.size, answer.offset)
+        signature = SignatureFile(answer.signature, answer.signature_problem)
+        stored = None if description is None else StoredImage(description, answer.size, answer.offset, signature)
         return AnsweredStore(
             StoreAnswer(Path(answer.store), answer.names, answer.versions, answer.version, stored, answer.problem), name
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from broker.config.signature_policy import signature_policy
 from broker.controller.cluster.answers import ClusterAnswers
 from broker.controller.cluster.groups import UserGroups
 from broker.controller.cluster.service import ClusterService
@@ -51,7 +52,7 @@ class ReconcileParts(CredentialParts):
 
     @cached_property
     def images(self) -> ImageFinder:
-        return ImageFinder(self.stores, self.launcher, self.config.mode)
+        return ImageFinder(self.stores, self.launcher, self.config.mode, signature_policy(self.config))
 
     @cached_property
     def cluster_answers(self) -> ClusterAnswers:

@@ -44,4 +44,6 @@ def _read(store: Path, arguments: OwnImageArguments, version: str) -> dict[str, 
         "size": stored.size,
         "offset": stored.offset,
         "packages": packages,
+        "signature": stored.signature.text,
+        "signature_problem": stored.signature.problem,
     }

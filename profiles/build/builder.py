@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from profiles.build import namespace, network
@@ -22,6 +23,7 @@ from profiles.errors import BuildError, NoSuchImageError, ProfilesError
 from profiles.image import apptainer
 from profiles.image.catalog import OWN, Catalog
 from profiles.image.sif import squashfs_offset
+from profiles.image.signature_file import SIGNATURE
 from profiles.image.store import (
     DESCRIPTION,
     IMAGE,
@@ -31,6 +33,7 @@ from profiles.image.store import (
     Image,
     Store,
     Stores,
+    bytes_digest,
     file_digest,
     verify_image,
 )
@@ -38,6 +41,7 @@ from profiles.recipe.base import BaseKind
 from profiles.recipe.environment import shell_lines
 from profiles.recipe.resources import any_option
 from profiles.recipe.spec import load_profile
+from profiles.signature.signing import signature_of
 from profiles.userfile import is_file
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
     from profiles.recipe.resources import OptionCheck
     from profiles.recipe.spec import Profile
+    from profiles.signature.keys import PrivateSigningKey
 
 __all__ = ["Step", "StepCallback", "build"]
 
@@ -90,15 +95,17 @@ def build(
     work: Path | None = None,
     time_limit: float = TIME_LIMIT_S,
     check_option: OptionCheck = any_option,
+    sign_key: PrivateSigningKey | None = None,
 ) -> Image:
     """Build the profile in the file `recipe` and publish it in `store`.
 
     `bases` is searched for `profile:` bases (default: `store`). `check_option` checks the options in `resources`,
     because a published version can never be corrected. `work` is the folder on a local disk to build in
-    (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. Raises ProfileError for an invalid recipe,
-    ImageExistsError if the version is published, before the build or at its end, StoreError, and BuildError for a
-    failed step. Then, and after an interruption, nothing is published, and only the log that a BuildError names is
-    left.
+    (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. With `sign_key` the image is signed.
+
+    Raises ProfileError for an invalid recipe, ImageExistsError if the version is published, before the build or at its
+    end, StoreError, and BuildError for a failed step. Then, and after an interruption, nothing is published, and only
+    the log that a BuildError names is left.
     """
     profile = load_profile(recipe, check_option)
     stage = store.stage(profile.name, profile.version)
@@ -107,7 +114,11 @@ def build(
             steps = Steps(_plan(profile), log, progress, time.monotonic() + time_limit)
             shutil.copyfile(recipe, stage / RECIPE)
             image = _make(profile, stage, bases or Catalog({OWN: Stores([store])}), work or default_parent(), steps)
-            (stage / DESCRIPTION).write_text(json.dumps(image.description(), indent=1))
+            description = json.dumps(image.description(), indent=1).encode()
+            (stage / DESCRIPTION).write_bytes(description)
+            if sign_key is not None:
+                described = replace(image, description_digest=bytes_digest(description))
+                (stage / SIGNATURE).write_text(signature_of(described, sign_key, time.time()).text or "")
         return store.publish(stage, profile.name, profile.version)
     except BuildError as error:
         error.log = store.keep_log(stage, profile.name, profile.version)

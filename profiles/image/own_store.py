@@ -110,7 +110,7 @@ def image_of_stored(stored: StoredImage, directory: Path) -> Image:
     The offset is that of the SIF file, whatever its description says. Digest, size and time have their forms, since the
     registry stores them and commands show them.
     """
-    image = parse_image(stored.description, directory, stored.offset)
+    image = parse_image(stored.description.encode(errors="replace"), directory, stored.offset, stored.signature)
     if not _DIGEST.fullmatch(image.digest) or not 0 <= image.created < MAX_TIME_S:
         raise DamagedImageError(f"{directory / DESCRIPTION} has no valid digest or time", hint=REBUILD_HINT)
     if image.size != stored.size:

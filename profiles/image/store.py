@@ -7,14 +7,12 @@ own one (own_store.py).
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,8 @@ from pydantic import ValidationError
 
 from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, ProfilesError, StoreError
 from profiles.image.sif import squashfs_offset
+from profiles.image.signature_file import UNSIGNED, SignatureFile, read_signature_file
+from profiles.image.store_files import sweep_stages, sync_to_disk, version_directories, visible_directories
 from profiles.image.store_reader import DESCRIPTION, IMAGE, PACKAGES
 from profiles.recipe.spec import Profile
 from profiles.recipe.versions import version_sort_key
@@ -41,9 +41,6 @@ FAILED_LOG_SUFFIX = ".failed.log"
 """`<store>/<name>/<version>.failed.log` is the log of the last build of a version that failed."""
 
 REBUILD_HINT = "build it again under another version, and delete this one"
-
-STALE_STAGE_S = 86400.0
-"""Seconds after which a stage is the leftover of a killed builder: no build may take that long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +61,10 @@ class Image:
     profile: Profile
     offset: int
     """Byte of the SIF file at which its squashfs begins."""
+    description_digest: str = ""
+    """`sha256:…` of image.json; empty before there is one."""
+    signature: SignatureFile = UNSIGNED
+    """Not checked."""
 
     @property
     def directory(self) -> Path:
@@ -128,7 +129,7 @@ class Store:
 
     def names(self) -> list[str]:
         """List the profiles that have a version, sorted."""
-        return [path.name for path in _visible(self.path) if _versions(path)]
+        return [path.name for path in visible_directories(self.path) if version_directories(path)]
 
     def images(self) -> list[Image]:
         """List the images that can be used; `contents` has the damaged ones too."""
@@ -143,7 +144,7 @@ class Store:
         if "/" in name or name.startswith("."):
             return []
         return sorted(
-            (path.name for path in _versions(self.path / name)),
+            (path.name for path in version_directories(self.path / name)),
             key=lambda version: (version_sort_key(version), version),
         )
 
@@ -161,7 +162,7 @@ class Store:
                 directory.mkdir(exist_ok=True)
                 if directory.stat().st_uid == os.getuid():
                     directory.chmod(self.DIRECTORY_MODE)
-            _sweep(self.path / name)
+            sweep_stages(self.path / name)
             return Path(tempfile.mkdtemp(prefix=f".{version}.", dir=self.path / name))
         except OSError as error:
             raise _unwritable(self.path, str(error.strerror)) from error
@@ -189,16 +190,16 @@ class Store:
         """
         for file in stage.iterdir():
             file.chmod(self.FILE_MODE)
-            _sync(file)
+            sync_to_disk(file)
         stage.chmod(self.DIRECTORY_MODE)
-        _sync(stage)
+        sync_to_disk(stage)
         target = self.path / name / version
         try:
             stage.rename(target)  # onto a directory that is not empty rename(2) fails, so of two builders one wins
         except OSError as error:
             self.check_free(name, version)
             raise StoreError(f"cannot publish to {target}: {error.strerror}") from error
-        _sync(target.parent)
+        sync_to_disk(target.parent)
         target.with_name(f"{version}{FAILED_LOG_SUFFIX}").unlink(missing_ok=True)
         return self.read(name, version)
 
@@ -282,14 +283,16 @@ def read_image(directory: Path) -> Image:
 
     The SIF file itself gives the offset of images whose descriptions are older than this field.
     """
-    file = directory / DESCRIPTION
+    file, signature = directory / DESCRIPTION, read_signature_file(directory, own=False)
     try:
-        return parse_image(read_bytes(file, MAX_DESCRIPTION_BYTES, own=False, follow=True), directory)
+        return parse_image(read_bytes(file, MAX_DESCRIPTION_BYTES, own=False, follow=True), directory, None, signature)
     except OSError as error:
         raise DamagedImageError(f"{error.filename} cannot be read: {error.strerror}", hint=REBUILD_HINT) from error
 
 
-def parse_image(description: bytes | str, directory: Path, offset: int | None = None) -> Image:
+def parse_image(
+    description: bytes, directory: Path, offset: int | None = None, signature: SignatureFile = UNSIGNED
+) -> Image:
     """Return the image in `directory` that the content of image.json describes, with the true `offset` if it is known.
 
     Raises DamagedImageError, and OSError if it has to read the offset from the SIF file and cannot.
@@ -307,6 +310,8 @@ def parse_image(description: bytes | str, directory: Path, offset: int | None = 
             labels={str(key): str(value) for key, value in data["labels"].items()},
             profile=Profile.model_validate(data["profile"]),
             offset=_recorded_offset(data, directory) if offset is None else offset,
+            description_digest=bytes_digest(description),
+            signature=signature,
         )
     except ProfilesError as error:
         raise DamagedImageError(error.message, hint=REBUILD_HINT) from error
@@ -330,6 +335,11 @@ def file_digest(path: Path) -> str:
     """`sha256:…` of a file."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def bytes_digest(content: bytes) -> str:
+    """`sha256:…` of bytes."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def verify_image(image: Image) -> None:
@@ -360,35 +370,3 @@ def _not_found(stores: Sequence[Store], name: str, version: str | None) -> NoSuc
     else:
         hint = "no profile has been built yet: see `berth profile build --help`"
     return NoSuchImageError(f"no profile is called {name}", hint=hint)
-
-
-def _versions(profile: Path) -> list[Path]:
-    """Return the published versions of a profile; none if its directory is private, or not there."""
-    return _visible(profile) if os.access(profile, os.R_OK | os.X_OK) else []
-
-
-def _visible(directory: Path) -> list[Path]:
-    try:
-        return sorted(path for path in directory.iterdir() if not path.name.startswith(".") and path.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise StoreError(f"cannot read the store {directory}: {error.strerror}") from error
-
-
-def _sweep(directory: Path) -> None:
-    """Remove the stages that killed builders of this user left long ago."""
-    for path in directory.glob(".*"):
-        with contextlib.suppress(OSError):
-            status = path.lstat()
-            if status.st_uid == os.getuid() and status.st_mtime < time.time() - STALE_STAGE_S:
-                shutil.rmtree(path)
-
-
-def _sync(path: Path) -> None:
-    """Write the content of `path` to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from profiles.errors import ProfilesError
 from profiles.image.sif import squashfs_offset
+from profiles.image.signature_file import UNSIGNED, SignatureFile, read_signature_file
 from profiles.recipe.versions import version_sort_key
 from profiles.userfile import UnfitFileError, open_regular, read_text
 
@@ -53,6 +54,7 @@ class StoredImage:
     """Bytes of the SIF file."""
     offset: int
     """Byte of the SIF file at which its squashfs begins."""
+    signature: SignatureFile = UNSIGNED
 
 
 def profile_names(store: Path) -> list[str]:
@@ -79,7 +81,8 @@ def read_stored_image(store: Path, name: str, version: str) -> StoredImage:
             file.seek(offset)
         if file.read(len(SQUASHFS_MAGIC)) != SQUASHFS_MAGIC:
             raise ProfilesError(f"{sif} has no squashfs root file system")
-        return StoredImage(description, os.fstat(file.fileno()).st_size, offset)
+        size = os.fstat(file.fileno()).st_size
+    return StoredImage(description, size, offset, read_signature_file(sif.parent, own=True))
 
 
 def read_stored_packages(store: Path, name: str, version: str) -> str:

@@ -45,6 +45,7 @@ from broker.controller.registry.registry import EventEntry
 from broker.controller.wakeup import ChangeNotifier
 from broker.schema.sessions import SessionState
 from profiles.image.store import Stores
+from profiles.signature.policy import SignaturePolicy
 from slurm.backends import Backend, open_scheduler
 from slurm.run import run_command
 
@@ -109,7 +110,7 @@ class Loop:
         maintenance = Maintenance(
             settings=StorageSettings(),
             registry=rows,
-            images=ImageFinder(Stores([]), launcher, Mode.SITE),
+            images=ImageFinder(Stores([]), launcher, Mode.SITE, SignaturePolicy()),
             launcher=launcher,
         )
         continuation = Continuation(settings=SlurmSettings(), registry=rows, submitter=submitter)

@@ -39,8 +39,8 @@ def kind(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(f"`{mode.value}`" for mode in Mode)
     if schema["type"] == "array":
         return f"list of {kind(schema['items'])}s"
-    if schema.get("format") == "path":
-        return "absolute path"
+    if special := {"path": "absolute path", "date": "date"}.get(schema.get("format", "")):
+        return special
     words = {"string": "text", "boolean": "true or false", "integer": "whole number", "number": "number"}
     limits = [f"from {_short(schema['minimum'])}"] if "minimum" in schema else []
     limits += [f"to {_short(schema['maximum'])}"] if "maximum" in schema else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -135,15 +135,24 @@ def settings() -> Iterator[tuple[str, type[BaseModel], str]]:
     yield from _settings_below("", config.Config)
 
 
+def entry_section(annotation: object) -> type[BaseModel] | None:
+    """Return the class of the sections in a list of sections; None for another setting."""
+    entry = next(iter(get_args(annotation)), None) if get_origin(annotation) is list else None
+    return entry if isinstance(entry, type) and issubclass(entry, BaseModel) else None
+
+
 def _settings_below(prefix: str, section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel], str]]:
     within: list[tuple[str, type[BaseModel]]] = []
     for name, field in section.model_fields.items():
+        inner = entry_section(field.annotation)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             within.append((f"{prefix}{name}.", field.annotation))
         else:
             yield prefix + name, section, name
-    for inner, model in within:
-        yield from _settings_below(inner, model)
+        if inner is not None:
+            within.append((f"{prefix}{name}.", inner))
+    for below, model in within:
+        yield from _settings_below(below, model)
 
 
 def _setting_sections() -> Iterator[str]:
@@ -153,8 +162,10 @@ def _setting_sections() -> Iterator[str]:
             yield f"## {whole.rpartition('.')[0]}\n\n{inspect.getdoc(section)}\n"
             last = section
         schema = section.model_json_schema()["properties"][name]
-        value = section.model_fields[name].get_default(call_default_factory=True)
-        facts = f"{kind(schema)}; default: {default(value)}"
+        field = section.model_fields[name]
+        value = field.get_default(call_default_factory=True)
+        type_of = "list of sections" if entry_section(field.annotation) else kind(schema)
+        facts = f"{type_of}; {'required' if field.is_required() else f'default: {default(value)}'}"
         yield f"### {whole}\n\n{descriptions(section)[name]}\n\n*{facts}*\n"
 
 

@@ -275,6 +275,7 @@ BY_PATH: dict[tuple[str, ...], Situation] = {
     ("key", "list"): Situation(),
     ("profile", "list"): Situation(),
     ("profile", "check"): Situation(),
+    ("profile", "verify"): Situation(),
     ("ca", "list"): Situation(),
     ("ssh-config",): Situation(),
     ("login",): Situation(WORK),

@@ -37,6 +37,7 @@ FIELDS = {
     "before": "3",
     "was": "thesis",
     "chosen": "base",
+    "label": "base@2",
     "file": ".config/fish/completions/berth.fish",
 }
 """Plausible values of the placeholders, by the last name in them; any other is a session's name."""

@@ -41,14 +41,16 @@ def show(invocation: Invocation) -> None:
 def check(invocation: Invocation, file: Path | None) -> None:
     """Check FILE, or the current configuration.
 
-    Exit code 2 if it is invalid. The files of `web.oidc` are read too: check as root.
+    Exit code 2 if it is invalid. The files of `web.oidc` and the keys of `profiles.signers` are read
+    too: check as root.
     """
     from broker.config.oidc_files import file_faults
     from broker.config.settings import load_config
+    from broker.config.signature_policy import signer_faults
     from broker.errors import InvalidInputError
 
     checked = load_config(file)
-    faults = file_faults(checked.web.oidc)
+    faults = [*file_faults(checked.web.oidc), *signer_faults(checked)]
     if faults:
         text = "\n  ".join([f"{len(faults)} faults of files:", *(each.message for each in faults)])
         hints = dict.fromkeys(each.hint for each in faults)

@@ -12,8 +12,11 @@ import click
 
 from broker.cli import output
 from broker.cli.commands.profile_commit import commit
+from broker.cli.commands.profile_sign import sign
+from broker.cli.commands.profile_verify import verify
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import ProfileName
+from broker.cli.signatures import assess_signature, key_for_build, sign_key_option, signature_json
 from broker.cli.stores import (
     bases_of,
     catalog_of,
@@ -22,7 +25,6 @@ from broker.cli.stores import (
     print_published,
     profile_errors,
     show_steps_on,
-    store_of,
     store_option,
     target_of,
     target_option,
@@ -49,14 +51,17 @@ def profile() -> None:
 
 
 profile.add_command(commit)
+profile.add_command(sign)
+profile.add_command(verify)
 
 
 @profile.command()
 @click.argument("recipe", metavar="FILE|NAME")
 @target_option
+@sign_key_option
 @json_option
 @pass_invocation
-def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
+def build(invocation: Invocation, recipe: str, store: Path | None, sign_key: Path | None) -> None:
     """Build an image and publish it.
 
     From the profile in FILE, or from the one of that NAME that comes with Berth. It runs here and as you, and
@@ -75,6 +80,7 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
         target = target_of(invocation, store)
         bases = bases_of(invocation, target)
         note_target(invocation, store, target)
+        key = None if sign_key is None else key_for_build(invocation, sign_key, file, target)
         with ProgressLine(quiet=invocation.json) as line:
             image = builder.build(
                 file,
@@ -82,6 +88,7 @@ def build(invocation: Invocation, recipe: str, store: Path | None) -> None:
                 bases=bases,
                 progress=show_steps_on(line),
                 check_option=check_profile_option,
+                sign_key=key,
             )
     print_published(invocation, image)
 
@@ -162,12 +169,14 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
     """Show the recipe of an image.
 
-    With all defaults, and the image's owner, digest, labels and path.
+    With all defaults, and the image's owner, digest, labels, path and signature.
     """
     with profile_errors():
         catalog = catalog_of(invocation, store)
         image = catalog.find(wanted.name, wanted.version)
-        shown = image_json(image, catalog.owner_of(image))
+        owner = catalog.owner_of(image)
+        signature = signature_json(assess_signature(invocation, image, owner))
+        shown = image_json(image, owner) | {"signature": signature}
     if invocation.json:
         output.print_json(shown)
         return
@@ -177,25 +186,6 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
 
     described = shown | {"created": format_date(image.created)}
     output.write(yaml.safe_dump(described, sort_keys=False, allow_unicode=False))
-
-
-@profile.command()
-@profile_argument
-@store_option
-@json_option
-@pass_invocation
-def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
-    """Compare an image's digest with the published one.
-
-    Reads the whole image. Exit code 1 if they differ.
-    """
-    with profile_errors():
-        image = catalog_of(invocation, store).find(wanted.name, wanted.version)
-        store_of(image).verify(image)
-    if invocation.json:
-        output.print_json({"name": image.name, "version": image.version, "digest": image.digest, "ok": True})
-    else:
-        output.print_note(f"{image.name}@{image.version} has the published digest {image.digest}")
 
 
 @profile.command()

@@ -157,7 +157,7 @@ class Environments:
             image = await with_user_errors(session.name, self._images.required(user, *values))
             return await self._create(user, session.name, image, source=session, snapshot=snapshot, chosen=True)
         check_source(session)
-        image = await with_user_errors(session.name, self._images.required(user, *session.image.values()))
+        image = await with_user_errors(session.name, self._images.startable(user, *session.image.values()))
         allowed_binds(image.profile, self._settings.binds)  # before the copy, which may take long
         present: SnapshotView | None = None
         if session.state is SessionState.READY:
@@ -180,7 +180,7 @@ class Environments:
         profile, version, digest = environment.profile, environment.version, environment.digest
         if not digest:
             return await self._images.published(user, profile, version)
-        return await with_user_errors(environment.of, self._images.required(user, profile, version, digest))
+        return await with_user_errors(environment.of, self._images.startable(user, profile, version, digest))
 
     async def _of_profile(self, user: str, name: str, version: str | None) -> EnvironmentView:
         try:

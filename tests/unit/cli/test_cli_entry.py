@@ -243,7 +243,7 @@ def test_ctrl_c_anywhere(monkeypatch: pytest.MonkeyPatch, controller: ScriptedCo
 
 def test_every_error_keeps_its_exit_code(controller: ScriptedController) -> None:
     ours = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.BerthError)]
-    assert len(ours) == 13
+    assert len(ours) == 14
     for kind in ours:
         controller.failures["GET /v1/sessions"] = kind("said")
         result = run("list")

@@ -16,6 +16,7 @@ from broker.schema.environments import EnvironmentRequest, PromoteRequest
 from broker.schema.sessions import SessionState, StartRequest
 from broker.schema.volumes import CloneRequest, RollbackRequest, SnapshotRequest, SwitchRequest
 from profiles.image.own_store import OwnStore
+from profiles.signature.policy import SignaturePolicy
 from tests.fakes.core import BASE, Core, publish
 from tests.fakes.sif import SQUASHFS_OFFSET, squashfs_sif
 from tests.unit.controller.sessions.session_volumes import read, write
@@ -228,7 +229,7 @@ def test_answer_with_another_description_is_refused(core: Core, own: OwnStore) -
 def test_personal_mode_asks_no_launcher_for_images(core: Core, own: OwnStore) -> None:
     async def scenario() -> None:
         publish_own(own)
-        finder = ImageFinder(core.stores, core.launcher, Mode.PERSONAL)
+        finder = ImageFinder(core.stores, core.launcher, Mode.PERSONAL, SignaturePolicy())
         image = core.stores.find("base")
         assert await finder.published("alice", "base", None) == image
         assert await finder.published("alice", "own/base", None) == image
