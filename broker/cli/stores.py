@@ -204,7 +204,8 @@ def store_of(image: Image) -> Store:
 
 def image_json(image: Image, owner: str) -> dict[str, object]:
     """Return the image as a JSON object. `owner` is `own`, `site`, or `other` for a store that no session searches."""
-    return {"owner": owner or OTHER, **image.description(), "path": str(image.path)}
+    packages = None if image.packages is None else dict(image.packages)
+    return {"owner": owner or OTHER, **image.description(), "packages": packages, "path": str(image.path)}
 
 
 def image_line(image: Image) -> str:

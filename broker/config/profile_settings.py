@@ -67,11 +67,14 @@ class SignerSettings(Section):
 
 
 class ProfileSettings(Section):
-    """The location of images, and their signatures."""
+    """The location of images, their signatures, and data about vulnerabilities."""
 
     stores: list[AbsolutePath] = []
     """Directories with built profiles, searched in this order; the first is where `berth profile build` publishes. In
     site mode, users who may not write there publish in their own store, `<storage.root>/profiles`."""
+    vulnerability_data: AbsolutePath | None = None
+    """Directory with data about vulnerabilities, for `berth profile vulns`: files of OSV and of Debian's security
+    tracker."""
     require_signature: bool = False
     """Whether sessions start only from signed images: of the site's stores, not of users' own; in personal mode of all
     stores. Without it, an image still does not start if it was changed after a signer signed it."""

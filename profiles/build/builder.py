@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from profiles.build import namespace, network
+from profiles.build.inventory_step import make_inventory
 from profiles.build.steps import Step, StepCallback, Steps
 from profiles.build.tree import ImageTree
 from profiles.build.workspace import default_parent, free_bytes, workspace
@@ -131,7 +132,7 @@ def _plan(profile: Profile) -> list[str]:
     """List the steps of this profile, in order."""
     first = ["debian"] if profile.base.kind is BaseKind.DEBIAN else ["unpack", "packages"]
     own = [name for name in ("files", "pip", "post") if getattr(profile, name)]
-    return ["check", *first, *own, "finish", "squashfs", "image"]
+    return ["check", *first, *own, "finish", "inventory", "squashfs", "image"]
 
 
 def _make(profile: Profile, stage: Path, bases: Catalog, parent: Path, steps: Steps) -> Image:
@@ -147,6 +148,8 @@ def _make(profile: Profile, stage: Path, bases: Catalog, parent: Path, steps: St
         with steps.step("finish"):
             environment = shell_lines(_environment(profile), venv=bool(profile.pip))
             (stage / PACKAGES).write_text(tree.finish(environment, json.dumps(labels)))
+        with steps.step("inventory"):
+            packages = make_inventory(tree, folder, stage, profile, labels=labels, run=steps.run).counts()
         with steps.step("squashfs"):
             squashfs = tree.squash()
         with steps.step("image"):
@@ -154,7 +157,10 @@ def _make(profile: Profile, stage: Path, bases: Catalog, parent: Path, steps: St
             apptainer.make_sif(squashfs, sif, steps.remaining_seconds())
             size = sif.stat().st_size
             offset = squashfs_offset(sif)
-            return Image(profile.name, profile.version, sif, file_digest(sif), size, created, labels, profile, offset)
+            digest = file_digest(sif)
+            return Image(
+                profile.name, profile.version, sif, digest, size, created, labels, profile, offset, packages=packages
+            )
 
 
 def _fill(tree: ImageTree, profile: Profile, base: Path | None, steps: Steps) -> None:

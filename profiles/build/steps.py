@@ -32,6 +32,7 @@ REMEDIES = {
     "packages": "is every package's name right, and does the network reach the Debian mirror?",
     "pip": "is every package's name right, and does the network reach the Python package index?",
     "files": "is every destination a place where a file can be?",
+    "inventory": "does the image still have the database of its package manager?",
     "post": "the last command in the log is the one that failed",
 }
 

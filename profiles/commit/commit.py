@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.build import namespace, network
 from profiles.build.builder import TIME_LIMIT_S, check_machine, make_labels
+from profiles.build.inventory_step import make_inventory
 from profiles.build.steps import StepCallback, Steps
 from profiles.build.tree import ImageTree
+from profiles.build.tree_program import run_tree_module
 from profiles.build.workspace import default_parent, workspace
 from profiles.commit import tree_worker
 from profiles.commit.filters import PathFilter
@@ -37,11 +36,12 @@ from profiles.userfile import read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 SQUASHFS = "layer.squashfs"
 """File in a layer's directory, instead of `tree`, where the storage keeps layers packed."""
 
-STEPS = ("check", "unpack", "layers", "compare", "apply", "finish", "squashfs", "image")
+STEPS = ("check", "unpack", "layers", "compare", "apply", "finish", "inventory", "squashfs", "image")
 
 Approve = Callable[[Findings], None]
 """Gets the changes and returns if they are approved. Otherwise it raises the exception that ends the commit."""
@@ -143,6 +143,8 @@ def _make(source: Source, target: _Target, path_filter: PathFilter, approve: App
         with steps.step("finish"):
             labels = make_labels(profile, source.base.path, created) | {"berth.commit": source.session}
             (target.stage / PACKAGES).write_text(tree.finish("", json.dumps(labels)))
+        with steps.step("inventory"):
+            packages = make_inventory(tree, folder, target.stage, profile, labels=labels, run=steps.run).counts()
         with steps.step("squashfs"):
             squashfs = tree.squash()
         with steps.step("image"):
@@ -150,7 +152,9 @@ def _make(source: Source, target: _Target, path_filter: PathFilter, approve: App
             apptainer.make_sif(squashfs, sif, steps.remaining_seconds())
             size = sif.stat().st_size
             digest, offset = file_digest(sif), squashfs_offset(sif)
-            return Image(target.name, target.version, sif, digest, size, created, labels, profile, offset)
+            return Image(
+                target.name, target.version, sif, digest, size, created, labels, profile, offset, packages=packages
+            )
 
 
 def _unpacked_layer(layer: Path, room: Path, steps: Steps) -> Path:
@@ -174,13 +178,8 @@ def _unpacked_layer(layer: Path, room: Path, steps: Steps) -> Path:
 
 
 def _run_tree_worker(what: str, folder: Path, steps: Steps) -> None:
-    """Run profiles.commit.tree_worker as root of the tree. Its environment has nothing of the caller's."""
-    environment = network.outside_environment() | {
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONSAFEPATH": "1",
-    }
-    steps.run(namespace.as_root(sys.executable, "-m", "profiles.commit.tree_worker", str(folder), what), environment)
+    """Run profiles.commit.tree_worker as root of the tree."""
+    run_tree_module(steps.run, "profiles.commit.tree_worker", str(folder), what)
 
 
 def _require_changes(findings: Findings, source: Source) -> None:

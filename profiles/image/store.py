@@ -1,4 +1,5 @@
-"""The store of images: `<store>/<name>/<version>/{image.sif,image.json,profile.yaml,build.log,packages.txt}`.
+"""The store of images: `<store>/<name>/<version>/{image.sif,image.json,profile.yaml,build.log,packages.txt}`,
+with the inventory (profiles/inventory) as `sbom.cdx.json` and `sbom.spdx.json`.
 
 A version appears there all at once, by a rename, and is never changed afterwards. Names that begin with a dot
 are work in progress. Everything is readable by everybody: a store is meant for all who can reach it, except a user's
@@ -24,6 +25,7 @@ from profiles.image.sif import squashfs_offset
 from profiles.image.signature_file import UNSIGNED, SignatureFile, read_signature_file
 from profiles.image.store_files import sweep_stages, sync_to_disk, version_directories, visible_directories
 from profiles.image.store_reader import DESCRIPTION, IMAGE, PACKAGES
+from profiles.inventory.model import recorded_counts
 from profiles.recipe.spec import Profile
 from profiles.recipe.versions import version_sort_key
 from profiles.userfile import read_bytes
@@ -65,6 +67,8 @@ class Image:
     """`sha256:…` of image.json; empty before there is one."""
     signature: SignatureFile = UNSIGNED
     """Not checked."""
+    packages: Mapping[str, int] | None = None
+    """The number of packages of each package manager; None for an image that was built without an inventory."""
 
     @property
     def directory(self) -> Path:
@@ -81,6 +85,7 @@ class Image:
             "created": self.created,
             "labels": dict(self.labels),
             "offset": self.offset,
+            **({} if self.packages is None else {"packages": dict(self.packages)}),
             "profile": self.profile.model_dump(mode="json"),
         }
 
@@ -312,6 +317,7 @@ def parse_image(
             offset=_recorded_offset(data, directory) if offset is None else offset,
             description_digest=bytes_digest(description),
             signature=signature,
+            packages=recorded_counts(data.get("packages")),
         )
     except ProfilesError as error:
         raise DamagedImageError(error.message, hint=REBUILD_HINT) from error

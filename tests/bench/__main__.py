@@ -24,6 +24,7 @@ from tests.bench import (
     queue_tick,
     reconcile,
     restart,
+    sbom,
     sharing,
     space,
     start,
@@ -87,6 +88,7 @@ BENCHMARKS = {
     space.FIRST: space.measure_first,
     space.AGAIN: space.measure_again,
     volumes.AGAIN: volumes.measure_again,
+    sbom.NAME: sbom.measure,
 }
 OUTPUT = Path("build/bench.json")
 RUNS = 7

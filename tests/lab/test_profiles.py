@@ -64,7 +64,7 @@ class TestSmall:
     """The builder's own part of an image."""
 
     def test_its_steps_are_told(self, small: Told) -> None:
-        assert small.steps == ["check", "debian", "finish", "squashfs", "image"]
+        assert small.steps == ["check", "debian", "finish", "inventory", "squashfs", "image"]
         assert any("running apt-get update" in line for line in small.lines)
 
     def test_digest_size_and_labels_are_true(self, lab: Lab, small: Told) -> None:
@@ -142,7 +142,8 @@ class TestLayered:
     """A profile on a profile, with packages, files and a script of its own."""
 
     def test_its_steps_are_told(self, layered: Told) -> None:
-        assert layered.steps == ["check", "unpack", "packages", "files", "pip", "post", "finish", "squashfs", "image"]
+        content = ["unpack", "packages", "files", "pip", "post"]
+        assert layered.steps == ["check", *content, "finish", "inventory", "squashfs", "image"]
 
     def test_packages_files_and_script_are_in(self, lab: Lab, layered: Told) -> None:
         assert inside(lab, layered.image, "hello; cat /etc/motd; '/opt/own/say hello'").splitlines() == [
@@ -154,6 +155,21 @@ class TestLayered:
         packages = lab.sh(f"cat {layered.image.removesuffix('image.sif')}packages.txt")
         assert re.search(r"^pip idna==\d", packages, re.MULTILINE)
         assert re.search(r"^apt hello \d", packages, re.MULTILINE)
+
+    def test_its_inventory_is_in_it_and_beside_it(self, lab: Lab, small: Told, layered: Told) -> None:
+        """In place of that of its base."""
+        text = lab.sh(f"cat {layered.image.removesuffix('image.sif')}sbom.cdx.json", user="bob")
+        assert inside(lab, layered.image, "cat /usr/share/berth/sbom.cdx.json").strip() == text.strip()
+        document = json.loads(text)
+        found = {each["purl"].partition("@")[0] for each in document["components"] if "purl" in each}
+        assert {"pkg:deb/debian/hello", "pkg:deb/debian/openssh-server", "pkg:pypi/idna"} <= found
+        [ancestor] = document["metadata"]["component"]["pedigree"]["ancestors"]
+        assert ancestor["name"] == "profile:small@1"
+        assert f"sha256:{ancestor['hashes'][0]['content']}" == small.end["digest"]
+        counts = description(lab, layered.image)["packages"]
+        assert sum(counts.values()) == sum("purl" in each for each in document["components"])
+        loose = [each["name"] for each in document["components"] if each["type"] == "file"]
+        assert "/opt/own/say hello" in loose
 
     def test_owners_other_than_the_builder_are_kept(self, lab: Lab, layered: Told) -> None:
         offset = re.search(r"\|(\d+)-\d+ *\|FS", lab.sh(f"{APPTAINER} sif list {layered.image}"))

@@ -52,6 +52,7 @@ ELSEWHERE = {
     r"mv /var/lib/berth/registry\.db ": "the lab's registry has another user's sessions: tests/lab/test_recovery.py",
     r"rm /var/lib/berth-gateway/": "between two steps for a stolen key, which need a restart of the gateway",
     r"ssh -J you@|ssh -J you\+dev@": "has the names of a site's gateway and user: tests/lab/test_clients.py jumps",
+    r"berth profile vulns ": "needs the data of a site: tests/unit/cli/test_cli_inventory.py has some",
     r"berth list --json \| jq ": "needs jq, which the lab's login node does not have",
     r"berth open \S+ \S+ --local": "serves until Ctrl-C: tests/lab/test_web_services.py does the same",
     r"berth (open \S+ (jupyter|terminal|port-8000)$|portal|browsers)": (

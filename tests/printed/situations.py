@@ -276,6 +276,8 @@ BY_PATH: dict[tuple[str, ...], Situation] = {
     ("profile", "list"): Situation(),
     ("profile", "check"): Situation(),
     ("profile", "verify"): Situation(),
+    ("profile", "sbom"): Situation(),
+    ("profile", "diff"): Situation(),
     ("ca", "list"): Situation(),
     ("ssh-config",): Situation(),
     ("login",): Situation(WORK),

@@ -39,6 +39,8 @@ LAB_VALUES = {
     r"triton-xpu@2": "base@2",  # the lab has only one version of each
     r"\d{4}-\d\d-\d\dT": time.strftime("%Y-%m-%dT", time.localtime(time.time() + 2 * 86400)),
     r"(?<=profile delete )base@2": "mine@1",
+    r"(?<=profile sbom )mine": "base",
+    r"(?<=profile diff )mine@1 mine@2": "base triton-xpu",
     r"(?<=key add )mine\.yaml": "key.pub",
     r"(?<=config check )mine\.yaml": "site.yaml",
     r"(?<=--config )mine\.yaml": "site.yaml",

@@ -12,8 +12,11 @@ import click
 
 from broker.cli import output
 from broker.cli.commands.profile_commit import commit
+from broker.cli.commands.profile_diff import profile_diff
+from broker.cli.commands.profile_sbom import sbom
 from broker.cli.commands.profile_sign import sign
 from broker.cli.commands.profile_verify import verify
+from broker.cli.commands.profile_vulns import vulns
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import ProfileName
 from broker.cli.signatures import assess_signature, key_for_build, sign_key_option, signature_json
@@ -53,6 +56,9 @@ def profile() -> None:
 profile.add_command(commit)
 profile.add_command(sign)
 profile.add_command(verify)
+profile.add_command(profile_diff)
+profile.add_command(sbom)
+profile.add_command(vulns)
 
 
 @profile.command()
@@ -141,7 +147,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
         output.print_json({"profiles": listed, "damaged": damaged})
         return
     output.print_table(
-        ("NAME", "VERSION", "OWNER", "", "SIZE", "BUILT", "DESCRIPTION"),
+        ("NAME", "VERSION", "OWNER", "", "SIZE", "PACKAGES", "BUILT", "DESCRIPTION"),
         [
             (
                 image.name,
@@ -149,6 +155,7 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
                 owner,
                 "newest" if newest[owner, image.name] is image else "",
                 format_size(image.size),
+                "" if image.packages is None else str(sum(image.packages.values())),
                 format_time(image.created),
                 image.profile.description,
             )

@@ -1,0 +1,43 @@
+"""Package URLs: the names of packages that scanners and databases share (github.com/package-url/purl-spec)."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from profiles.inventory.model import DISTRIBUTION_KINDS, ImageOrigin, InstalledPackage, OperatingSystem, PackageKind
+
+
+def package_url(package: InstalledPackage, system: OperatingSystem) -> str:
+    """Return the package's URL. For distributions it has the qualifiers that scanners match on."""
+    name, version = _encoded(package.name), package.version
+    if package.kind is PackageKind.NPM:
+        scope, slash, rest = package.name.partition("/")
+        name = f"{quote(scope, safe='')}/{_encoded(rest)}" if slash else name
+    if package.kind not in DISTRIBUTION_KINDS:
+        return f"pkg:{package.kind.value}/{name}@{_encoded(version)}"
+    release = "-".join(filter(None, (system.id, system.version or system.suite)))
+    qualifiers = {"arch": package.architecture, "distro": release, "upstream": _upstream(package)}
+    if package.kind is PackageKind.RPM and ":" in version:
+        qualifiers["epoch"], _, version = version.partition(":")
+    text = "&".join(f"{key}={quote(value, safe='')}" for key, value in sorted(qualifiers.items()) if value)
+    namespace = f"{_encoded(system.id)}/" if system.id else ""
+    return f"pkg:{package.kind.value}/{namespace}{name}@{_encoded(version)}{'?' if text else ''}{text}"
+
+
+def _upstream(package: InstalledPackage) -> str:
+    """Return the source package as scanners write it; empty if it has the package's own name and version."""
+    if package.kind is PackageKind.RPM:
+        return f"{package.source}-{package.source_version}.src.rpm"
+    if (package.source, package.source_version) == (package.name, package.version):
+        return ""
+    same = package.source_version == package.version
+    return package.source if same else f"{package.source}@{package.source_version}"
+
+
+def image_url(origin: ImageOrigin) -> str:
+    """Return the URL of the image itself."""
+    return f"pkg:generic/{_encoded(origin.name)}@{_encoded(origin.version)}"
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe=":")
