@@ -47,10 +47,10 @@ def _make(parent: Path, prefix: str) -> tuple[Path, IO[bytes]]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
-            return folder, _locked(folder)
+            return folder, _lock(folder)
 
 
-def _locked(folder: Path) -> IO[bytes]:
+def _lock(folder: Path) -> IO[bytes]:
     """Lock a folder. FileNotFoundError if it is gone, BlockingIOError if it is in use."""
     lock = (folder / LOCK_NAME).open("a+b")
     try:
@@ -69,5 +69,5 @@ def _sweep(parent: Path, prefix: str, remove: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):
             status = folder.lstat()
             if status.st_uid == os.getuid() and stat.S_ISDIR(status.st_mode):
-                with _locked(folder):
+                with _lock(folder):
                     remove(folder)

@@ -60,7 +60,7 @@ class Tree:
         self.close()
         self.root_descriptor = root
 
-    def opened(self, folder: Folder) -> int | None:
+    def descriptor_of(self, folder: Folder) -> int | None:
         """Return the descriptor of `folder`, None if it is not open."""
         if folder.parent is None:
             return self.root_descriptor
@@ -113,7 +113,7 @@ class Folder:
         """
         closed = []
         folder = self
-        while (descriptor := self.tree.opened(folder)) is None:
+        while (descriptor := self.tree.descriptor_of(folder)) is None:
             closed.append(folder)
             assert folder.parent is not None  # the root is always open
             folder = folder.parent

@@ -92,7 +92,7 @@ class CommandScheduler:
         )
         return [_parse_waiting_job(line) for line in output.splitlines()]
 
-    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
+    async def finished_jobs(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
         wanted = sorted(set(job_ids))
         if not wanted:
             return {}

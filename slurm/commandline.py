@@ -88,9 +88,9 @@ def read_command_line(words: Sequence[str], options: Mapping[str, Option] = OPTI
         try:
             if word.startswith("--"):
                 name, equals, attached = word[2:].partition("=")
-                given = [(_long(name, known), attached if equals else None)]
+                given = [(_find_long_option(name, known), attached if equals else None)]
             else:
-                given = _short(word[1:], letters)
+                given = _split_short_options(word[1:], letters)
             for option, value in given:
                 if value is None and option.takes is Takes.VALUE:
                     if at == len(words):
@@ -104,7 +104,7 @@ def read_command_line(words: Sequence[str], options: Mapping[str, Option] = OPTI
     return CommandLine(tuple(words), tuple(found), ())
 
 
-def _long(given: str, known: Mapping[str, Option]) -> Option:
+def _find_long_option(given: str, known: Mapping[str, Option]) -> Option:
     """Return a long option by its name or an unambiguous abbreviation."""
     name = ALIASES.get(given, given)
     if name in known:
@@ -117,7 +117,7 @@ def _long(given: str, known: Mapping[str, Option]) -> Option:
     return known[matches.pop()]
 
 
-def _short(bunch: str, letters: Mapping[str, Option]) -> list[tuple[Option, str | None]]:
+def _split_short_options(bunch: str, letters: Mapping[str, Option]) -> list[tuple[Option, str | None]]:
     """Return the options of one word such as `n4` or `HQ`."""
     found: list[tuple[Option, str | None]] = []
     while bunch:

@@ -69,7 +69,7 @@ class PyslurmScheduler:
     async def queue(self) -> list[QueuedJob]:
         return [QueuedJob(*waiting) for waiting in await self._ask({"ask": "queue"})]
 
-    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
+    async def finished_jobs(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
         wanted = sorted(set(job_ids))
         if not wanted:
             return {}
@@ -139,7 +139,7 @@ class PyslurmScheduler:
             raise NoAnswer(f"pyslurm: {error}") from error
 
     async def _exchange(self, request: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-        worker = await self._running()
+        worker = await self._ensure_worker()
         assert worker.stdin is not None  # both are pipes
         assert worker.stdout is not None
         worker.stdin.write(json.dumps(request).encode() + b"\n")
@@ -154,7 +154,7 @@ class PyslurmScheduler:
             raise NoAnswer(f"pyslurm: {answer['error']}")
         return answer["answer"]
 
-    async def _running(self) -> Process:
+    async def _ensure_worker(self) -> Process:
         if self._worker is None or self._worker.returncode is not None:
             # Without its automatic start libslurm crashes at the first question.
             env = {name: value for name, value in os.environ.items() if name != "PYSLURM_DISABLE_AUTO_INIT"}

@@ -120,7 +120,7 @@ def _no_statistics() -> Iterator[None]:
         module.instance_to_dict = lister
 
 
-def _finished(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
+def _finished_jobs(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
     try:
         found = pyslurm.db.Jobs.load(pyslurm.db.JobFilter(ids=request["ids"]))
     except pyslurm.RPCError:
@@ -206,7 +206,7 @@ def _version(pyslurm: Any, _: dict[str, Any]) -> str:  # noqa: ANN401 - the modu
 _QUESTIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "jobs": _jobs,
     "queue": _all_waiting,
-    "finished": _finished,
+    "finished": _finished_jobs,
     "nodes": _nodes,
     "partitions": _partitions,
     "cancel": _cancel,

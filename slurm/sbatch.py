@@ -94,17 +94,17 @@ _REFUSED_TOGETHER = {
 _TAKES = {"=": Takes.VALUE, "?": Takes.PERHAPS}
 
 
-def _refused() -> Iterator[tuple[Option, str]]:
+def _refused_options() -> Iterator[tuple[Option, str]]:
     for reason, words in _REFUSED_TOGETHER.items():
         for word in words.split():
             name, _, letter = word.rstrip("=?").partition("/")
             yield Option(name, letter, _TAKES.get(word[-1], Takes.NOTHING)), reason
 
 
-REFUSED: dict[str, str] = {option.name: reason for option, reason in _refused()}
+REFUSED: dict[str, str] = {option.name: reason for option, reason in _refused_options()}
 """The reason why sessions may not use an option of sbatch, by long name."""
 
-OPTIONS: dict[str, Option] = ALLOWED | {option.name: option for option, _ in _refused()}
+OPTIONS: dict[str, Option] = ALLOWED | {option.name: option for option, _ in _refused_options()}
 """Every option of sbatch by long name, allowed or not."""
 
 LETTERS: dict[str, str] = {option.letter: option.name for option in OPTIONS.values() if option.letter}
@@ -142,7 +142,7 @@ def parse_options(words: Sequence[str]) -> list[str]:
                 rest.insert(0, f"-{attached}")
                 attached = None
         else:
-            raise OptionError(f"`{_printable(word)}` is not an option of sbatch: options begin with - or --")
+            raise OptionError(f"`{_make_printable(word)}` is not an option of sbatch: options begin with - or --")
         if attached is None and allowed_option(name).takes is Takes.VALUE:
             if not rest:
                 raise OptionError(f"--{name} needs a value")
@@ -161,7 +161,7 @@ def check_options(options: Sequence[str]) -> None:
     for word in options:
         match = _CANONICAL.fullmatch(word)
         if not match:
-            raise OptionError(f"`{_printable(word)}` is not of the form --name or --name=value")
+            raise OptionError(f"`{_make_printable(word)}` is not of the form --name or --name=value")
         name, value = match[1], match[2]
         _check_value(allowed_option(name), value)
 
@@ -194,7 +194,7 @@ def _check_value(option: Option, value: str | None) -> None:
         raise OptionError(f"--{option.name}: the value is longer than {MAX_VALUE_CHARACTERS} characters")
     if not (value.isascii() and value.isprintable()):
         raise OptionError(
-            f"--{option.name}: the value `{_printable(value)}` has characters that are not printable ASCII"
+            f"--{option.name}: the value `{_make_printable(value)}` has characters that are not printable ASCII"
         )
 
 
@@ -206,7 +206,7 @@ def allowed_option(name: str) -> Option:
         raise OptionError(f"--{name} cannot be used for a session: {REFUSED[name]}")
     close = difflib.get_close_matches(name, ALLOWED, n=1)
     hint = f"; did you mean --{close[0]}?" if close else ""
-    raise OptionError(f"--{_printable(name)} is not an option of sbatch{hint}")
+    raise OptionError(f"--{_make_printable(name)} is not an option of sbatch{hint}")
 
 
 def _long_name(given: str) -> str:
@@ -214,17 +214,17 @@ def _long_name(given: str) -> str:
     known = [*ALLOWED, *REFUSED, *ALIASES]
     matches = [given] if given in known else sorted(name for name in known if given and name.startswith(given))
     if len(matches) > 1:
-        raise OptionError(f"--{_printable(given)} is ambiguous: " + ", ".join(f"--{name}" for name in matches))
+        raise OptionError(f"--{_make_printable(given)} is ambiguous: " + ", ".join(f"--{name}" for name in matches))
     name = matches[0] if matches else given
     return ALIASES.get(name, name)
 
 
 def _name_of_letter(letter: str) -> str:
     if letter not in LETTERS:
-        raise OptionError(f"-{_printable(letter)} is not an option of sbatch")
+        raise OptionError(f"-{_make_printable(letter)} is not an option of sbatch")
     return LETTERS[letter]
 
 
-def _printable(text: str) -> str:
+def _make_printable(text: str) -> str:
     """Make untrusted text fit for a message: short, and without control characters."""
     return ascii(text[:60])[1:-1]

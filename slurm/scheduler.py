@@ -96,7 +96,7 @@ class Scheduler(Protocol):
         query. A job array is one job.
         """
 
-    async def finished(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
+    async def finished_jobs(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
         """Return the ends of these jobs, for those that slurmdbd lists as ended. One query.
 
         A cluster without accounting returns none, which is a valid answer.

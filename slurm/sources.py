@@ -56,7 +56,7 @@ def options_from_environment(variables: Mapping[str, str]) -> UsableOptions:
     given = {VARIABLES[name]: value for name, value in variables.items() if name in VARIABLES}
     if "switches" in given and (wait := variables.get(WAIT_FOR_SWITCH)):
         given["switches"] += f"@{wait}"
-    return _usable(given.items())
+    return _usable_options(given.items())
 
 
 def options_from_script(script: bytes) -> UsableOptions:
@@ -77,10 +77,10 @@ def options_from_script(script: bytes) -> UsableOptions:
         except CommandLineError as error:
             raise OptionError(f"line {number} of the script: {error}") from error
         given += line.options
-    return _usable((each.name, each.value) for each in given)
+    return _usable_options((each.name, each.value) for each in given)
 
 
-def _usable(given: Iterable[tuple[str, str | None]]) -> UsableOptions:
+def _usable_options(given: Iterable[tuple[str, str | None]]) -> UsableOptions:
     found: dict[str, str] = {}
     left_out: dict[str, str] = {}
     for name, value in given:

@@ -74,7 +74,7 @@ def _configuration(invocation: Invocation) -> DoctorCheck:
 
 
 def _ssh() -> DoctorCheck:
-    hint = f"install OpenSSH's client {_dotted(OLDEST_SSH)} or newer"
+    hint = f"install OpenSSH's client {_format_version(OLDEST_SSH)} or newer"
     said = _program("ssh", "-V")
     found = re.search(r"OpenSSH_(\d+)\.(\d+)\S*", said or "")
     if not found:
@@ -85,7 +85,7 @@ def _ssh() -> DoctorCheck:
 
 def _apptainer() -> DoctorCheck:
     """Check Apptainer, which this machine needs only to build profiles. Each job checks it on its compute node."""
-    hint = f"a build of a profile requires Apptainer {_dotted(OLDEST_APPTAINER)} or newer"
+    hint = f"a build of a profile requires Apptainer {_format_version(OLDEST_APPTAINER)} or newer"
     said = _program("apptainer", "--version")
     if said is None:
         return DoctorCheck(name="apptainer", ok=True, detail="not installed on this machine", hint=hint)
@@ -212,5 +212,5 @@ def _program(*argv: str) -> str | None:
     return (done.stdout or done.stderr).strip()
 
 
-def _dotted(version: tuple[int, ...]) -> str:
+def _format_version(version: tuple[int, ...]) -> str:
     return ".".join(str(part) for part in version)

@@ -106,7 +106,7 @@ def _as_berth_error(error: Exception) -> BerthError:
         return InvalidInputError(_sentence(error.format_message()), hint=f"`{command} --help` shows how to use it")
     if isinstance(error, click.ClickException):
         return BerthError(_sentence(error.format_message()))
-    return _unexpected(error)
+    return _internal_error(error)
 
 
 def _file_error(error: OSError) -> BerthError | None:
@@ -141,7 +141,7 @@ def _as_json(failure: BerthError) -> str:
     return json.dumps({"error": body})
 
 
-def _unexpected(error: Exception) -> BerthError:
+def _internal_error(error: Exception) -> BerthError:
     """Return the error for a bug in Berth; the traceback goes to a file."""
     import traceback
 

@@ -65,10 +65,10 @@ def fetch_tree(
             continue
         below = os.fsdecode(result)
         origin, copy = source / below, target / below
-        if base is not None and _same(origin, base / below):
+        if base is not None and _is_same(origin, base / below):
             continue
         if os.path.lexists(copy):
-            if _same(origin, copy):
+            if _is_same(origin, copy):
                 continue
             if not force or copy.is_dir():
                 done.clashes.append(Clash(str(copy)))
@@ -100,7 +100,7 @@ def _is_result(name: bytes, kind: int) -> bool:
     return (stat.S_ISREG(kind) or stat.S_ISLNK(kind)) and not name.startswith(FUSE_WHITEOUT)
 
 
-def _same(one: Path, other: Path) -> bool:
+def _is_same(one: Path, other: Path) -> bool:
     if not os.path.lexists(other):
         return False
     if one.is_symlink() or other.is_symlink():

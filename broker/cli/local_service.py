@@ -119,7 +119,7 @@ class _Attachment:
                     progress.clear()
                     self._opened(listener.url, listener.port)
                 elif self._report.state != "failed":
-                    progress.show(self._described())
+                    progress.show(self._describe())
         self._report_end(await process.wait())
 
     async def _read_line(self, report: asyncio.StreamReader) -> bytes:
@@ -132,7 +132,7 @@ class _Attachment:
                 hint=f"`berth ssh {self._name}` shows whether its login works",
             ) from error
 
-    def _described(self) -> str:
+    def _describe(self) -> str:
         """Describe the state in one line, with the service's last line while it starts."""
         title, report = self._listed.title, self._report
         match report.state:

@@ -55,7 +55,7 @@ class SessionName(click.ParamType[str]):
         del ctx, param
         return [
             CompletionItem(view.name, help=f"{view.state}, {view.profile}@{view.version}")
-            for view in known(lambda client: client.sessions())
+            for view in query_for_completion(lambda client: client.sessions())
             if view.name.startswith(incomplete)
         ]
 
@@ -75,7 +75,7 @@ class SessionReference(SessionName):
             return super().shell_complete(ctx, param, incomplete)
         return [
             CompletionItem(shared.session.name, help=f"{shared.session.state}, {shared.role}")
-            for shared in known(lambda client: client.shared().sessions)
+            for shared in query_for_completion(lambda client: client.shared_list().sessions)
             if shared.session.name.startswith(incomplete)
         ]
 
@@ -86,11 +86,11 @@ class SharedName(SessionReference):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         if "." not in incomplete:
             return super().shell_complete(ctx, param, incomplete)
-        return [CompletionItem(name) for name in known(_shared_names) if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in query_for_completion(_shared_names) if name.startswith(incomplete)]
 
 
 def _shared_names(client: Client) -> list[str]:
-    shared = client.shared()
+    shared = client.shared_list()
     sessions = {each.session.name for each in shared.sessions}
     return sorted(sessions | {each.session for each in shared.snapshots} | {each.session for each in shared.services})
 
@@ -103,7 +103,9 @@ class CloneSource(SessionReference):
             return super().shell_complete(ctx, param, incomplete)
         return [
             CompletionItem(name)
-            for name in sorted({shared.session for shared in known(lambda client: client.shared().snapshots)})
+            for name in sorted(
+                {shared.session for shared in query_for_completion(lambda client: client.shared_list().snapshots)}
+            )
             if name.startswith(incomplete)
         ]
 
@@ -205,7 +207,7 @@ class DeletedName(SessionName):
         del ctx, param
         return [
             CompletionItem(view.name, help=f"{view.profile}@{view.version}")
-            for view in known(lambda client: client.deleted())
+            for view in query_for_completion(lambda client: client.deleted_sessions())
             if view.name.startswith(incomplete)
         ]
 
@@ -238,7 +240,7 @@ class SnapshotReference(click.ParamType[str]):
         session = ctx.params.get("name") or next(iter(ctx.args), None)  # click leaves it there before an option's value
         return [
             CompletionItem(word, help=each.reason or each.label)
-            for each in (known(lambda client: client.snapshots(session)) if session else [])
+            for each in (query_for_completion(lambda client: client.snapshots(session)) if session else [])
             for word in (str(each.number), each.label)
             if word and word.startswith(incomplete)
         ]
@@ -270,7 +272,7 @@ def persistence_of(keep: tuple[str, ...], fresh: tuple[str, ...]) -> dict[str, o
         raise InvalidInputError(str(error)) from None
 
 
-def known(look: Callable[[Client], list[_Known]]) -> list[_Known]:
+def query_for_completion(look: Callable[[Client], list[_Known]]) -> list[_Known]:
     """Return values for completion. It never starts a controller."""
     from broker.client.autostart import passive_client
     from broker.config.settings import load_config

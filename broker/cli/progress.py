@@ -120,10 +120,10 @@ def follow_session(client: Client, view: SessionView, *, timeout: float | None =
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         yield view
-        view = _next(client, view, deadline)
+        view = _wait_for_next(client, view, deadline)
 
 
-def _next(client: Client, view: SessionView, deadline: float | None) -> SessionView:
+def _wait_for_next(client: Client, view: SessionView, deadline: float | None) -> SessionView:
     give_up = None
     while True:
         now = time.monotonic()

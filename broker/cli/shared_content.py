@@ -20,9 +20,9 @@ _VOLUMES = {"home": "the home", "system": "outside it"}
 
 def show_content(invocation: Invocation, name: str, grantee: str, snapshot: str, *, is_result: bool) -> None:
     """Print what `grantee` would get of a snapshot: with `is_result` as the command's result, else for a question."""
-    from broker.cli.wait import working
+    from broker.cli.wait import show_work_progress
 
-    with working(invocation, f"{name}: reading snapshot {snapshot}", WorkAmounts(invocation, name)):
+    with show_work_progress(invocation, f"{name}: reading snapshot {snapshot}", WorkAmounts(invocation, name)):
         content = invocation.client.shared_content(name, snapshot)
     if invocation.json:
         if is_result:

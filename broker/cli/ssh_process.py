@@ -56,7 +56,7 @@ def ssh_command(
     direct = {
         "HostName": endpoint.host,
         "Port": str(endpoint.port),
-        "HostKeyAlias": SessionHost(endpoint.owner, endpoint.name).canonical(site.domain),
+        "HostKeyAlias": SessionHost(endpoint.owner, endpoint.name).canonical_name(site.domain),
         "ProxyCommand": "none",
     } | ({"User": "root"} if root else {})
     options = [word for option, value in direct.items() for word in ("-o", f"{option}={value}")]

@@ -19,7 +19,7 @@ def similar_command(word: str) -> str | None:
     """Return the command that `word` probably means."""
     if word in SUGGESTIONS:
         return SUGGESTIONS[word]
-    found = _similar(word, [*COMMANDS.keys() - HIDDEN.keys(), *ALIASES, *SUGGESTIONS])
+    found = _find_similar(word, [*COMMANDS.keys() - HIDDEN.keys(), *ALIASES, *SUGGESTIONS])
     return None if found is None else SUGGESTIONS.get(found) or ALIASES.get(found) or found
 
 
@@ -35,12 +35,12 @@ def with_similar_session(error: NotFoundError, invocation: Invocation) -> NotFou
     except BerthError:
         return error
     for name in invocation.names:
-        if name in error.message.split() and name not in existing and (found := _similar(name, existing)):
+        if name in error.message.split() and name not in existing and (found := _find_similar(name, existing)):
             return NotFoundError(error.message, hint=f"did you mean {found}? {error.hint}".rstrip())
     return error
 
 
-def _similar(word: str, known: Iterable[str]) -> str | None:
+def _find_similar(word: str, known: Iterable[str]) -> str | None:
     import difflib
 
     found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)

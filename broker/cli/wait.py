@@ -38,7 +38,7 @@ def until_ready(invocation: Invocation, view: SessionView, *, timeout: float | N
     If the operation of `view` was undone meanwhile, its error, once the session is ready as before.
     """
     requested = view.operation
-    with _watched(invocation, interrupted_start(view.name)) as progress:
+    with _show_progress(invocation, interrupted_start(view.name)) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
             if latest.state is SessionState.READY:
                 if requested is not None and not requested.reversed and _is_undone(latest, requested):
@@ -57,7 +57,7 @@ def until_resized(
     invocation: Invocation, view: SessionView, before: int | None, *, timeout: float | None = None
 ) -> SessionView:
     """Wait until the session is ready in another job than `before`. ConflictError if no other job is expected."""
-    with _watched(invocation, InterruptedWaitError(_still_resizing("interrupted", view))) as progress:
+    with _show_progress(invocation, InterruptedWaitError(_still_resizing("interrupted", view))) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
             if not latest.resizing and latest.job_id == before:
                 now = "has not changed" if latest.state is SessionState.READY else f"is {latest.state}"
@@ -81,7 +81,7 @@ def _still_resizing(why: str, view: SessionView) -> str:
 
 def until_ended(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
     """Wait until the job has ended and no operation is pending, so that the session can be started."""
-    with _watched(invocation, InterruptedWaitError(f"interrupted; {view.name} is still stopping")) as progress:
+    with _show_progress(invocation, InterruptedWaitError(f"interrupted; {view.name} is still stopping")) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
             if latest.state in ENDED:
                 return latest
@@ -95,7 +95,7 @@ def until_gone(invocation: Invocation, view: SessionView, *, timeout: float | No
     """Wait until the session is deleted and its name is free."""
     error = InterruptedWaitError(f"interrupted; {view.name} is still being deleted")
     amounts = WorkAmounts(invocation, view.name, view.id)
-    with contextlib.suppress(NotFoundError), _watched(invocation, error, amounts) as progress:
+    with contextlib.suppress(NotFoundError), _show_progress(invocation, error, amounts) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
             if latest.state is SessionState.DELETED or latest.id != view.id:
                 return
@@ -121,7 +121,7 @@ def until_done(
     assert requested is not None, "the response to an operation's request names the operation"
     outcome, started = None, False
     amounts = WorkAmounts(invocation, view.name, source or view.id)
-    with _watched(invocation, _interrupted(view.name, requested.verb), amounts) as progress:
+    with _show_progress(invocation, _interrupted_operation(view.name, requested.verb), amounts) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
             starts = ready and latest.state in STARTING_STATES
             undone = _is_undone(latest, requested)
@@ -224,18 +224,18 @@ def operation_error(invocation: Invocation, view: SessionView) -> BerthError:
 
 
 @contextlib.contextmanager
-def asking(invocation: Invocation, name: str, verb: str, *, source: str = "") -> Iterator[None]:
+def show_request_progress(invocation: Invocation, name: str, verb: str, *, source: str = "") -> Iterator[None]:
     """Show progress while the controller handles the request for an operation, which may take some seconds.
 
     `source`: the name of the session whose files are copied, if it is another one.
     """
     amounts = WorkAmounts(invocation, source or name)
-    with _watched(invocation, _interrupted(name, verb), amounts, f"{name}: {describe_operation(verb)}"):
+    with _show_progress(invocation, _interrupted_operation(name, verb), amounts, f"{name}: {describe_operation(verb)}"):
         yield
 
 
 @contextlib.contextmanager
-def working(invocation: Invocation, what: str, amounts: WorkAmounts) -> Iterator[None]:
+def show_work_progress(invocation: Invocation, what: str, amounts: WorkAmounts) -> Iterator[None]:
     """Show progress of a call that works on a session's files, such as `comparing dev`, and that is no operation.
 
     After Ctrl-C, InterruptedWaitError: the controller finishes the work.
@@ -243,11 +243,11 @@ def working(invocation: Invocation, what: str, amounts: WorkAmounts) -> Iterator
     error = InterruptedWaitError(
         f"interrupted; {what} continues in the background, without a result here", hint="repeat the command"
     )
-    with _watched(invocation, error, amounts, what):
+    with _show_progress(invocation, error, amounts, what):
         yield
 
 
-def _interrupted(name: str, verb: str) -> InterruptedWaitError:
+def _interrupted_operation(name: str, verb: str) -> InterruptedWaitError:
     return InterruptedWaitError(
         f"interrupted; {name} is still {describe_operation(verb)}", hint=f"`berth show {name}` shows its progress"
     )
@@ -262,7 +262,7 @@ def interrupted_start(name: str) -> InterruptedWaitError:
 
 
 @contextlib.contextmanager
-def _watched(
+def _show_progress(
     invocation: Invocation, interrupted: InterruptedWaitError, amounts: WorkAmounts | None = None, text: str = ""
 ) -> Iterator[ProgressLine]:
     """Provide a line of progress; Ctrl-C raises `interrupted`."""

@@ -77,7 +77,7 @@ class Client(AccessClient, AdminClient, SharingClient):
         """Watch the caller's sessions, from the revision `since` of an earlier watch if that can be resumed."""
         from broker.client.watch import SessionWatch
 
-        return self._revived(lambda: SessionWatch(self._socket, since))
+        return self._send_with_revival(lambda: SessionWatch(self._socket, since))
 
     def read_site(self) -> SiteView:
         """Return the site's settings to show them: their fields are not validated."""
@@ -202,7 +202,7 @@ class Client(AccessClient, AdminClient, SharingClient):
 
         return self._send("POST", _session(name) + "/root/commit", SessionView)
 
-    def deleted(self) -> list[SessionView]:
+    def deleted_sessions(self) -> list[SessionView]:
         """Return the caller's deleted sessions that can be restored."""
         from broker.schema.sessions import DeletedList
 

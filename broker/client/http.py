@@ -54,7 +54,7 @@ class PendingResponse:
             with self._connection as connection:
                 status, body = _split(b"".join(iter(lambda: connection.recv(65536), b"")))
         except (OSError, ValueError) as error:
-            raise unavailable(self._api_socket, error) from error
+            raise unavailable_error(self._api_socket, error) from error
         if status >= 400:
             raise _failure(body, status)
         return body
@@ -72,7 +72,7 @@ class PendingResponse:
                 headers = _headers(body)
                 content = body.read() if status >= 400 else b""
             except (OSError, ValueError) as error:
-                raise unavailable(self._api_socket, error) from error
+                raise unavailable_error(self._api_socket, error) from error
             if status >= 400:
                 raise _failure(content, status)
             opened.pop_all()
@@ -103,7 +103,7 @@ def send_request(
             connection.sendall(head.encode() + b"\r\n" + content)
     except OSError as error:
         connection.close()
-        raise unavailable(api_socket, error) from error
+        raise unavailable_error(api_socket, error) from error
     return PendingResponse(connection, api_socket)
 
 
@@ -157,7 +157,7 @@ def _failure(body: bytes, status: int) -> BerthError:
         return BerthError(f"the controller responded with status {status}", hint="the controller's log has the cause")
 
 
-def unavailable(api_socket: Path, error: Exception) -> ControllerUnavailableError:
+def unavailable_error(api_socket: Path, error: Exception) -> ControllerUnavailableError:
     """Return the error of a request to that socket that got no complete response."""
     return ControllerUnavailableError(
         f"the controller does not answer at {api_socket}: {error}",

@@ -18,7 +18,7 @@ Address = tuple[str, int]
 
 def loopback_peer_uid(peer: Address, own: Address) -> int | None:
     """Return the user id of the process that has connected from `peer` to our socket `own`; None if it has gone."""
-    wanted = {(_written(peer, mapped), _written(own, mapped)) for mapped in (False, True)}
+    wanted = {(_format_address(peer, mapped), _format_address(own, mapped)) for mapped in (False, True)}
     for table in _TABLES:
         with Path(table).open(encoding="ascii") as lines:
             next(lines, "")
@@ -29,7 +29,7 @@ def loopback_peer_uid(peer: Address, own: Address) -> int | None:
     return None
 
 
-def _written(address: Address, mapped: bool) -> str:
+def _format_address(address: Address, mapped: bool) -> str:
     """Return an address as the tables write it: words of the machine's byte order in hexadecimal digits, and the port.
 
     `mapped`: an IPv4 address as an IPv6 socket has it.

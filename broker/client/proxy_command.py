@@ -94,10 +94,10 @@ def relay_and_report(
         while not over.wait(REPORT_INTERVAL_S):
             _note(api_socket, record | {"sent": traffic.sent, "received": traffic.received})
 
-    def connected(traffic: Traffic) -> None:
+    def on_connected(traffic: Traffic) -> None:
         threading.Thread(target=tell, args=(traffic,), daemon=True).start()
 
-    traffic = relay(destination, stdin, stdout, answer_timeout=answer_timeout, connected=connected)
+    traffic = relay(destination, stdin, stdout, answer_timeout=answer_timeout, on_connected=on_connected)
     over.set()
     _note(api_socket, record | vars(traffic) | {"ended_at": time.time()})
 
@@ -122,13 +122,13 @@ def relay(
     stdout: int = 1,
     *,
     answer_timeout: float,
-    connected: Callable[[Traffic], None] = lambda _: None,
+    on_connected: Callable[[Traffic], None] = lambda _: None,
 ) -> Traffic:
     """Copy between the two file descriptors and a TCP connection until both directions have ended.
 
     An end of file is forwarded; the other direction continues. Both descriptors are blocking. `stdout` is closed at the
-    end of its data. BerthError if the session does not accept within `answer_timeout` seconds; otherwise `connected` is
-    called, with the counts that grow from then on.
+    end of its data. BerthError if the session does not accept within `answer_timeout` seconds; otherwise
+    `on_connected` is called, with the counts that grow from then on.
     """
     try:
         connection = socket.create_connection((destination.host, destination.port), answer_timeout)
@@ -138,7 +138,7 @@ def relay(
             hint="it may be ending; `berth show NAME` shows its state",
         ) from error
     traffic = Traffic()
-    connected(traffic)
+    on_connected(traffic)
     with connection:
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

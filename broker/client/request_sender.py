@@ -48,9 +48,9 @@ class RequestSender:
 
     def _request(self, method: str, path: str, body: str | None = None, *, extra_time: float = 0) -> bytes:
         send = functools.partial(http.send_request, self._socket, method, path, body, extra_time=extra_time)
-        return self._revived(send).answer()
+        return self._send_with_revival(send).answer()
 
-    def _revived(self, send: Callable[[], _Result]) -> _Result:
+    def _send_with_revival(self, send: Callable[[], _Result]) -> _Result:
         """Return the result of `send`; if no process listens, revive the controller and send once more."""
         try:
             return send()

@@ -44,7 +44,7 @@ class SharingClient(RequestSender):
             f"/v1/sessions/{quote_segment(name)}/snapshots/{quote_segment(snapshot)}/shared", SharedContent
         )
 
-    def shared(self) -> SharedList:
+    def shared_list(self) -> SharedList:
         """Return the sessions, snapshots and services that others share with the caller."""
         from broker.schema.grants import SharedList
 

@@ -62,7 +62,7 @@ def render_ssh_config(
     """
     common = [
         f"User {site.user}",
-        f"UserKnownHostsFile {_quoted(known_hosts_file)}",
+        f"UserKnownHostsFile {_quote(known_hosts_file)}",
         "GlobalKnownHostsFile /dev/null",
         "StrictHostKeyChecking yes",
         "UpdateHostKeys no",
@@ -74,7 +74,7 @@ def render_ssh_config(
         "ServerAliveCountMax 3",
         # A path with %r@%h is longer than a socket's may be (108 bytes, unix(7)) for long names; %C is 40 characters.
         "ControlPath ~/.ssh/%C",
-        *([f"IdentityFile {_quoted(identity_file)}", "IdentitiesOnly yes"] if identity_file else []),
+        *([f"IdentityFile {_quote(identity_file)}", "IdentitiesOnly yes"] if identity_file else []),
     ]
     jump = f"{site.domain}-gateway"
     through = {
@@ -192,7 +192,7 @@ def _block(pattern: str, settings: list[str]) -> str:
     return f"Host {pattern}\n" + "".join(f"    {setting}\n" for setting in settings)
 
 
-def _quoted(path: Path | str) -> str:
+def _quote(path: Path | str) -> str:
     """Quote a path for ssh_config(5), where `%` begins a token and a quote cannot be escaped everywhere."""
     text = str(path)
     if '"' in text or "\n" in text:

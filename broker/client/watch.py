@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import urlencode
 
 from broker.client.answers import invalid_response
-from broker.client.http import send_request, unavailable
+from broker.client.http import send_request, unavailable_error
 from broker.client.records import load_compact, make_record
 from broker.errors import BerthError
 from broker.schema.watch import (
@@ -87,7 +87,7 @@ class SessionWatch:
                 event = None
                 if not self._closed:
                     self._close_connection()
-                    raise unavailable(self._api_socket, error) from error
+                    raise unavailable_error(self._api_socket, error) from error
             if event is None:
                 self._close_connection()
                 raise StopIteration

@@ -9,14 +9,14 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StringConstraints
 
 
-def _absolute(path: Path) -> Path:
+def _check_absolute(path: Path) -> Path:
     expanded = path.expanduser()
     if not expanded.is_absolute():
         raise ValueError("must be an absolute path")
     return expanded
 
 
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+AbsolutePath = Annotated[Path, AfterValidator(_check_absolute)]
 MAX_SOCKET_BYTES = 90
 """107 (unix(7)), without what HAProxy appends while it makes the socket."""
 Seconds = Annotated[float, Field(gt=0)]

@@ -33,7 +33,7 @@ class CredentialParts:
 
     @cached_property
     def async_registry(self) -> AsyncRegistry:
-        return AsyncRegistry(self.registry, self.changes.recorded)
+        return AsyncRegistry(self.registry, self.changes.announce)
 
     @cached_property
     def authority(self) -> CertificateAuthority:

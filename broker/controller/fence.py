@@ -30,8 +30,8 @@ class FencedScheduler:
     async def queue(self) -> list[QueuedJob]:
         return await self._scheduler.queue()
 
-    async def finished(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
-        return await self._scheduler.finished(job_ids)
+    async def finished_jobs(self, job_ids: Iterable[int]) -> Mapping[int, FinishedJob]:
+        return await self._scheduler.finished_jobs(job_ids)
 
     async def nodes(self) -> Mapping[str, Node]:
         return await self._scheduler.nodes()

@@ -55,7 +55,7 @@ class _Sessions(Collector):
 
 
 @contextlib.contextmanager
-def served(host: str, port: int, registry: Registry, reconciler: Reconciler) -> Iterator[None]:
+def serve_controller_metrics(host: str, port: int, registry: Registry, reconciler: Reconciler) -> Iterator[None]:
     """Serve `/metrics` at that address from a thread, during the block. OSError if the address cannot be bound."""
     collector = _Sessions(registry, reconciler)
     REGISTRY.register(collector)

@@ -67,7 +67,7 @@ class OpenConnections:
             self._open[session_id] = connections
         owner = next((each.owner for each in (*before, *connections)), "")
         if _addresses(before) != _addresses(connections) and self._changes.is_followed(session_id, owner):
-            self._changes.recorded(session_id, owner)
+            self._changes.announce(session_id, owner)
 
 
 def _addresses(connections: Iterable[_Open]) -> list[str]:

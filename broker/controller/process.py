@@ -33,8 +33,8 @@ from broker.controller.api.listener import (
 )
 from broker.controller.assembly import Controller
 from broker.controller.fence import FencedScheduler
-from broker.controller.launcher_client.client import inherited, spawned
-from broker.controller.metrics_exporter import served
+from broker.controller.launcher_client.client import inherit_launcher, spawn_launcher
+from broker.controller.metrics_exporter import serve_controller_metrics
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.lock import hold_registry
 from broker.errors import ConflictError, InvalidInputError
@@ -90,15 +90,15 @@ async def _main(config: Config, listener: socket.socket) -> int:
             controller = Controller(config, registry, scheduler, launcher)
             activity = ActivityTracker()
             running = _background(controller.reconciler.run())
-            serving = _serving(controller.services(activity.request), listener)
+            serving = _serve_api(controller.services(activity.request), listener)
             reviewing = _background(controller.guests.run())
-            async with _metrics(controller), _sweeping(controller), running as reconciling, reviewing, serving:
+            async with _metrics(controller), _sweep(controller), running as reconciling, reviewing, serving:
                 log.info("ready: %s, Slurm through %s", config.api_socket, scheduler.name)
                 launcher.tell_ready()
                 ends = [asyncio.create_task(stop.wait()), asyncio.create_task(launcher.gone.wait()), reconciling]
                 ends.append(asyncio.create_task(lock.lost.wait()))
                 if config.mode is Mode.PERSONAL:
-                    ends.append(asyncio.create_task(_idle(config, controller.reconciler, activity)))
+                    ends.append(asyncio.create_task(_wait_until_idle(config, controller.reconciler, activity)))
                 await _first_of(ends)
             await controller.finish(wait=not lock.lost.is_set())
         finally:
@@ -114,7 +114,7 @@ async def _main(config: Config, listener: socket.socket) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _sweeping(controller: Controller) -> AsyncIterator[None]:
+async def _sweep(controller: Controller) -> AsyncIterator[None]:
     """Remove during the block what is over: old history, and in web access, if the site has it, logins and visits."""
     async with contextlib.AsyncExitStack() as running:
         await running.enter_async_context(_background(controller.history_sweep.run()))
@@ -132,7 +132,7 @@ async def _metrics(controller: Controller) -> AsyncIterator[None]:
         yield
         return
     try:
-        with served(*parse_host_and_port(listen), controller.registry, controller.reconciler):
+        with serve_controller_metrics(*parse_host_and_port(listen), controller.registry, controller.reconciler):
             yield
     except OSError as error:
         raise InvalidInputError(
@@ -172,7 +172,7 @@ async def _first_of(ends: Sequence[asyncio.Task[Any]]) -> None:
             task.cancel()
 
 
-async def _idle(config: Config, reconciler: Reconciler, activity: ActivityTracker) -> None:
+async def _wait_until_idle(config: Config, reconciler: Reconciler, activity: ActivityTracker) -> None:
     """Return when a personal controller is idle, or unreachable because logout has removed $XDG_RUNTIME_DIR.
 
     The socket is removed first. Clients that are connected by then are served.
@@ -199,9 +199,9 @@ def _inode(path: Path) -> int | None:
 async def _launcher(config: Config) -> AsyncIterator[LauncherClient]:
     """Connect to the launcher that started this process, or in personal mode start one."""
     if "BERTH_LAUNCHER_FD" in os.environ:
-        launcher = inherited()
+        launcher = inherit_launcher()
     elif config.mode is Mode.PERSONAL:
-        launcher = await spawned(config.storage.root)
+        launcher = await spawn_launcher(config.storage.root)
     else:
         raise InvalidInputError(
             "in site mode the controller is started by berth-launcher",
@@ -228,7 +228,7 @@ async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[asynci
 
 
 @contextlib.asynccontextmanager
-async def _serving(services: Services, listener: socket.socket) -> AsyncIterator[None]:
+async def _serve_api(services: Services, listener: socket.socket) -> AsyncIterator[None]:
     """Serve the API during the block, and complete its requests at the end."""
     config = services.config
     reserved = {}
@@ -269,7 +269,7 @@ def _exclusive_lock(config: Config) -> Iterator[None]:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (config.state_dir / "controller.lock").open("a+") as lock:
         deadline = time.monotonic() + (LOCK_TIMEOUT_S if personal else 0)
-        while not _locked(lock):
+        while not _try_lock(lock):
             host = _lock_owner(lock)
             if host not in {"", os.uname().nodename}:
                 raise ConflictError(
@@ -286,7 +286,7 @@ def _exclusive_lock(config: Config) -> Iterator[None]:
         yield
 
 
-def _locked(lock: IO[str]) -> bool:
+def _try_lock(lock: IO[str]) -> bool:
     """Whether this process got the lock; InvalidInputError if the file system has no locks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

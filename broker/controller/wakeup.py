@@ -31,13 +31,13 @@ class ChangeNotifier:
         self._watches: dict[str, Callable[[str | None], None]] = {}
         """The function to call, by the owner of the sessions."""
 
-    def recorded(self, session_id: str, owner: str) -> None:
+    def announce(self, session_id: str, owner: str) -> None:
         """Wake the tasks that wait for the session and call the watches of its owner, after a change is committed."""
         self.notify(session_id)
         if report := self._watches.get(owner):
             report(session_id)
 
-    def recorded_all(self) -> None:
+    def announce_all(self) -> None:
         """Call the watches of all owners for all their sessions, after a change of a fact that all views show."""
         self.number += 1
         for report in self._watches.values():

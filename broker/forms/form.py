@@ -61,7 +61,7 @@ class Form:
 
     def errors(self) -> dict[str, str]:
         """Return the reason of each field that is invalid now; empty if the form can be sent."""
-        values, found = self._parsed()
+        values, found = self._parse_fields()
         if self.rule is not None and not found:
             found |= self.rule(values)
         return found
@@ -70,9 +70,9 @@ class Form:
         """Return the value of each field; None for an empty one. InvalidFormError if a field is invalid."""
         for field_id, reason in self.errors().items():
             raise InvalidFormError(f"{self.field(field_id).title}: {reason}")
-        return self._parsed()[0]
+        return self._parse_fields()[0]
 
-    def _parsed(self) -> tuple[dict[str, object], dict[str, str]]:
+    def _parse_fields(self) -> tuple[dict[str, object], dict[str, str]]:
         values: dict[str, object] = {}
         found: dict[str, str] = {}
         for each in self.fields:

@@ -78,7 +78,7 @@ def profile_texts(profiles: Sequence[ProfileChoice]) -> tuple[str, ...]:
 
 def describe_profile(profiles: Sequence[ProfileChoice], text: str) -> str:
     """Describe the profile that a valid text names: its version and its description; empty if it is unknown."""
-    for each in _matching(profiles, text):
+    for each in _matching_profiles(profiles, text):
         return f"{each}{f': {each.description}' if each.description else ''}"
     return ""
 
@@ -264,7 +264,7 @@ def _contradictions(values: Mapping[str, object]) -> dict[str, str]:
 
 
 def _check_known(profiles: Sequence[ProfileChoice], text: str, known: Sequence[str]) -> None:
-    found = _matching(profiles, text)
+    found = _matching_profiles(profiles, text)
     if not found:
         rest = f"; there are {', '.join(known)}" if known else " yet"
         raise ValueError(f"there is no profile {text}{rest}")
@@ -272,7 +272,7 @@ def _check_known(profiles: Sequence[ProfileChoice], text: str, known: Sequence[s
         raise ValueError(f"the site and you have a profile {text}: use site/{text} or own/{text}")
 
 
-def _matching(profiles: Sequence[ProfileChoice], text: str) -> list[ProfileChoice]:
+def _matching_profiles(profiles: Sequence[ProfileChoice], text: str) -> list[ProfileChoice]:
     """Return the versions that a profile's text means, the newest first."""
     reference = parse_profile_reference(text)
     owner, _, name = reference.name.rpartition("/")

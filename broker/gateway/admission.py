@@ -61,7 +61,7 @@ class PendingLogin(Protocol):
 
     source: str
 
-    def unread(self) -> bool:
+    def has_unread(self) -> bool:
         """Whether it has said something that we have not come to read yet."""
         ...
 
@@ -115,12 +115,12 @@ class LoginThrottle:
         self._arrived[arrival] = self._clock()
         if share < 1 and self._chance() >= share:
             return
-        victim = self._stalled() if share < 1 else self._least()
+        victim = self._find_stalled() if share < 1 else self._least()
         if victim is not None:
             self._forget(victim)
             victim.drop()
 
-    def heard(self, client: PendingLogin, received: int) -> None:
+    def record_data(self, client: PendingLogin, received: int) -> None:
         """Record that the pending `client` has sent data, `received` bytes in total."""
         if received > GREETING_BYTES:
             self._arrived.pop(client, None)
@@ -133,17 +133,17 @@ class LoginThrottle:
         if failure is not None:
             self._punish(client.source, failure.value)
 
-    def inside(self, source: str) -> None:
+    def add_connection(self, source: str) -> None:
         """Count a logged-in connection from `source`."""
         self._inside[source] += 1
 
-    def outside(self, source: str) -> None:
+    def remove_connection(self, source: str) -> None:
         """Count a logged-in connection from `source` less."""
         self._inside[source] -= 1
         if not self._inside[source]:
             del self._inside[source]
 
-    def _stalled(self) -> PendingLogin | None:
+    def _find_stalled(self) -> PendingLogin | None:
         now = self._clock()
         for group in (self._arrived, self._begun):
             client = self._first(group)
@@ -161,7 +161,7 @@ class LoginThrottle:
         """Return the first client without unread data; the gateway may have been too busy to read the others' data."""
         for _ in range(len(group)):
             client = next(iter(group))
-            if not client.unread():
+            if not client.has_unread():
                 return client
             group[client] = self._clock()
             group.move_to_end(client)

@@ -80,7 +80,7 @@ class ConnectionAudit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for relay in list(self._standing):
-            self.ended(relay, "gateway stopped")
+            self.record_end(relay, "gateway stopped")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -91,7 +91,7 @@ class ConnectionAudit:
         if self._due:
             _log.warning("the controller does not know of %d connections", len(self._due))
 
-    def began(self, relay: Relay, identity: ClientIdentity, peer: str, session: ResolveAnswer) -> None:
+    def record_begin(self, relay: Relay, identity: ClientIdentity, peer: str, session: ResolveAnswer) -> None:
         """Record the beginning of a connection, before the client's first byte goes to the session."""
         record = ConnectionRecord(
             id=new_id(),
@@ -106,7 +106,7 @@ class ConnectionAudit:
         self._counts.count("forwards", "opened")
         self._add(record)
 
-    def ended(self, relay: Relay, how: str) -> None:
+    def record_end(self, relay: Relay, how: str) -> None:
         """Record the end of a connection; ignore one that has not begun."""
         stood = self._standing.pop(relay, None)
         if stood is None:

@@ -311,14 +311,14 @@ class GatewayConnection(asyncssh.SSHServer):
     async def _connect(self, identity: ClientIdentity, session: ResolveAnswer) -> Relay:
         guest = None if session.role is None else GuestConnection(session_id=session.session_id, user=identity.user)
 
-        def gone(relay: Relay) -> None:
+        def remove_relay(relay: Relay) -> None:
             if guest is not None:
                 self._guests.remove(guest, relay)
             if relay in self._relays:
                 self._relays.remove(relay)
                 self._allowance(identity.user, Resource.FORWARDS).give_back()
 
-        relay = Relay(self._audit.ended, gone, self._allowance(identity.user, Resource.WINDOW_BYTES))
+        relay = Relay(self._audit.record_end, remove_relay, self._allowance(identity.user, Resource.WINDOW_BYTES))
         endpoint = EndpointAddress.of(session)
         try:
             self._guards.prepare(endpoint)
@@ -328,12 +328,12 @@ class GatewayConnection(asyncssh.SSHServer):
                 await self._guests.add(guest, relay)
             if relay.over:
                 raise ConnectionResetError("the session hung up")
-            self._audit.began(relay, identity, self._peer, session)
+            self._audit.record_begin(relay, identity, self._peer, session)
         except BaseException as error:
             relay.close()
             if not isinstance(error, (OSError, HostKeyMismatchError)):
                 raise
-            raise self._unreached(session, error) from error
+            raise self._endpoint_error(session, error) from error
         self._relays.add(relay)
         for reason in self._paused:
             relay.pause(reason)
@@ -341,7 +341,7 @@ class GatewayConnection(asyncssh.SSHServer):
             relay.close()
         return relay
 
-    def _unreached(self, session: ResolveAnswer, error: OSError | HostKeyMismatchError) -> BerthError:
+    def _endpoint_error(self, session: ResolveAnswer, error: OSError | HostKeyMismatchError) -> BerthError:
         name, hint = (
             f"{session.owner}.{session.name}",
             f"the session may be ending; `berth show {session.name}` shows its state",

@@ -156,7 +156,7 @@ class ControllerClient:
         """`user`: whose share of the lane it is."""
         began = time.monotonic()
         found = await lane.ask(lambda pool: self._answer(pool, method, path, answer, body), user)
-        self._counts.took("controller_seconds", _QUESTIONS[answer], time.monotonic() - began)
+        self._counts.measure("controller_seconds", _QUESTIONS[answer], time.monotonic() - began)
         return found
 
     async def _answer(
@@ -201,14 +201,14 @@ class _RequestPool:
             stack.pop_all()  # they are free when it is answered
         self._asked.add(task)
 
-        def answered(task: asyncio.Task[_Answer]) -> None:
+        def note_answer(task: asyncio.Task[_Answer]) -> None:
             self._asked.discard(task)
             for each in needed:
                 each.release()
             if not task.cancelled():
                 task.exception()  # its caller may have been cancelled
 
-        task.add_done_callback(answered)
+        task.add_done_callback(note_answer)
         return await asyncio.shield(task)
 
     async def close(self) -> None:

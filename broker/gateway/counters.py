@@ -37,7 +37,7 @@ class Counters:
             key = f"{name} {OTHER}"
         self._totals[key] += by
 
-    def took(self, name: str, label: str, seconds: float) -> None:
+    def measure(self, name: str, label: str, seconds: float) -> None:
         """Something of that kind has taken so long."""
         index = bisect_left(BUCKETS, seconds)
         bound = f"{BUCKETS[index]:g}" if index < len(BUCKETS) else "+Inf"

@@ -39,7 +39,7 @@ class EndpointResolver:
         host = SessionHost.parse(target, self._domain, user)
         if host.owner != user:
             return await self._ask(user, target)
-        question = (user, host.canonical(self._domain))
+        question = (user, host.canonical_name(self._domain))
         try:
             answer = await self._ask(user, target)
         except ControllerUnavailableError:

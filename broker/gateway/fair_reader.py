@@ -198,11 +198,11 @@ class FairReader(asyncio.BufferedProtocol):
             self._counts.count("logins", OTHER if failure is None else failure.name.lower())
             self._throttle.leave(self, failure)
         else:
-            self._throttle.outside(self.source)
+            self._throttle.remove_connection(self.source)
 
     # LoginThrottle calls these.
 
-    def unread(self) -> bool:
+    def has_unread(self) -> bool:
         return bool(struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, bytes(4)))[0])
 
     def drop(self) -> None:
@@ -221,7 +221,7 @@ class FairReader(asyncio.BufferedProtocol):
             self._failure = Failure.ABUSE
             self._transport.abort()
             return
-        self._throttle.heard(self, self._received)
+        self._throttle.record_data(self, self._received)
         self._unheard += 1
         self._logins.add(lambda: self._hear(data))
 
@@ -257,4 +257,4 @@ class FairReader(asyncio.BufferedProtocol):
         self._slice = self._slice_of(self._connection.get_extra_info("username"))
         self._counts.count("logins", "accepted")
         self._throttle.leave(self)
-        self._throttle.inside(self.source)
+        self._throttle.add_connection(self.source)

@@ -39,22 +39,22 @@ class HostKeyAndCertificate:
         self._certificate_path = path.with_name(path.name + "-cert.pub")
         self._sign = sign
         self._key = private_key.load_or_create(path, comment="berth gateway")
-        self._certificate = self._cached()
+        self._certificate = self._load_cached()
 
     @property
     def host_keys(self) -> list[tuple[asyncssh.SSHKey, bytes]]:
-        """For asyncssh: the key with its certificate. `ready` must have returned."""
+        """For asyncssh: the key with its certificate. `obtain_certificate` must have returned."""
         if self._certificate is None:
-            raise RuntimeError("no certificate yet: await ready() first")
+            raise RuntimeError("no certificate yet: await obtain_certificate() first")
         return [(self._key, self._certificate.line.encode())]
 
-    async def ready(self) -> None:
+    async def obtain_certificate(self) -> None:
         """Return with a valid certificate: a new one, or else the cached one; without either, wait for the controller.
 
         Clients would refuse a gateway that cannot prove itself, so there is no point in listening before.
         """
         pause = FIRST_RETRY_S
-        while not await self._renew() and not self._valid():
+        while not await self._renew() and not self._is_valid():
             _log.warning("no host certificate yet, the controller is asked again in %g s", pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_RETRY_S)
@@ -79,7 +79,7 @@ class HostKeyAndCertificate:
         validity = self._certificate.valid_before - self._certificate.valid_after
         return self._certificate.valid_before - validity / 3
 
-    def _valid(self) -> bool:
+    def _is_valid(self) -> bool:
         return self._certificate is not None and self._certificate.valid_before > time.time()
 
     async def _renew(self) -> bool:
@@ -97,7 +97,7 @@ class HostKeyAndCertificate:
         _log.info("host certificate valid until %d", certificate.valid_before)
         return True
 
-    def _cached(self) -> HostCertificate | None:
+    def _load_cached(self) -> HostCertificate | None:
         try:
             certificate = HostCertificate.parse(self._certificate_path.read_text(encoding="ascii"))
         except (OSError, ValueError, asyncssh.KeyImportError):

@@ -180,7 +180,7 @@ class Master:
         """Add the counters of the ended worker `pid` to the totals, and clear its counts of users."""
         self._table.release(pid)
         if self._totals is not None:
-            self._totals.ended(pid)
+            self._totals.add_ended_worker(pid)
 
     def _served_first(self) -> None:
         """Record that one more socket has a worker."""
@@ -275,10 +275,10 @@ class _Handover:
 def run_master(address: Address, workers: int, numbers: MetricsTarget | None = None, *, worker_timeout: float) -> None:
     """Run the master until SIGTERM; the arguments are those of Master."""
 
-    async def whole() -> None:
+    async def run_until_sigterm() -> None:
         await Master(address, workers, numbers, worker_timeout=worker_timeout).run()
 
-    asyncio.run(whole())
+    asyncio.run(run_until_sigterm())
 
 
 def _bind(address: Address, count: int) -> list[socket.socket]:
@@ -317,7 +317,7 @@ def _spawn(command: list[str], descriptors: dict[int, int]) -> int:
 async def _read(descriptor: int) -> bytes:
     """Read a worker's report; return nothing if the worker has ended."""
     try:
-        await _readable(descriptor)
+        await _wait_until_readable(descriptor)
         return os.read(descriptor, len(READY))
     finally:
         os.close(descriptor)
@@ -330,7 +330,7 @@ async def _wait_for(pid: int, clear_up: Callable[[int], None]) -> int:
     """
     descriptor = os.pidfd_open(pid)
     try:
-        await _readable(descriptor)
+        await _wait_until_readable(descriptor)
     finally:
         os.close(descriptor)
     try:
@@ -340,7 +340,7 @@ async def _wait_for(pid: int, clear_up: Callable[[int], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222 - it has ended
 
 
-async def _readable(descriptor: int) -> None:
+async def _wait_until_readable(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
     loop.add_reader(descriptor, event.set)

@@ -78,7 +78,7 @@ class MetricsTotals:
         for path in directory.glob("*.json") if fresh else ():
             path.unlink()
 
-    def ended(self, pid: int) -> None:
+    def add_ended_worker(self, pid: int) -> None:
         """Add the counters of the ended worker to the totals."""
         path, total = self._directory / f"{pid}.json", self._directory / ENDED_FILE
         with self._lock:

@@ -90,12 +90,12 @@ class Gateway:
         async with contextlib.AsyncExitStack() as stack:
             controller = await stack.enter_async_context(ControllerClient(self._settings.api_socket, self.counts))
             identity = HostKeyAndCertificate(self._settings.host_key, controller.certificate)
-            await identity.ready()
+            await identity.obtain_certificate()
             audit = await stack.enter_async_context(ConnectionAudit(controller.note, self._settings.name, self.counts))
             guests = await stack.enter_async_context(GuestRelays(controller.guests))
             self._logins = PreAuthQueue()
             self._options = await self._asyncssh_options(controller, identity, audit, guests)
-            self._listener = Listener(self._bound(), self._throttle, self.counts, self._client)
+            self._listener = Listener(self._bind(), self._throttle, self.counts, self._client)
             stack.push_async_callback(self._stop)
             renewal = asyncio.create_task(identity.keep_fresh(lambda: self._present(identity)))
             stack.push_async_callback(_cancel, renewal)
@@ -114,7 +114,7 @@ class Gateway:
         await self._close()
         await self._live.wait_empty()
 
-    def _bound(self) -> socket.socket:
+    def _bind(self) -> socket.socket:
         return self._socket or bind_socket(self._settings.listen_host, self._settings.listen_port)
 
     def _client(self, source: str) -> FairReader:
@@ -250,16 +250,16 @@ class _SSHConnection(asyncssh.SSHServerConnection):
         return await super()._validate_openssh_certificate(username, cert)
 
     def _process_direct_tcpip_open(self, packet: SSHPacket) -> tuple[Any, Any]:
-        with _refusing():
+        with _refuse_bad_names():
             return super()._process_direct_tcpip_open(packet)
 
     def _process_direct_streamlocal_at_openssh_dot_com_open(self, packet: SSHPacket) -> tuple[Any, Any]:
-        with _refusing():
+        with _refuse_bad_names():
             return super()._process_direct_streamlocal_at_openssh_dot_com_open(packet)
 
 
 @contextlib.contextmanager
-def _refusing() -> Iterator[None]:
+def _refuse_bad_names() -> Iterator[None]:
     """Refuse a channel whose names are no text: asyncssh would end the connection, with all that it carries."""
     try:
         yield

@@ -99,7 +99,7 @@ class UsageTable:
         for index, worker in list(self.sections()):
             if worker == pid:
                 start = self.start(index)
-                used = self.used(start)
+                used = self.count_rows(start)
                 for at, row in ((start + _KEYS, _KEY), (start + _NUMBERS, _ROW)):
                     self.memory[at : at + used * row] = bytes(used * row)
                 self.set_word(start, 0)
@@ -126,7 +126,7 @@ class UsageTable:
     def find(self, start: int, key: bytes) -> int | None:
         """Return the offset of the numbers of the user `key` in the section at `start`."""
         keys = start + _KEYS
-        end = keys + self.used(start) * _KEY
+        end = keys + self.count_rows(start) * _KEY
         at = self.memory.find(key, keys, end)
         while at >= 0 and (at - keys) % _KEY:
             at = self.memory.find(key, at + 1, end)
@@ -142,7 +142,7 @@ class UsageTable:
         """Return the offset of that row's numbers."""
         return start + _NUMBERS + number * _ROW
 
-    def used(self, start: int) -> int:
+    def count_rows(self, start: int) -> int:
         """Return the number of rows of the section at `start` that may be in use."""
         return min(self.word(start), MAX_USERS_PER_WORKER)
 
@@ -221,7 +221,7 @@ class Usage:
             for each in Resource:
                 table.set_word(table.row(start, number) + each * _WORD, self._counts[user, each])
             table.set_key(start, number, _key(user))
-            table.set_word(start, max(table.used(start), number + 1))
+            table.set_word(start, max(table.count_rows(start), number + 1))
         table.set_word(table.row(start, number) + kind * _WORD, self._counts[user, kind])
         if not any(self._counts[user, each] for each in Resource):
             table.set_key(start, number, bytes(_KEY))

@@ -42,7 +42,7 @@ def _usage() -> Usage:
         return Usage()
 
 
-def _counted(settings: GatewaySettings, gateway: Gateway) -> contextlib.AbstractAsyncContextManager[None]:
+def _publish_counters(settings: GatewaySettings, gateway: Gateway) -> contextlib.AbstractAsyncContextManager[None]:
     """Publish the counters if the gateway serves metrics."""
     directory = settings.metrics_directory
     return contextlib.nullcontext() if directory is None else metrics.publish_counters(gateway.counts, directory)
@@ -64,7 +64,7 @@ async def _serve(settings: GatewaySettings, sock: socket.socket, usage: Usage) -
     loop.add_reader(0, let_go)
     beating = asyncio.create_task(beat(usage))
     with contextlib.suppress(asyncio.CancelledError):
-        async with Gateway(settings, sock, usage) as gateway, _counted(settings, gateway):
+        async with Gateway(settings, sock, usage) as gateway, _publish_counters(settings, gateway):
             os.write(1, READY)
             os.close(1)
             await retired.wait()

@@ -60,7 +60,7 @@ _FOLDER = Path(__file__).parent
 
 
 @functools.cache
-def joined(name: str) -> bytes:
+def join_parts(name: str) -> bytes:
     """Return a script: the same parts make the same bytes. A process reads them once."""
     pieces = [_HEAD.format(name=name, page=_PAGES[name])]
     pieces += [f"# ---- {part}.sh\n{_part(f'{part}.sh')}" for part in PARTS[name]]
@@ -69,17 +69,17 @@ def joined(name: str) -> bytes:
 
 def session_script() -> bytes:
     """Return the batch script of a session's job."""
-    return joined(SESSION_SCRIPT)
+    return join_parts(SESSION_SCRIPT)
 
 
 def environment_script() -> bytes:
     """Return the program that opens an environment for a batch job."""
-    return joined(ENVIRONMENT_SCRIPT)
+    return join_parts(ENVIRONMENT_SCRIPT)
 
 
 def digest(name: str) -> str:
     """Return the first 12 hexadecimal digits of a script's SHA-256: which version it is."""
-    return hashlib.sha256(joined(name)).hexdigest()[:12]
+    return hashlib.sha256(join_parts(name)).hexdigest()[:12]
 
 
 def write_scripts(folder: Path) -> None:
@@ -87,15 +87,17 @@ def write_scripts(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         path = folder / name
-        if not path.exists() or path.read_bytes() != joined(name):
-            fresh = folder / f".{name}.{id(path)}.{hashlib.sha256(joined(name)).hexdigest()[:8]}"
-            fresh.write_bytes(joined(name))
+        if not path.exists() or path.read_bytes() != join_parts(name):
+            fresh = folder / f".{name}.{id(path)}.{hashlib.sha256(join_parts(name)).hexdigest()[:8]}"
+            fresh.write_bytes(join_parts(name))
             fresh.chmod(0o755)
             fresh.rename(path)
 
 
 def _part(name: str) -> str:
-    return _EMBED.sub(lambda found: joined(found[1]).decode() if found[1] in PARTS else _read(found[1]), _read(name))
+    return _EMBED.sub(
+        lambda found: join_parts(found[1]).decode() if found[1] in PARTS else _read(found[1]), _read(name)
+    )
 
 
 def _read(name: str) -> str:

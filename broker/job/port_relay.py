@@ -118,16 +118,16 @@ async def _far_user(connection: socket.socket) -> int:
         raise ConnectionRefusedError
     pause = FIRST_PAUSE_S
     while True:
-        user = _accepted_by(near, far)
+        user = _find_acceptor(near, far)
         if user is not None:
             return user
         await asyncio.sleep(pause)
         pause = min(2 * pause, MAX_PAUSE_S)
 
 
-def _accepted_by(near: tuple[str, int], far: tuple[str, int]) -> int | None:
+def _find_acceptor(near: tuple[str, int], far: tuple[str, int]) -> int | None:
     """Return the user id of the process that has the socket at the other end; None if it has no process yet."""
-    wanted = [f" {_written(far, mapped)} {_written(near, mapped)} " for mapped in (False, True)]
+    wanted = [f" {_format_address(far, mapped)} {_format_address(near, mapped)} " for mapped in (False, True)]
     for table in _TABLES:
         with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as rows:  # noqa: PTH123 - as is
             for row in rows:
@@ -139,7 +139,7 @@ def _accepted_by(near: tuple[str, int], far: tuple[str, int]) -> int | None:
     return None
 
 
-def _written(address: tuple[str, int], mapped: bool) -> str:
+def _format_address(address: tuple[str, int], mapped: bool) -> str:
     """Return an address as the tables write it: words of the machine's byte order in hexadecimal digits, and the port.
 
     `mapped`: an IPv4 address as the socket of a server for both families has it.

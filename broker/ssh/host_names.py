@@ -38,20 +38,20 @@ class SessionHost:
         rest, below_domain = _without_domain(host, domain)
         owner, dot, name = rest.rpartition(".")
         if dot and not below_domain:
-            raise _refused(text, domain)
+            raise _host_name_error(text, domain)
         if not dot:
             owner = caller
         if not _NAME.fullmatch(name) or not (owner == caller or _OWNER.fullmatch(owner)):
-            raise _refused(text, domain)
+            raise _host_name_error(text, domain)
         return cls(owner, name)
 
-    def canonical(self, domain: str) -> str:
+    def canonical_name(self, domain: str) -> str:
         """Return the full host name, which the session's host certificate always contains."""
         return f"{self.owner}.{self.name}.{domain}"
 
     def principals(self, domain: str) -> list[str]:
         """Return all names for the host certificate; the short one is for clients without Berth's ssh_config."""
-        return [self.canonical(domain), f"{self.name}.{domain}"]
+        return [self.canonical_name(domain), f"{self.name}.{domain}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _without_domain(host: str, domain: str) -> tuple[str, bool]:
     return (host.removesuffix(suffix), True) if host.endswith(suffix) else (host, False)
 
 
-def _refused(text: str, domain: str) -> InvalidInputError:
+def _host_name_error(text: str, domain: str) -> InvalidInputError:
     shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:80])
     return InvalidInputError(
         f"{shown!r} is not a session's host name",

@@ -76,7 +76,7 @@ class PublicKey:
     @classmethod
     def parse(cls, line: str) -> PublicKey:
         """Parse one authorized_keys line without options. InvalidInputError has the reason and a hint."""
-        text = _bare(line)
+        text = _strip(line)
         match = _PLAIN.fullmatch(text)
         if match is None or len(text) > MAX_LINE_CHARS or _CONTROL.search(text):
             raise _parse_error(text)
@@ -111,7 +111,7 @@ def plain_keys(authorized_keys: str) -> list[PublicKey]:
     plain: dict[str, str] = {}
     restricted: set[tuple[bytes, ...]] = set()
     for line in authorized_keys.split("\n"):
-        text = _bare(line)
+        text = _strip(line)
         if not text or text.startswith("#"):
             continue
         match = _PLAIN.fullmatch(text)
@@ -135,7 +135,7 @@ def plain_keys(authorized_keys: str) -> list[PublicKey]:
 _EXAMPLE = "use the content of a .pub file, such as: ssh-ed25519 AAAA… you@laptop"
 
 
-def _bare(line: str) -> str:
+def _strip(line: str) -> str:
     """Remove the line end, of Unix or Windows, and the blanks around the text.
 
     sshd also ignores a carriage return after a key: it skips white space when it decodes base64.
@@ -163,10 +163,10 @@ def _parse_error(text: str) -> InvalidInputError:
         message = f"the key after {word!r} is missing"
     if message:
         return InvalidInputError(message, hint=hint)
-    return _damaged(word) if word in ALGORITHMS else _not_an_algorithm(word)
+    return _damaged_key(word) if word in ALGORITHMS else _not_an_algorithm(word)
 
 
-def _damaged(algorithm: str) -> InvalidInputError:
+def _damaged_key(algorithm: str) -> InvalidInputError:
     return InvalidInputError(f"the {algorithm} key is damaged", hint="copy the whole line of the .pub file, unbroken")
 
 
@@ -198,12 +198,12 @@ def _decode(algorithm: str, encoded: str) -> bytes:
         blob = base64.b64decode(encoded, validate=True)
         key = asyncssh.import_public_key(f"{algorithm} {encoded}\n")
     except (binascii.Error, ValueError, asyncssh.KeyImportError) as error:
-        raise _damaged(algorithm) from error
+        raise _damaged_key(algorithm) from error
     # sshd refuses base64 with bits other than zero after the last byte, as RFC 4648, section 3.5, allows.
     if key.public_data != blob or base64.b64encode(blob).decode() != encoded:
-        raise _damaged(algorithm)
+        raise _damaged_key(algorithm)
     if wire.WireReader(blob).string() != algorithm.encode():
-        raise _damaged(algorithm)
+        raise _damaged_key(algorithm)
     if algorithm == "ssh-rsa" and not MIN_RSA_BITS <= _rsa_bits(blob) <= MAX_RSA_BITS:
         raise InvalidInputError(
             f"RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this key has {_rsa_bits(blob)}",

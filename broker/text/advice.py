@@ -115,7 +115,7 @@ def explain_session(view: SessionView, jobs: list[JobView], log: str, now: float
         yield "usage", idle + (_GIVE_BACK.format(name=view.name) if view.gpu_idle_since is not None else "")
     if view.state is SessionState.READY and is_tmp_in_memory(log):
         yield "memory", f"{TMP_IN_MEMORY}; put large files into the home"
-    if loss := _unsaved(log):
+    if loss := _find_save_failure(log):
         yield "saves", loss
     if advice := next_step(view, now):
         yield "do", advice
@@ -153,7 +153,7 @@ def refused_tmp_directories(log: str) -> list[str]:
     return [line.partition(" berth: warning: ")[2] for line in lines if TMP_REFUSED in line]
 
 
-def _unsaved(log: str) -> str:
+def _find_save_failure(log: str) -> str:
     """Return what the last job said of its last save of the system, if that save failed; else an empty text."""
     begun = max(log.rfind(" berth: job "), 0)
     for line in reversed(log[begun:].splitlines()):

@@ -55,22 +55,22 @@ def can_cancel_resize(view: SessionView) -> str | None:
 def is_stopped(view: SessionView) -> str | None:
     """Allow it without a job and without a pending operation."""
     hint = f"stop it first: `berth stop {view.name}`" if view.state in LIVE else ""
-    return _busy(view) or _unless(view, view.state in STARTABLE, hint)
+    return _unless_busy(view) or _unless(view, view.state in STARTABLE, hint)
 
 
 def can_snapshot(view: SessionView) -> str | None:
     """Allow a snapshot of a stopped or ready session."""
-    return _busy(view) or _in_root_mode(view) or _unless(view, view.state in _COPIED)
+    return _unless_busy(view) or _in_root_mode(view) or _unless(view, view.state in _COPIED)
 
 
 def can_clone(view: SessionView) -> str | None:
     """Allow a clone. A clone of a snapshot is possible in every state, so only the deletion forbids it."""
-    return _busy(view) or _in_root_mode(view) or exists(view)
+    return _unless_busy(view) or _in_root_mode(view) or exists(view)
 
 
 def can_change_volumes(view: SessionView) -> str | None:
     """Allow a rollback or a switch, which stop a running session first."""
-    return _busy(view) or _in_root_mode(view) or _unless(view, view.state in _STOPS_FIRST)
+    return _unless_busy(view) or _in_root_mode(view) or _unless(view, view.state in _STOPS_FIRST)
 
 
 def can_connect(view: SessionView) -> str | None:
@@ -80,7 +80,7 @@ def can_connect(view: SessionView) -> str | None:
     return exists(view)
 
 
-def _busy(view: SessionView) -> str | None:
+def _unless_busy(view: SessionView) -> str | None:
     operation = pending_operation(view)
     return None if operation is None else f"it is {describe_operation(operation.verb)}; wait for the end"
 

@@ -11,7 +11,7 @@ _OVERLAP_CHARS = 1024
 """Characters that must match to find the end of the last read."""
 
 
-def added(seen: str, text: str) -> str:
+def added_text(seen: str, text: str) -> str:
     """Return the text that a later tail `text` of a log has after `seen`; all of it if the log was replaced."""
     if text.startswith(seen):
         return text[len(seen) :]

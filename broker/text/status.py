@@ -60,7 +60,7 @@ def _bare_state(view: SessionView, now: float) -> str:
     if view.state is SessionState.SUBMITTING:
         return f"submitting the job to Slurm{because}"
     if view.state is SessionState.QUEUED:
-        expected = _expected(view.expected_start_at, now) if view.expected_start_at is not None else ""
+        expected = _describe_estimate(view.expected_start_at, now) if view.expected_start_at is not None else ""
         again = f" again after an interruption ({view.interruption})" if view.interruption else ""
         return f"queued{again}{because}{_position(view.ahead)}{expected}"
     if view.state is SessionState.STARTING:
@@ -183,7 +183,7 @@ def _position(ahead: int | None) -> str:
     return "; first in line" if ahead == 0 else f"; {ahead} {'job' if ahead == 1 else 'jobs'} ahead"
 
 
-def _expected(at: float, now: float) -> str:
+def _describe_estimate(at: float, now: float) -> str:
     """Describe Slurm's estimate. An estimate in the past means that Slurm will soon try again."""
     return (
         f", expected to start {format_time(at, now)} (in {format_duration(at - now)})"

@@ -145,7 +145,7 @@ class _Comparison:
         return names
 
     def _state(self, side: _Side, name: bytes) -> _State:
-        found = side.folder.found(name) if side.folder is not None else None
+        found = side.folder.find(name) if side.folder is not None else None
         if found is not None:
             return None if found.kind is EntryKind.WHITEOUT else found
         return _IMAGE_ENTRY if self._of_image(side, name) is not None else None
@@ -247,12 +247,12 @@ def _attributes(found: LayerEntry, depth: ComparisonDepth) -> dict[str, bytes | 
 
 def _have_same_content(old: LayerEntry, new: LayerEntry) -> bool:
     """Compare the bytes of two files of one size; what is a hole in both is not read."""
-    with _opened(old) as one, _opened(new) as other:
+    with _open_entry(old) as one, _open_entry(new) as other:
         return same_content(one, other, old.status, new.status)
 
 
 @contextmanager
-def _opened(found: LayerEntry) -> Iterator[int]:
+def _open_entry(found: LayerEntry) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(found.name, flags, dir_fd=found.folder.descriptor())
     try:

@@ -56,11 +56,11 @@ def _copy(copies: list[TreeCopy], *, drains: bool) -> int:
     if drains and not _drain(copies):
         return NOT_WANTED
     for copy in copies:
-        copy.first()
+        copy.first_pass()
     if not _wait_for_freeze("copied", copies):
         return NOT_WANTED
     for copy in copies:
-        copy.second()
+        copy.second_pass()
     print("still", flush=True)
     for copy in copies:
         copy.complete()

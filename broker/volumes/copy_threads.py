@@ -104,7 +104,7 @@ class CopyThreads:
             task.run()
             self._finished.put(task)
 
-    def finished(self, *, wait: bool = False) -> Iterator[CopyTask]:
+    def take_finished(self, *, wait: bool = False) -> Iterator[CopyTask]:
         """Yield finished tasks. Wait while more are unfinished than may be, or, with `wait`, while any is."""
         most = 0 if wait else self._count * TASKS_PER_THREAD
         while self._unfinished > most or not self._finished.empty():

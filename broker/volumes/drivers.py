@@ -48,7 +48,7 @@ class Driver(Protocol):
     def promises(self) -> tuple[str, ...]:
         """Properties that users may count on, and limits, as sentences."""
 
-    def empty(self, kind: str) -> Volume:
+    def make_volume(self, kind: str) -> Volume:
         """Make a new volume with nothing in it; `kind` is `home` or `system`."""
 
     def freeze(self, kind: str, volume: Volume) -> Stack:
@@ -63,7 +63,7 @@ class Driver(Protocol):
     def adopt(self, kind: str, layer: str) -> Volume:
         """Make a new volume with the content of a complete layer that nothing else names."""
 
-    def live(self, kind: str, volume: Volume, layer: str) -> Stack:
+    def live_stack(self, kind: str, volume: Volume, layer: str) -> Stack:
         """Return the stack of a live copy of the volume's top in `layer`. An empty `layer` means that the top was
         empty.
         """
@@ -80,7 +80,7 @@ class OverlayDriver:
         "once a file with several hard links is in a snapshot, writing through one name separates it from the others",
     )
 
-    def empty(self, kind: str) -> Volume:
+    def make_volume(self, kind: str) -> Volume:
         return Volume(self.layers.new_top(MODES[kind]))
 
     def freeze(self, kind: str, volume: Volume) -> Stack:
@@ -96,7 +96,7 @@ class OverlayDriver:
     def adopt(self, kind: str, layer: str) -> Volume:
         return self.fork(kind, (layer,))
 
-    def live(self, kind: str, volume: Volume, layer: str) -> Stack:
+    def live_stack(self, kind: str, volume: Volume, layer: str) -> Stack:
         del kind
         return (*volume.layers, layer) if layer else volume.layers
 
@@ -114,7 +114,7 @@ class _CopyDriver(ABC):
     def fork(self, kind: str, stack: Stack) -> Volume:
         """As in Driver."""
 
-    def empty(self, kind: str) -> Volume:
+    def make_volume(self, kind: str) -> Volume:
         return Volume(self.layers.new_top(MODES[kind]))
 
     def continue_from(self, kind: str, volume: Volume, frozen: Stack) -> Volume:
@@ -125,13 +125,13 @@ class _CopyDriver(ABC):
         del kind
         return self.make_top(layer, ())
 
-    def live(self, kind: str, volume: Volume, layer: str) -> Stack:
+    def live_stack(self, kind: str, volume: Volume, layer: str) -> Stack:
         del kind
         return (*volume.layers, layer)
 
     def copy(self, layer: str, previous: str = "") -> str:
         """Copy a layer without writers, based on an earlier copy of it, and return the id of the new layer."""
-        made = self.layers.new()
+        made = self.layers.new_layer()
         below = str(self.layers.path(previous)) if previous else ""
         copy_tree(str(self.layers.tree(layer)), str(self.layers.path(made)), below)
         self.copy_fuse_mark(layer, made)
@@ -162,7 +162,7 @@ class ReflinkDriver(_CopyDriver):
         return (*volume.layers, self.copy(volume.top, volume.copied))
 
     def fork(self, kind: str, stack: Stack) -> Volume:
-        return self.make_top(self.copy(stack[-1]), stack[:-1]) if stack else self.empty(kind)
+        return self.make_top(self.copy(stack[-1]), stack[:-1]) if stack else self.make_volume(kind)
 
 
 class PlainDriver(_CopyDriver):
@@ -177,7 +177,7 @@ class PlainDriver(_CopyDriver):
     def freeze(self, kind: str, volume: Volume) -> Stack:
         del kind
         tree = self.layers.tree(volume.top)
-        made = self.layers.new()
+        made = self.layers.new_layer()
         pack_layer(tree, self.layers.path(made))
         self.copy_fuse_mark(volume.top, made)
         self.layers.flush()
@@ -185,11 +185,11 @@ class PlainDriver(_CopyDriver):
 
     def fork(self, kind: str, stack: Stack) -> Volume:
         if not stack:
-            return self.empty(kind)
+            return self.make_volume(kind)
         packed = self.layers.squashfs(stack[-1])
         if not packed.exists():  # a live copy
             return self.make_top(self.copy(stack[-1]), stack[:-1])
-        top = self.layers.new()
+        top = self.layers.new_layer()
         unpack_layer(packed, self.layers.tree(top))
         self.layers.flush()
         self.copy_fuse_mark(stack[-1], top)
@@ -214,9 +214,9 @@ class NodeDiskDriver:
         self._home = home
         self._system = OverlayDriver(layers)
 
-    def empty(self, kind: str) -> Volume:
+    def make_volume(self, kind: str) -> Volume:
         """As in Driver."""
-        return self._home.empty(kind)
+        return self._home.make_volume(kind)
 
     def freeze(self, kind: str, volume: Volume) -> Stack:
         """As in Driver."""
@@ -236,9 +236,11 @@ class NodeDiskDriver:
         """As in Driver."""
         return (self._system if kind == "system" else self._home).adopt(kind, layer)
 
-    def live(self, kind: str, volume: Volume, layer: str) -> Stack:
+    def live_stack(self, kind: str, volume: Volume, layer: str) -> Stack:
         """As in Driver."""
-        return (*volume.layers, *volume.below, layer) if kind == "system" else self._home.live(kind, volume, layer)
+        return (
+            (*volume.layers, *volume.below, layer) if kind == "system" else self._home.live_stack(kind, volume, layer)
+        )
 
 
 def get_driver(name: str, layers: Layers, *, on_node: bool = False) -> Driver:

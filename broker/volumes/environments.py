@@ -48,7 +48,7 @@ def list_environments(storage: Storage) -> Answer:
     for entry in sorted(folder.iterdir())[:MAX_ENVIRONMENTS]:
         if IDENTIFIER.fullmatch(entry.name) and is_environment(entry):
             with contextlib.suppress(FileNotFoundError, ValueError):
-                found.append(_told(storage, entry))
+                found.append(_describe(storage, entry))
     return {"environments": found}
 
 
@@ -58,7 +58,7 @@ def promote_job(storage: Storage, session_id: str, operation: str, *, source_id:
     VolumeError `busy` while the job runs, `missing` if no job of that key has begun there.
     """
     directory = storage.session(session_id)
-    with storage.opened(source_id) as source:
+    with storage.open_session(source_id) as source:
         if (directory / "volumes.json").exists():
             return record.load_record(directory).done[operation]
         begun = next((each for each in job_notes.read_job_notes(source.directory) if each.key == key), None)
@@ -84,7 +84,7 @@ def promote_job(storage: Storage, session_id: str, operation: str, *, source_id:
         return answer
 
 
-def _told(storage: Storage, directory: Path) -> Answer:
+def _describe(storage: Storage, directory: Path) -> Answer:
     described = json.loads(job_notes.read_user_file(directory / DESCRIPTION))
     found = record.load_record(directory)
     begun = job_notes.read_job_notes(directory)
@@ -106,14 +106,14 @@ def _told(storage: Storage, directory: Path) -> Answer:
                 "node": each.node,
                 "work": each.work,
                 "inside": each.inside,
-                "running": _held(directory / "run/jobs" / each.key),
+                "running": _is_locked(directory / "run/jobs" / each.key),
             }
             for each in begun
         ],
     }
 
 
-def _held(file: Path) -> bool:
+def _is_locked(file: Path) -> bool:
     try:
         with file_lock(file, wait=False):
             return False

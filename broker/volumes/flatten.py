@@ -43,7 +43,7 @@ def join_layers(layers: Layers, stack: Stack, below: Callable[[str], bool]) -> s
     since overlayfs lists a mark in a folder that one layer alone has. Files get one more name, folders are new. If a
     layer is packed, so is the joined one: all are unpacked on this machine's disk.
     """
-    made = layers.new()
+    made = layers.new_layer()
     try:
         if any(layers.squashfs(layer).exists() for layer in stack):
             _repack(layers, stack, made, below)

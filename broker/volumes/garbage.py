@@ -121,7 +121,7 @@ def _collect(
                 failpoint("collect.removing")
                 layers.put_aside(layer)
         going = {layer: layers.path(layer) if dry_run else layers.aside(layer) for layer in unnamed}
-        left = [] if dry_run else layers.discarded()
+        left = [] if dry_run else layers.leftovers()
     sizes = _sizes(going)
     for path in left:
         _remove_or_note(path, path.name.removeprefix(REMOVAL_PREFIX), failures)

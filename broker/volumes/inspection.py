@@ -51,8 +51,8 @@ def diff(
         found = record.load_record(storage.session(session_id))
         before = _EMPTY if number is None else _stacks_of(found.snapshot(number))
         after = _present_stacks(found) if until is None else _stacks_of(found.snapshot(until))
-        saved_at = storage.saved_at(session_id, found) if until is None else None
-        return {"system_as_of": saved_at} | _compared(
+        saved_at = storage.read_save_time(session_id, found) if until is None else None
+        return {"system_as_of": saved_at} | _compare(
             storage, found, (before, after), base_packages, image, content=content
         )
 
@@ -76,7 +76,7 @@ def _present_stacks(found: Record) -> _Stacks:
     return _Stacks(_present_stack(found.home), _present_stack(found.system))
 
 
-def _compared(
+def _compare(
     storage: Storage,
     found: Record,
     states: tuple[_Stacks, _Stacks],

@@ -50,7 +50,7 @@ class Layers:
     def squashfs(self, layer: str) -> Path:
         return self.root / layer / SQUASHFS
 
-    def new(self) -> str:
+    def new_layer(self) -> str:
         """Make an empty directory for a layer and return its id."""
         layer = new_id()
         self.path(layer).mkdir(mode=0o700)
@@ -60,7 +60,7 @@ class Layers:
         """Make an empty top, on disk before a record names it, and return its id. With `like`, its root equals that
         layer's.
         """
-        top = self.new()
+        top = self.new_layer()
         for name, bits in ((TREE, mode), (WORK, 0o700)):
             self.path(top).joinpath(name).mkdir()
             self.path(top).joinpath(name).chmod(bits)
@@ -136,7 +136,7 @@ class Layers:
         self.put_aside(layer)
         remove_tree(self.aside(layer))
 
-    def discarded(self) -> list[Path]:
+    def leftovers(self) -> list[Path]:
         """Return the leftovers of an interrupted removal, probe or diff: no other name begins with a dot."""
         return [entry for entry in self.root.iterdir() if entry.name.startswith(".")]
 

@@ -46,7 +46,7 @@ MAX_HARD_LINKS = 30_000
 
 
 class TreeCopy:
-    """The copy of one tree. Where nothing writes, `first` may be left out; then `second` copies everything."""
+    """The copy of one tree. Where nothing writes, `first_pass` may be left out; then `second_pass` copies all."""
 
     def __init__(self, source: str, target: str, previous: str = "", *, squash: bool = False) -> None:
         """With `squash`, the copy belongs to the user who makes it, and `owners` records the owners of the other users'
@@ -105,8 +105,8 @@ class TreeCopy:
         """Let no later copy trust this one: some writer was not frozen."""
         self._is_trusted = False
 
-    def first(self) -> None:
-        """Copy the source while it changes. `second` copies what changes meanwhile. UnreadableFilesError, OSError."""
+    def first_pass(self) -> None:
+        """Copy the source while it changes; `second_pass` copies later changes. UnreadableFilesError, OSError."""
         self._from.refresh()
         source, target = self._from.root_descriptor, self._to.root_descriptor
         is_same_system = os.fstat(source).st_dev == os.fstat(target).st_dev
@@ -119,7 +119,7 @@ class TreeCopy:
         with contextlib.suppress(OSError):  # so that the system has at hand what the second pass asks for
             self._lookers.look()
 
-    def second(self) -> None:
+    def second_pass(self) -> None:
         """Make the copy equal to the source, whose writers must be frozen. UnreadableFilesError, OSError."""
         self._proof.is_frozen = True
         with self._all_copied():
@@ -282,7 +282,7 @@ class TreeCopy:
             self._note_copied(wait=True)
 
     def _note_copied(self, *, wait: bool = False) -> None:
-        for task in self._threads.finished(wait=wait):
+        for task in self._threads.take_finished(wait=wait):
             with self._tolerance(task.folder, task.name):
                 state, is_proven = task.result()
                 progress.count(files=1)
@@ -392,7 +392,7 @@ def copy_tree(source: str, target: str, previous: str = "") -> None:
     """Copy a tree without writers. UnreadableFilesError, OSError."""
     copy = TreeCopy(source, target, previous)
     try:
-        copy.second()
+        copy.second_pass()
         copy.complete()
         copy.flush()
     finally:

@@ -60,7 +60,7 @@ def snapshot_running(
     storage: Storage, session_id: str, operation: str, *, job_id: int, image: ImageVersion, note: SnapshotNote
 ) -> Answer:
     """Take a snapshot of a running session. Its job continues, and its volumes do not change."""
-    with storage.opened(session_id) as session:
+    with storage.open_session(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         require_unused_label(session, note.label)
@@ -75,8 +75,8 @@ def snapshot_running(
             profile=image.profile,
             version=image.version,
             digest=image.digest,
-            home=session.driver.live("home", session.record.home, home),
-            system=session.driver.live("system", volume, system),
+            home=session.driver.live_stack("home", session.record.home, home),
+            system=session.driver.live_stack("system", volume, system),
             label=note.label,
             reason=note.reason,
             automatic=note.automatic,
@@ -96,10 +96,10 @@ def commit_root_layer(storage: Storage, session_id: str, operation: str, *, job_
 
     The job is in root mode: it has mounted the system volume read-only, and all changes are in a directory of the node.
     """
-    with storage.opened(session_id) as session:
+    with storage.open_session(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
-        layer = storage.layers.new()
+        layer = storage.layers.new_layer()
         _request_copy(session, job_id, home="", system=layer)
         failpoint("commit-root.copied")
         system = session.record.system
@@ -134,7 +134,7 @@ def _new_target_layer(session: SessionVolumes, kind: str) -> str:
     volume = session.record.home if kind == "home" else session.record.system
     if session.driver.name == OverlayDriver.name and layers.is_untouched(volume.top, volume.layers, MODES[kind]):
         return ""
-    return layers.new()
+    return layers.new_layer()
 
 
 def _request_copy(session: SessionVolumes, job_id: int, *, home: str, system: str) -> CopyOutcome:

@@ -67,7 +67,7 @@ def create_volumes(storage: Storage, session_id: str, driver: str = "auto") -> A
             if record.was_started(directory):
                 raise VolumeError("files", f"{directory / 'volumes.json'} is missing: it names this session's layers")
             chosen, on_node = choose_driver(storage, driver)
-            home, system = chosen.empty("home"), chosen.empty("system")
+            home, system = chosen.make_volume("home"), chosen.make_volume("system")
             made = Record(driver=chosen.name, home=home, system=system, on_node=on_node)
             failpoint("volumes.made")
             record.commit_record(directory, made)
@@ -117,7 +117,7 @@ def _describe_numbers(found: Record) -> Answer:
 
 def snapshot(storage: Storage, session_id: str, operation: str, image: ImageVersion, note: SnapshotNote) -> Answer:
     """Take a snapshot of a stopped session. VolumeError `conflict` if another snapshot has that label."""
-    with storage.opened(session_id) as session:
+    with storage.open_session(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         with session.jobs_locked_out():
@@ -130,7 +130,7 @@ def prepare_handover(storage: Storage, session_id: str, submission: int, image: 
     """Let the job of `submission`, which waits for the end of the running one, begin with new tops. The previous
     content becomes an automatic snapshot. Only with overlays, where this costs nothing, and below `most` layers.
     """
-    with storage.opened(session_id) as session:
+    with storage.open_session(session_id) as session:
         found = session.record
         there = found.handover is not None and found.handover.submission == submission
         fits = max(len(found.home.layers), len(found.system.layers)) < most
@@ -147,7 +147,7 @@ def prepare_handover(storage: Storage, session_id: str, submission: int, image: 
 
 def rollback(storage: Storage, session_id: str, operation: str, number: int, image: ImageVersion) -> Answer:
     """Return a stopped session to a snapshot. Its present content becomes an automatic snapshot."""
-    with storage.opened(session_id) as session:
+    with storage.open_session(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         with session.jobs_locked_out():
@@ -170,7 +170,7 @@ def switch(
 
     The system volume is that of the newest snapshot over the same image. Without one, or with `fresh`, it is empty.
     """
-    with storage.opened(session_id) as session:
+    with storage.open_session(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         with session.jobs_locked_out():
@@ -205,7 +205,7 @@ def clone(
     If there is no snapshot of the cloned content, the source gets one: the two share it.
     """
     directory = storage.session(session_id)
-    with storage.opened(source_id) as source:
+    with storage.open_session(source_id) as source:
         if (directory / "volumes.json").exists():
             return record.load_record(directory).done[operation] | {"source": describe_volumes(storage, source.record)}
         if number is None:
@@ -235,7 +235,7 @@ def clone(
 
 def delete_snapshot(storage: Storage, session_id: str, number: int) -> Answer:
     """Delete a snapshot. The layers that only it names go with the next `collect_garbage`."""
-    with storage.opened(session_id) as session:
+    with storage.open_session(session_id) as session:
         gone = session.record.snapshot(number)
         kept = tuple(each for each in session.record.snapshots if each.number != number)
         session.commit(replace(session.record, snapshots=kept))
@@ -256,7 +256,7 @@ def flatten(storage: Storage, session_id: str, operation: str, *, digest: str, b
     interrupted at any point. `below` decides whether a path exists in the image under the system volume, whose digest
     is `digest`.
     """
-    with storage.opened(session_id) as session:
+    with storage.open_session(session_id) as session:
         if (answer := session.record.done.get(operation)) is not None:
             return answer
         check_image(session, digest)

@@ -33,7 +33,7 @@ def image_packages(text: str) -> Packages:
             found[name.partition(":")[0]] = version
         elif kind == "pip":
             name, _, version = rest.partition("==")
-            found[f"pip {_normal(name)}"] = version
+            found[f"pip {_normalize(name)}"] = version
     return found
 
 
@@ -51,7 +51,7 @@ def installed_packages(stack: OpenStack, image_text: str) -> Packages:
         found = {name: version for name, version in found.items() if not name.startswith("pip ")}
     for python in sorted(each for each in lib.names() if each.startswith(b"python3")):
         folder = lib.inside(python).inside(b"site-packages")
-        seen = [each for name in folder.names() if (each := folder.found(name)) is not None]
+        seen = [each for name in folder.names() if (each := folder.find(name)) is not None]
         gone = dict(pair for each in seen if each.kind is EntryKind.WHITEOUT for pair in _distribution(each))
         found = {name: version for name, version in found.items() if gone.get(name) != version}
         found |= dict(pair for each in seen if each.kind is EntryKind.DIRECTORY for pair in _distribution(each))
@@ -73,7 +73,7 @@ def _read_text(stack: OpenStack, path: list[bytes]) -> tuple[bool, str]:
     A file of a layer may belong to any account of the session. No link is followed: it would lead out of the layers.
     """
     folder = _find_folder(stack, path[:-1])
-    found = folder.found(path[-1]) if folder is not None else None
+    found = folder.find(path[-1]) if folder is not None else None
     if folder is None or (found is not None and found.kind not in {EntryKind.FILE, EntryKind.WHITEOUT}):
         return False, ""
     if found is None or found.kind is EntryKind.WHITEOUT:
@@ -88,7 +88,7 @@ def _find_folder(stack: OpenStack, path: list[bytes]) -> MergedFolder | None:
     """Return a folder, as a merged one; None if a link or a file is in its place or on the way to it."""
     folder = stack.root
     for name in path:
-        found = folder.found(name)
+        found = folder.find(name)
         if found is not None and found.kind not in {EntryKind.DIRECTORY, EntryKind.WHITEOUT}:
             return None
         folder = folder.inside(name)
@@ -98,8 +98,8 @@ def _find_folder(stack: OpenStack, path: list[bytes]) -> MergedFolder | None:
 def _distribution(found: LayerEntry) -> list[tuple[str, str]]:
     """Return the name and version of a Python package if this folder has its description."""
     match = DIST_INFO.fullmatch(os.fsdecode(found.name))
-    return [(f"pip {_normal(match[1])}", match[2])] if match else []
+    return [(f"pip {_normalize(match[1])}", match[2])] if match else []
 
 
-def _normal(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -127,7 +127,7 @@ class _Trial:
     fuse: str = ""
     faults: str = ""
 
-    def told_faults(self) -> str:
+    def describe_faults(self) -> str:
         """The faults as the end of a sentence about fuse-overlayfs; empty if there are none."""
         return " and ".join(FAULTS[word] for word in dict.fromkeys(self.faults.split()) if word in FAULTS)
 
@@ -198,7 +198,7 @@ def probe_driver(directory: Path) -> Probe:
         trial = _try_overlay(room)
         if trial.how == "kernel":
             return Probe("overlay", "kernel overlayfs works here in a user namespace")
-        faults = trial.told_faults()
+        faults = trial.describe_faults()
         limits = (FUSE_LIMIT.format(faults=faults),) if faults else ()
         refused = f"the kernel refuses overlayfs ({trial.kernel[:MAX_REASON_CHARACTERS]})"
         on_node = _mounts_on_node()

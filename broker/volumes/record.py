@@ -165,7 +165,7 @@ class Record:
         kept = list(self.done.items())[-(MAX_ANSWERS - 1) :]
         return replace(self, done=dict([*kept, (operation, answer)]))
 
-    def handed_over(self, at: float) -> Record:
+    def complete_handover(self, at: float) -> Record:
         """Return the record after the next job has begun."""
         to = self.handover
         assert to is not None
@@ -210,7 +210,7 @@ class Record:
         stacks = (f"{name}={','.join([each.top, *reversed(each.layers)])}" for name, each in volumes)
         return ";".join([self.driver, *stacks, *(["node"] if self.on_node else [])])
 
-    def newest(self) -> str:
+    def newest_line(self) -> str:
         """Return the line for a login: the number of snapshots, and the last one's number, time (s) and label."""
         if not self.snapshots:
             return ""
@@ -219,9 +219,9 @@ class Record:
 
     def text(self) -> str:
         snapshots = [asdict(snapshot) for snapshot in self.snapshots]
-        derived = {"format": FORMAT, "mount": self.mount(), "newest": self.newest()}
+        derived = {"format": FORMAT, "mount": self.mount(), "newest": self.newest_line()}
         if self.handover is not None:
-            derived[f"mount {self.handover.submission}"] = self.handed_over(0).mount()
+            derived[f"mount {self.handover.submission}"] = self.complete_handover(0).mount()
         data = {**derived, **asdict(self), "snapshots": snapshots}
         for volume in (data["home"], data["system"]):
             del volume["below"], volume["own"]
@@ -289,7 +289,7 @@ def load_record(session: Path) -> Record:
         raise VolumeError("missing", f"{session.name} has no volumes") from None
     submission, at = _read_begun(session / "run/begun")
     if found.handover is not None and submission >= found.handover.submission:
-        found = found.handed_over(at)
+        found = found.complete_handover(at)
     if not found.on_node:
         return found
     save = read_save(session.parents[1] / "layers" / found.system.top)

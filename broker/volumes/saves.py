@@ -107,9 +107,9 @@ def save_changes(top: Path, generation: Generation, made: Path) -> None:
     # Or gc takes the new layer for one that nothing needs.
     with file_lock(layers.root.parent / "lock", shared=True, wait=LOCK_WAIT_S):
         read_save(top).check(generation)
-        layer = layers.new()
+        layer = layers.new_layer()
         try:
-            with _interruptible():
+            with _allow_interrupts():
                 pack_changes(made, layers.path(layer))
             replaced = _record_save(top, generation, layer, is_kept=False)
         except (OSError, VolumeError):
@@ -154,7 +154,7 @@ def save_copy(top: Path, generation: Generation, made: Path, layer: str) -> None
     # Or gc takes the layer if the launcher's child has ended.
     with file_lock(top.parents[1] / "lock", shared=True, wait=LOCK_WAIT_S):
         read_save(top).check(generation)
-        with _interruptible():
+        with _allow_interrupts():
             pack_changes(made, top.parent / layer)
         _record_save(top, generation, layer, is_kept=True)
 
@@ -166,7 +166,7 @@ def _locked_save(top: Path) -> Iterator[Save]:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def _allow_interrupts() -> Iterator[None]:
     """Let SIGTERM end the work within the context. `main` holds SIGTERM back at other times."""
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
@@ -190,7 +190,7 @@ def main(words: Sequence[str]) -> int:
     command, path, *rest = words
     try:
         if command in {"store", "unpack"}:
-            with _interruptible():
+            with _allow_interrupts():
                 if command == "store":
                     pack_changes(Path(rest[0]), Path(path))
                 else:
@@ -199,7 +199,7 @@ def main(words: Sequence[str]) -> int:
         submission, _, restarts = rest[0].partition(".")
         generation = (int(submission), int(restarts))
         if command == "claim":
-            with _interruptible():
+            with _allow_interrupts():
                 claimed = claim_top(Path(path), generation)
             print(*reversed(claimed.below))
             print(claimed.own)

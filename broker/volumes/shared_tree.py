@@ -107,7 +107,7 @@ class _Walk:
 
     def next_entry(self) -> LayerEntry | None:
         name = next(self._names, None)
-        return None if name is None else self.folder.found(name)
+        return None if name is None else self.folder.find(name)
 
 
 def _walk_file(

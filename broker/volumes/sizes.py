@@ -68,7 +68,7 @@ def session_size(storage: Storage, session_id: str) -> Answer:
     total = _bytes(share for holder, share in shares.items() if holder != ELSEWHERE)
     room = os.statvfs(storage.root)
     free = room.f_bavail * room.f_frsize
-    return {"lines": lines, "bytes": total, "free": free, "system_as_of": storage.saved_at(session_id, found)}
+    return {"lines": lines, "bytes": total, "free": free, "system_as_of": storage.read_save_time(session_id, found)}
 
 
 def user_usage(storage: Storage) -> Answer:
@@ -122,7 +122,7 @@ class CountedLayers:
         A file with names in two layers had several names when the later one was counted. So only the files that had
         some are looked for in all layers.
         """
-        counted = self._counted()
+        counted = self._count_layers()
         shares: dict[int, Share] = {}
         linked: dict[int, int] = {}
         blocks: dict[int, int] = {}
@@ -145,7 +145,7 @@ class CountedLayers:
             shares.setdefault(bits, Share()).add(blocks[inode], 1)
         return shares
 
-    def _counted(self) -> list[tuple[int, LayerInodes]]:
+    def _count_layers(self) -> list[tuple[int, LayerInodes]]:
         layers = self._storage.layers
         device = layers.root.stat().st_dev
         counted = []

@@ -101,7 +101,7 @@ def _adopt_layer(layers: Layers, driver: Driver, kind: str, layer: str | None) -
         return driver.adopt(kind, layer)
     if layer is not None:
         layers.discard(layer)
-    return driver.empty(kind)
+    return driver.make_volume(kind)
 
 
 def _receive_volumes(
@@ -133,7 +133,7 @@ def _receive_volumes(
             if len(made) == len(kinds) or content != kinds[len(made)].encode():
                 raise MalformedStreamError("a volume was not requested")
             name = kinds[len(made)]
-            layer = made[name] = layers.new()
+            layer = made[name] = layers.new_layer()
             undoing.callback(_try_discard, layers, layer)
             is_packed = packed and name == "system"
             tree = receiving.enter_context(_open_volume(layers, layer, name, allowance, packed=is_packed))

@@ -83,7 +83,7 @@ class Storage:
                     if error.kind != "missing" or record.was_started(entry):
                         raise VolumeError("files", f"{entry}: {error}") from error
 
-    def saved_at(self, session_id: str, found: Record) -> float | None:
+    def read_save_time(self, session_id: str, found: Record) -> float | None:
         """Return the time of the last save of a running session's system, 0 without a save. None if no job has the
         system on its node, so that its layers are its present content.
         """
@@ -106,7 +106,7 @@ class Storage:
         }
 
     @contextlib.contextmanager
-    def opened(self, session_id: str) -> Iterator[SessionVolumes]:
+    def open_session(self, session_id: str) -> Iterator[SessionVolumes]:
         """Open a session: until the end, no other operation changes its record, and none removes its layers."""
         directory = self.session(session_id)
         if not directory.is_dir():

@@ -120,7 +120,7 @@ class TreeReceiver:
             DATA: self._data,
             SYMLINK: self._symlink,
             LINK: self._link,
-            DELETED: self._deleted,
+            DELETED: self._deletion,
         }
 
     def take(self, kind: bytes, content: bytes) -> None:
@@ -228,7 +228,7 @@ class TreeReceiver:
         finally:
             os.close(source)
 
-    def _deleted(self, name: bytes) -> None:
+    def _deletion(self, name: bytes) -> None:
         self._begin_entry(name)
         if not self._is_system:
             raise MalformedStreamError("a home has no deletions")

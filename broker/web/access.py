@@ -113,7 +113,7 @@ class BrowserAccess:
         """End the grants of these visits and delegations. On return, all of their connections are closed."""
         self._recently_ended.add(ended)
         with metrics.REVOCATION_SECONDS.time():
-            await self.end(self._grants.ended(ended))
+            await self.end(self._grants.find_ended(ended))
 
     async def end(self, grants: list[Grant]) -> None:
         """End grants, and close their connections. If it raises, those that have connections remain to be ended."""

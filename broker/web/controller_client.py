@@ -148,7 +148,7 @@ class WebControllerClient:
             try:
                 return answer.model_validate_json(await _read(response))
             except (httpx.HTTPError, ValidationError) as error:
-                raise _unanswered() from error
+                raise _count_no_answer() from error
 
     async def watch(self, delegation: str, request: BrowserWatchRequest) -> BrowserWatchAnswer:
         """Have the changes for the browser of this delegation in a stream. NotFoundError if the stream has ended."""
@@ -185,7 +185,7 @@ class WebControllerClient:
                 response = await client.send(request, stream=True)
                 failure = None if response.is_success else read_failure(await _read(response), response.status_code)
             except httpx.HTTPError as error:
-                raise _unanswered() from error
+                raise _count_no_answer() from error
             if failure is not None:
                 raise failure
             yield response
@@ -197,7 +197,7 @@ async def _read(response: httpx.Response) -> bytes:
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > MAX_RESPONSE_BYTES:
-            raise _unanswered()
+            raise _count_no_answer()
     return bytes(body)
 
 
@@ -206,9 +206,9 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
         async for chunk in response.aiter_bytes():
             yield chunk
     except httpx.HTTPError as error:
-        raise _unanswered() from error
+        raise _count_no_answer() from error
 
 
-def _unanswered() -> ControllerUnavailableError:
+def _count_no_answer() -> ControllerUnavailableError:
     metrics.CONTROLLER_ERRORS.inc()
     return no_answer()

@@ -35,7 +35,7 @@ class GrantValidity:
     async def watch_expiry(self) -> NoReturn:
         """End grants when they expire. Any error ends the watch: the process must then end, and with it all access."""
         while True:
-            await self._end(self._grants.expired(time.time()))
+            await self._end(self._grants.find_expired(time.time()))
             await asyncio.sleep(EXPIRY_S)
 
     async def watch_visits(self) -> NoReturn:

@@ -102,11 +102,11 @@ class GrantStore:
     def of_service(self, service: tuple[str, str]) -> list[Grant]:
         return [grant for grant in self if grant.service == service]
 
-    def expired(self, now: float) -> list[Grant]:
+    def find_expired(self, now: float) -> list[Grant]:
         """Return the grants that have ended at the time `now`, in seconds since the epoch."""
         return [grant for grant in self if grant.visit.expires_at <= now]
 
-    def ended(self, ended: EndedVisits) -> list[Grant]:
+    def find_ended(self, ended: EndedVisits) -> list[Grant]:
         """Return the grants of these delegations and visits."""
         delegations, visits = set(ended.delegation_ids), set(ended.visit_ids)
         return [grant for grant in self if grant.visit.delegation_id in delegations or grant.visit.id in visits]

@@ -62,7 +62,7 @@ class ServiceFace:
             return await self._respond_to_browser(request)
         except BerthError as error:
             metrics.REFUSALS.labels(error.reason).inc()
-            return _with_status(self._pages.refused(error), error.status)
+            return _with_status(self._pages.refusal_page(error), error.status)
 
     async def _respond_to_browser(self, request: Request) -> Response:
         """BerthError if the browser may not enter, or has sent a cookie twice."""
@@ -123,8 +123,8 @@ class ServiceFace:
         if service.ready.is_set():
             return RedirectResponse(_path(request), 303)
         if service.error is None:
-            return _with_status(self._pages.starting(grant.visit, list(service.report.lines)), 202)
-        page = self._pages.unavailable(grant.visit, service.error, list(service.report.lines))
+            return _with_status(self._pages.start_page(grant.visit, list(service.report.lines)), 202)
+        page = self._pages.failure_page(grant.visit, service.error, list(service.report.lines))
         return _with_status(page, service.error.status)
 
 

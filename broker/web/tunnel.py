@@ -167,9 +167,9 @@ class Tunnel:
         while not self._control.exists():
             if process.returncode is not None:
                 assert process.stderr is not None
-                raise _failed((await process.stderr.read(MAX_ERROR_BYTES)).decode(errors="replace"))
+                raise _tunnel_error((await process.stderr.read(MAX_ERROR_BYTES)).decode(errors="replace"))
             if time.monotonic() > deadline:
-                raise _failed(f"no connection within {CONNECT_TIMEOUT_S:g} s")
+                raise _tunnel_error(f"no connection within {CONNECT_TIMEOUT_S:g} s")
             await asyncio.sleep(POLL_S)
 
 
@@ -201,10 +201,10 @@ def _connection_errors() -> Iterator[None]:
     try:
         yield
     except MuxError as error:
-        raise _failed(error.message) from error
+        raise _tunnel_error(error.message) from error
 
 
-def _failed(message: str) -> ConnectionFailedError:
+def _tunnel_error(message: str) -> ConnectionFailedError:
     return ConnectionFailedError(
         f"no connection to the session: {_last_line(message)}",
         hint="reload the page to try again; `berth show NAME` shows the session's state",

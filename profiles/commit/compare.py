@@ -75,9 +75,9 @@ def compare_system(system: LayeredTree, path_filter: PathFilter) -> Findings:
         before.keys() - dpkg.automatic_packages(system.text_before)
     )
     pip, theirs = _find_python_packages(system)
-    owned = dpkg.packaged_files(system.text, [now[name] for name in (*added, *changed)], system.real)
+    owned = dpkg.packaged_files(system.text, [now[name] for name in (*added, *changed)], system.real_path)
     owned |= dict.fromkeys(theirs - owned.keys(), "")
-    lost = dpkg.packaged_files(system.text_before, [before[name] for name in (*removed, *changed)], system.real)
+    lost = dpkg.packaged_files(system.text_before, [before[name] for name in (*removed, *changed)], system.real_path)
     findings = Findings(
         added=[(name, now[name].version) for name in added],
         removed=[(name, before[name].version) for name in removed],
@@ -133,7 +133,7 @@ def _sort_paths(system: LayeredTree, path_filter: PathFilter, findings: Findings
             if entry.opaque or not _is_in_image(system, entry):
                 left_out.setdefault(top, LeftOut(f"/{top}", why))
             continue
-        for path in system.gone_below(entry):
+        for path in system.hidden_paths(entry):
             if packaged.has(path, None):
                 of_packages += 1
             else:

@@ -60,8 +60,8 @@ def generate_recipe(name: str, version: str, base: Image, findings: Findings, he
         "version": version,
         "description": old.description,
         "base": f"profile:{owner}{base.name}@{base.version}",
-        "apt": recipe.checked(_APT, apt),
-        "pip": recipe.checked(_PIP, pip),
+        "apt": recipe.keep_valid(_APT, apt),
+        "pip": recipe.keep_valid(_PIP, pip),
         "files": recipe.files,
         "post": recipe.script(),
         "resources": old.model_dump(mode="json")["resources"],
@@ -102,7 +102,7 @@ class _Recipe:
             self._bytes += _size_in_profile(command)
             self.post.append(command)
 
-    def checked(self, kind: TypeAdapter[str], words: list[str]) -> list[str]:
+    def keep_valid(self, kind: TypeAdapter[str], words: list[str]) -> list[str]:
         """Return the words that a profile accepts."""
         good = []
         for word in words:

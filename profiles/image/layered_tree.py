@@ -106,7 +106,7 @@ class LayeredTree:
         """Read a file of the tree itself; None if it is not there."""
         return _read_text(self.tree / path if _has_no_links(self.tree, path.split("/")) else None)
 
-    def real(self, path: str) -> str:
+    def real_path(self, path: str) -> str:
         """Return the path of a file whose first directory may be a link, such as /bin and /lib in a merged /usr."""
         first, slash, rest = path.partition("/")
         if first not in self._links:
@@ -133,7 +133,7 @@ class LayeredTree:
                 return Owner(theirs.st_uid, theirs.st_gid, stat.S_IMODE(status.st_mode))
         return Owner(0, 0, stat.S_IMODE(status.st_mode))
 
-    def gone_below(self, entry: MergedEntry) -> Iterator[str]:
+    def hidden_paths(self, entry: MergedEntry) -> Iterator[str]:
         """Yield the paths of the tree that an entry hides: all for a whiteout or a file, the content of an opaque
         directory.
         """

@@ -171,7 +171,7 @@ class MergedFolder:
                 self._listings[number] = _read_folder(self.stack, number, folder)
         return {name for listing in self._listings.values() for name in listing}
 
-    def all_found(self, name: bytes) -> Iterator[LayerEntry]:
+    def find_all(self, name: bytes) -> Iterator[LayerEntry]:
         """Yield the entries of a name in the layers, newest first."""
         for number, folder in self.folders:
             listing = self._listings.get(number)
@@ -179,17 +179,17 @@ class MergedFolder:
             if found is not None:
                 yield found
 
-    def found(self, name: bytes) -> LayerEntry | None:
+    def find(self, name: bytes) -> LayerEntry | None:
         """Return the entry of a name in the newest layer that has one, which may be a whiteout; None if no layer has
         one.
         """
-        return next(self.all_found(name), None)
+        return next(self.find_all(name), None)
 
     def inside(self, name: bytes) -> MergedFolder:
         """Return the folder `name`, as a merged one; without layers if no layer has it."""
         together: list[tuple[int, Folder]] = []
         hides = self.hides
-        for found in self.all_found(name):
+        for found in self.find_all(name):
             if found.kind is not EntryKind.DIRECTORY:
                 hides = True
                 break
@@ -264,7 +264,7 @@ def _walk_folder(
 ) -> Iterator[tuple[MergedEntry, MergedFolder | None]]:
     """Yield the entries of a merged folder, each with the merged folder of a directory to enter."""
     for name in sorted(folder.names()):
-        found = folder.found(name)
+        found = folder.find(name)
         assert found is not None  # one of the listings has the name
         if found.kind is EntryKind.DIRECTORY:
             inside = folder.inside(name)

@@ -133,6 +133,6 @@ def test_flattening_that_fails_leaves_nothing(running: Running) -> None:
     assert operations.snapshots(running.storage, session)["volumes"]["unflattened"] == reason
     record = (running.storage.session(session) / "volumes.json").read_text()
     assert f'\n "unflattened": "{reason}"' in record  # where a login's greeting looks for it
-    assert running.storage.layers.discarded() == []
+    assert running.storage.layers.leftovers() == []
     assert _flatten(running, session).is_dir()
     assert running.record(session).unflattened == ""

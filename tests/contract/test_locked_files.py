@@ -65,7 +65,7 @@ def storage(tmp_path: Path) -> Storage:
 @pytest.fixture(params=LOCKED)
 def home(request: pytest.FixtureRequest, storage: Storage) -> Iterator[Path]:
     """The session's home, in which the entry `work/locked` is locked."""
-    with storage.opened("s" * 26) as session:
+    with storage.open_session("s" * 26) as session:
         tree = storage.layers.tree(session.record.home.top)
     place = tree / "work/locked"
     if request.param == "file":
@@ -130,7 +130,7 @@ def test_read_only_entries_come_back_with_their_attributes(
     (tmp_path / "programs/unshare").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'programs'}:{os.environ['PATH']}")
     session = "s" * 26
-    with storage.opened(session) as opened:
+    with storage.open_session(session) as opened:
         home = storage.layers.tree(opened.record.home.top)
     (home / "folder").mkdir()
     for path, mode in ((home / "file", 0o444), (home / "folder/file", 0o600), (home / "folder", 0o555)):
@@ -143,7 +143,7 @@ def test_read_only_entries_come_back_with_their_attributes(
     remove_tree(home)
     home.mkdir()
     operations.rollback(storage, session, new_id(), taken, IMAGE)
-    with storage.opened(session) as opened:
+    with storage.open_session(session) as opened:
         home = storage.layers.tree(opened.record.home.top)
     found = {
         str(path.relative_to(home)): (path.stat().st_mode & 0o777, os.getxattr(path, ATTRIBUTE))

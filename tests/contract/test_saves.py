@@ -266,13 +266,13 @@ def test_diff_during_a_save_reads_what_the_record_named(
     session = running.create()
     top, generation = running.begin_job(session)
     saves.save_changes(top, generation, made(tmp_path, first=b"1"))
-    real = Storage.saved_at
+    real = Storage.read_save_time
 
     def save_first(storage: Storage, session_id: str, found: record.Record) -> float | None:
         saves.save_changes(top, generation, made(tmp_path, second=b"2"))
         return real(storage, session_id, found)
 
-    monkeypatch.setattr(Storage, "saved_at", save_first)
+    monkeypatch.setattr(Storage, "read_save_time", save_first)
     monkeypatch.setattr(ImageFiles, "_read", lambda _: set[str]())
     told = inspection.diff(running.storage, session, None, image=ImageFiles("image", 0))
     assert [each["path"] for each in told["files"] if each["volume"] == "system"] == ["first"]

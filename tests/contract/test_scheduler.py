@@ -118,7 +118,7 @@ def test_a_requeued_job_waits_under_its_id_with_one_restart_more(asker: Asker, n
     assert (job.restarts, job.node, job.reason) == (1, "", "BeginTime")
     assert job.started_at is not None
     assert job.started_at > time.time() + 60
-    assert asker.ask(asker.cluster.scheduler.finished([job_id])) == {}
+    assert asker.ask(asker.cluster.scheduler.finished_jobs([job_id])) == {}
 
 
 def test_nothing_is_hidden_without_private_data(asker: Asker) -> None:
@@ -232,11 +232,11 @@ def test_how_jobs_ended(asker: Asker, name: str) -> None:
     asked = [*ids.values(), cancelled, running, UNKNOWN_ID]
     # Slurm looks for jobs beyond their time limit every 30 s, and tells slurmdbd in its own time.
     wait_for(
-        lambda: asker.ask(asker.cluster.scheduler.finished(asked)).keys() == {*ids.values(), cancelled},
+        lambda: asker.ask(asker.cluster.scheduler.finished_jobs(asked)).keys() == {*ids.values(), cancelled},
         what="the ends of all jobs in accounting",
         seconds=90,
     )
-    found = asker.ask(asker.cluster.scheduler.finished(asked))
+    found = asker.ask(asker.cluster.scheduler.finished_jobs(asked))
     assert {work: (found[i].state, found[i].exit_code, found[i].signal) for work, i in ids.items()} == ENDS
     assert found[cancelled].state is JobState.CANCELLED
     # slurmctld calls a job COMPLETING for a while yet.
@@ -248,7 +248,7 @@ def test_how_jobs_ended(asker: Asker, name: str) -> None:
 
 
 def test_nobody_asks_about_no_jobs(asker: Asker) -> None:
-    assert asker.ask(asker.cluster.scheduler.finished([])) == {}
+    assert asker.ask(asker.cluster.scheduler.finished_jobs([])) == {}
 
 
 def test_version(asker: Asker, request: pytest.FixtureRequest) -> None:
@@ -344,11 +344,11 @@ def test_without_slurmdbd_only_the_past_is_unknown(asker: Asker, name: str, *, d
     scheduler = asker.cluster.scheduler
     job_id = asker.cluster.submit(name, held=True)
     asker.ask(scheduler.cancel(job_id))
-    wait_for(lambda: job_id in asker.ask(scheduler.finished([job_id])), what="the job in accounting")
+    wait_for(lambda: job_id in asker.ask(scheduler.finished_jobs([job_id])), what="the job in accounting")
     with asker.cluster.outage("slurmdbd", dead=dead, survivor=name):
         start = time.monotonic()
         with pytest.raises(NoAnswer):
-            asker.ask(scheduler.finished([job_id]))
+            asker.ask(scheduler.finished_jobs([job_id]))
         assert time.monotonic() - start < DEADLINE + 2
         assert job_id in asker.jobs(name)
-    assert job_id in asker.ask(scheduler.finished([job_id]))
+    assert job_id in asker.ask(scheduler.finished_jobs([job_id]))

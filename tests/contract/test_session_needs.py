@@ -125,7 +125,7 @@ def slurm(each_lab: Lab) -> Iterator[Slurm]:
 def test_the_job_finds_in_each_release_what_session_sh_looks_for(slurm: Slurm) -> None:
     job_id = slurm.submit("--gres=gpu:intel:1", "--mem=100", "--time=5")
     job = slurm.wait_for_announcement(job_id)
-    said = job_comment.announced(job, SUBMISSION, FINGERPRINT)
+    said = job_comment.matching_announcement(job, SUBMISSION, FINGERPRINT)
     assert said is not None
     assert said.endpoint is not None
     assert (said.submission, said.restarts, said.endpoint.node, said.endpoint.port) == (SUBMISSION, 0, job.node, 40000)

@@ -43,7 +43,7 @@ class World:
 
     @property
     def canonical(self) -> str:
-        return SessionHost(me(), "dev").canonical("berth")
+        return SessionHost(me(), "dev").canonical_name("berth")
 
     @property
     def config(self) -> Path:

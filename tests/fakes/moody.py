@@ -24,8 +24,8 @@ class MoodyScheduler(SilentScheduler):
     silent = False
     remembers = True
 
-    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
-        found = await super().finished(job_ids)
+    async def finished_jobs(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
+        found = await super().finished_jobs(job_ids)
         return found if self.remembers else {}
 
 

@@ -172,7 +172,7 @@ class FakeScheduler:
         waiting = [job for job in self._jobs.values() if job.state is JobState.PENDING]
         return [QueuedJob(job.id, 0 if "Held" in job.reason else 1, "gpu", job.reason, job.user) for job in waiting]
 
-    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
+    async def finished_jobs(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
         wanted = sorted(set(job_ids))
         await self._note(f"finished {','.join(map(str, wanted))}")
         return {job_id: self._accounting[job_id] for job_id in wanted if job_id in self._accounting}

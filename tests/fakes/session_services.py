@@ -23,7 +23,7 @@ class SessionDirectories:
         for each in ("node", "web", "session", "home/.config/berth/services.d"):
             (base / each).mkdir(parents=True)
         self.program = base / "node/service"
-        self.program.write_bytes(bundle.joined(bundle.SERVICE_SCRIPT))
+        self.program.write_bytes(bundle.join_parts(bundle.SERVICE_SCRIPT))
 
     def declare(self, *services: Service) -> None:
         """Let the profile have these services."""

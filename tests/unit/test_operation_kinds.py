@@ -30,7 +30,7 @@ def test_every_operation_has_steps() -> None:
 
 
 def test_operations_that_are_requested_are_those_of_the_table() -> None:
-    requested = {verb for text in SOURCES.values() for verb in re.findall(r'\bOperation\.new\(\s*"([\w-]+)"', text)}
+    requested = {verb for text in SOURCES.values() for verb in re.findall(r'\bOperation\.create\(\s*"([\w-]+)"', text)}
     assert requested == OPERATIONS.keys()
 
 
@@ -52,7 +52,7 @@ def test_participles_differ() -> None:
 
 @pytest.mark.parametrize("verb", OPERATIONS)
 def test_the_manifest_takes_the_operations_that_it_has_to_record(verb: str) -> None:
-    record = Operation.new(verb, "alice").record()
+    record = Operation.create(verb, "alice").record()
     if OPERATIONS[verb].in_manifest:
         assert Unfinished.model_validate(record).verb == verb
     else:

@@ -251,8 +251,8 @@ def copy_here(session: SessionVolumes, job_id: int, *, home: str, system: str) -
         if layer:
             previous = str(layers.path(volume.copied)) if volume.copied else ""
             copy = TreeCopy(str(layers.tree(volume.top)), str(layers.path(layer)), previous)
-            copy.first()
-            copy.second()
+            copy.first_pass()
+            copy.second_pass()
             copy.complete()
             copy.close()
     return CopyOutcome("frozen", 0.0)

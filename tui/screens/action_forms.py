@@ -104,7 +104,7 @@ class ActionFormScreen(FormScreen):
 
     async def _load_deleted(self) -> None:
         try:
-            deleted = await self._requests.read(lambda client: client.deleted())
+            deleted = await self._requests.read(lambda client: client.deleted_sessions())
         except BerthError as error:
             self.note("name", error.message)
             return

@@ -15,7 +15,7 @@ from textual.widgets import Log, Static
 
 from broker.errors import BerthError
 from broker.format import escape_controls
-from broker.text.log import added
+from broker.text.log import added_text
 from broker.text.session import ENDED
 from tui.core.outcome import describe_error
 from tui.core.session_action import shell_line
@@ -196,7 +196,7 @@ class LogScreen(ViewScreen):
                 self.show_title(escape_controls(describe_error(error)))
                 ended = False
             else:
-                self.query_one(Log).write(escape_controls(added(seen, text), keep="\n\t"))
+                self.query_one(Log).write(escape_controls(added_text(seen, text), keep="\n\t"))
                 self.show_title("the job has ended" if ended else "follows the job")
                 seen = text
             if not ended:

@@ -256,9 +256,9 @@ def _row(view: OperatorSessionView, now: float) -> tuple[str, ...]:
 def _limit_row(limit: LimitUse) -> tuple[str, str, str]:
     from broker.format import format_size
 
-    def shown(value: float | None, none: str) -> str:
+    def format_amount(value: float | None, none: str) -> str:
         if value is None:
             return none
         return format_size(int(value)) if limit.name == "storage" else f"{value:g}"
 
-    return limit.name, shown(limit.used, "unknown"), shown(limit.most, "no limit")
+    return limit.name, format_amount(limit.used, "unknown"), format_amount(limit.most, "no limit")

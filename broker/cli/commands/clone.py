@@ -77,7 +77,7 @@ def clone(
     }
     try:
         asked = invocation.post(f"/v1/sessions/{name}/clone", request)
-        from broker.cli.wait import asking, until_made
+        from broker.cli.wait import show_request_progress, until_made
         from broker.client.answers import parse_answer
         from broker.schema.sessions import SessionView
     except KeyboardInterrupt:
@@ -87,7 +87,7 @@ def clone(
             f"interrupted; {new} may still be created", hint="`berth list` shows your sessions"
         ) from None
 
-    with asking(invocation, new, "clone", source=name if is_own else ""):
+    with show_request_progress(invocation, new, "clone", source=name if is_own else ""):
         view = parse_answer(SessionView, asked.answer())
         domain = invocation.client.site().domain if start else ""  # now, while Slurm is busy, rather than at the end
     if not no_wait:
@@ -133,7 +133,7 @@ def switch(
     A running session is stopped, after a question, and started again under its name. To use two profiles at the same
     time, create a second session with `berth clone --profile`.
     """
-    from broker.cli.wait import asking, finish_operation
+    from broker.cli.wait import finish_operation, show_request_progress
     from broker.schema.volumes import SwitchRequest
 
     request = SwitchRequest(profile=profile.name, version=profile.version, fresh=fresh)
@@ -145,6 +145,6 @@ def switch(
         undone=f"{name} was not switched",
         yes=yes,
     )
-    with asking(invocation, name, "switch"):
+    with show_request_progress(invocation, name, "switch"):
         view = invocation.client.switch(name, request)
     finish_operation(invocation, view, f"switched {name} to {profile}", no_wait=no_wait, timeout=timeout)

@@ -82,10 +82,10 @@ def restore(invocation: Invocation, name: str, new: str | None, *, timeout: floa
     The session is stopped then, with all its files and snapshots. `berth list --deleted` lists deleted sessions; of
     several with the same name, the last deleted one is restored.
     """
-    from broker.cli.wait import asking, until_made
+    from broker.cli.wait import show_request_progress, until_made
     from broker.schema.volumes import RestoreRequest
 
-    with asking(invocation, new or name, "restore"):
+    with show_request_progress(invocation, new or name, "restore"):
         view = invocation.client.restore(name, RestoreRequest(name=new))
     view = until_made(invocation, view, timeout=timeout)
     if invocation.json:

@@ -44,9 +44,9 @@ def diff(invocation: Invocation, name: str, *, since: str | None, until: str | N
       berth diff dev --from 3 --to before-upgrade
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.cli.amounts import WorkAmounts
-    from broker.cli.wait import working
+    from broker.cli.wait import show_work_progress
 
-    with working(invocation, f"comparing {name}", WorkAmounts(invocation, name)):
+    with show_work_progress(invocation, f"comparing {name}", WorkAmounts(invocation, name)):
         report = invocation.client.diff(name, since, until, content=content)
     if invocation.json:
         output.print_json(report)

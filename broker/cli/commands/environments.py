@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from broker.cli import output
 from broker.cli.commands.sessions import no_wait_option, timeout_option
 from broker.cli.context import Invocation, json_option, pass_invocation
-from broker.cli.params import SessionName, known
+from broker.cli.params import SessionName, query_for_completion
 from broker.errors import ConflictError, NotFoundError
 from broker.format import pluralize
 
@@ -40,7 +40,7 @@ class JobId(click.ParamType[str]):
         del ctx, param
         return [
             CompletionItem(job.key, help=environment.of)
-            for environment in known(lambda client: client.environments())
+            for environment in query_for_completion(lambda client: client.environments())
             for job in environment.jobs
             if job.key.startswith(incomplete) and "@" not in job.key
         ]
@@ -73,7 +73,7 @@ def fetch(invocation: Invocation, job: str, *, to: Path | None, everything: bool
     wrote in its working directory to the directory of its submission. Existing files that differ are listed and not
     replaced, unless --force is given. The JOBID of a job array selects all its tasks; `42_7` selects one.
     """
-    found = _begun(invocation, job)
+    found = _find_begun_tasks(invocation, job)
     done = _fetch_all(invocation, found, job, to=to, everything=everything, force=force)
     if invocation.json:
         left = [*(clash.path for clash in done.clashes), *done.too_long]
@@ -143,14 +143,14 @@ def promote(invocation: Invocation, job: str, name: str, *, no_wait: bool, timeo
     NAME gets the job's image and system, and its home as the job left it. The job must have ended; of a job array, give
     one task, such as `42_7`.
     """
-    from broker.cli.wait import asking, until_made
+    from broker.cli.wait import show_request_progress, until_made
     from broker.schema.environments import PromoteRequest
 
-    found = [pair for pair in _begun(invocation, job) if pair[1].key == job]
+    found = [pair for pair in _find_begun_tasks(invocation, job) if pair[1].key == job]
     if not found:
         raise NotFoundError(f"{job} is a job array", hint=f"give one of its tasks: `berth promote {job}_1 {name}`")
     environment = found[-1][0]
-    with asking(invocation, name, "promote"):
+    with show_request_progress(invocation, name, "promote"):
         view = invocation.client.promote(environment.id, PromoteRequest(name=name, job=job))
     if not no_wait:
         view = until_made(invocation, view, timeout=timeout, ready=False, source=environment.id)
@@ -160,7 +160,7 @@ def promote(invocation: Invocation, job: str, name: str, *, no_wait: bool, timeo
         output.print_note(f"{name} {'is being' if no_wait else 'was'} created; `berth start {name}` starts it")
 
 
-def _begun(invocation: Invocation, job: str) -> list[tuple[EnvironmentView, BatchJob]]:
+def _find_begun_tasks(invocation: Invocation, job: str) -> list[tuple[EnvironmentView, BatchJob]]:
     """Return the job's tasks that have begun, with their environments; NotFoundError if there are none."""
     environments = invocation.client.environments()
     number = int(job.partition("_")[0])

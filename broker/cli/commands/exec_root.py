@@ -18,7 +18,7 @@ from broker.cli.output import print_note
 from broker.cli.prompts import announce_restart, check_request
 from broker.cli.ssh_process import cannot_run, ssh_command
 from broker.cli.ssh_watcher import SSH_FAILED, SUSPECT_CODES
-from broker.cli.wait import asking, until_done, until_ended, until_ready
+from broker.cli.wait import show_request_progress, until_done, until_ended, until_ready
 from broker.errors import BerthError, ConflictError
 from broker.schema.sessions import SessionState, StartRequest
 from broker.text.session import ENDED, has_job
@@ -95,7 +95,7 @@ def _root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Iterator[
 
 def _ask_for_root_mode(invocation: Invocation, name: str) -> SessionView:
     try:
-        with asking(invocation, name, "root"):
+        with show_request_progress(invocation, name, "root"):
             return invocation.client.root(name)
     except InterruptedWaitError:
         raise InterruptedWaitError(f"interrupted; nothing was run in {name}") from None
@@ -135,7 +135,7 @@ def _run(invocation: Invocation, name: str, before: Sequence[str], command: str)
 def _commit(invocation: Invocation, name: str) -> None:
     """Keep the changes in the session. Only a second Ctrl-C interrupts this, since the command succeeded."""
     try:
-        with asking(invocation, name, "commit-root"):
+        with show_request_progress(invocation, name, "commit-root"):
             view = invocation.client.commit_root(name)
         _, operation = until_done(invocation, view)
     except InterruptedWaitError:
@@ -173,7 +173,7 @@ def _leave_root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Non
     client = invocation.client
     try:
         view = client.session(name)
-        restarted = _restarted(invocation, view) if had_job else None
+        restarted = _try_restart(invocation, view) if had_job else None
         if restarted is not None:
             view = restarted
         elif _in_root_mode(view):
@@ -196,7 +196,7 @@ def _leave_root_mode(invocation: Invocation, name: str, *, had_job: bool) -> Non
     _say(invocation, f"{name} is {'ready again' if had_job else 'stopped again'}")
 
 
-def _restarted(invocation: Invocation, view: SessionView) -> SessionView | None:
+def _try_restart(invocation: Invocation, view: SessionView) -> SessionView | None:
     """Restart a session that is ready in root mode; None if it is not, or if a restart is refused."""
     if not view.root or view.state is not SessionState.READY:
         return None

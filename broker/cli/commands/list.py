@@ -107,7 +107,7 @@ def list_sessions(
             raise InvalidInputError("--output name cannot be combined with --watch")
         _watch(invocation, names, states, form)
         return
-    views = _selected(invocation.client.sessions(), names, states)
+    views = _select_views(invocation.client.sessions(), names, states)
     if invocation.json:
         output.print_json({"sessions": [view.model_dump(mode="json") for view in views]})
     elif form == "name":
@@ -132,7 +132,9 @@ def _describe_none(states: frozenset[str] | None) -> str:
     return "You have no sessions. `berth start NAME --profile PROFILE` starts one."
 
 
-def _selected(views: Sequence[SessionView], names: Sequence[str], states: frozenset[str] | None) -> list[SessionView]:
+def _select_views(
+    views: Sequence[SessionView], names: Sequence[str], states: frozenset[str] | None
+) -> list[SessionView]:
     """Return the views with these names and states. NotFoundError for a name without a session."""
     if missing := sorted(set(names) - {view.name for view in views}):
         raise NotFoundError(f"you have no session named {missing[0]}", hint="`berth list` shows your sessions")
@@ -149,7 +151,7 @@ def _watch(invocation: Invocation, names: Sequence[str], states: frozenset[str] 
     from broker.text.session import SHRINKING_COLUMN, session_table
 
     if names:
-        _selected(invocation.client.sessions(), names, None)  # its error for a name without a session
+        _select_views(invocation.client.sessions(), names, None)  # its error for a name without a session
     wide, stores = form == "wide", _profile_stores(invocation, form)
 
     def lines(views: Sequence[SessionView]) -> list[str]:
@@ -179,7 +181,7 @@ def _print_sessions(views: Sequence[SessionView], *, wide: bool, stores: Sequenc
 def _list_shared(invocation: Invocation, form: str | None) -> None:
     from broker.cli.shared_list import print_shared, print_shared_names
 
-    shared = invocation.client.shared()
+    shared = invocation.client.shared_list()
     if invocation.json:
         output.print_json(shared)
     elif form == "name":
@@ -191,7 +193,7 @@ def _list_shared(invocation: Invocation, form: str | None) -> None:
 def _list_deleted(invocation: Invocation, *, only_names: bool) -> None:
     from broker.text.session import DELETED_HEADINGS, deleted_row
 
-    views = invocation.client.deleted()
+    views = invocation.client.deleted_sessions()
     if invocation.json:
         output.print_json({"sessions": [view.model_dump(mode="json") for view in views]})
     elif only_names:

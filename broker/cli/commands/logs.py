@@ -14,7 +14,7 @@ from broker.cli.commands.sessions import name_argument, reference_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import SessionReference
 from broker.format import escape_controls, pluralize
-from broker.text.log import added
+from broker.text.log import added_text
 
 if TYPE_CHECKING:
     from broker.schema.connections import ConnectionView
@@ -54,7 +54,7 @@ def _follow(invocation: Invocation, name: str, seen: str) -> None:
     while True:
         ended = client.session(name).state in ENDED  # before the read, so that no last lines are missed
         text = client.log(name, tail=TAIL_BYTES)
-        _write(added(seen, text))
+        _write(added_text(seen, text))
         if ended:
             return
         seen = text

@@ -224,7 +224,7 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
         holder.check_writable(place.parent.name)
         if isinstance(image, Image) and not force:
             _require_unused(invocation, image)
-        if not yes and not _confirmed(wanted, place):
+        if not yes and not _confirm_deletion(wanted, place):
             raise BerthError(f"{wanted} was not deleted")
         holder.delete(place.parent.name, place.name)
     if invocation.json:
@@ -272,7 +272,7 @@ def _require_unused(invocation: Invocation, image: Image) -> None:
         )
 
 
-def _confirmed(wanted: ProfileReference, place: Path) -> bool:
+def _confirm_deletion(wanted: ProfileReference, place: Path) -> bool:
     if not output.is_terminal(sys.stdin):
         raise InvalidInputError(
             f"{wanted} was not deleted: there is no terminal to ask at",

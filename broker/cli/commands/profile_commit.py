@@ -87,7 +87,7 @@ def commit(
         from profiles.image.catalog import OWN, split_owner
 
         owner, profile = split_owner(wanted.name)
-        store = _chosen(store, owner)
+        store = _choose_store(store, owner)
         target = target_of(invocation, store)
         target.check_free(profile, wanted.version)
         target.check_writable(profile)
@@ -120,7 +120,7 @@ def commit(
     print_published(invocation, image, {"committed": asdict(found[0])})
 
 
-def _chosen(store: Path | None, owner: str) -> Path | None:
+def _choose_store(store: Path | None, owner: str) -> Path | None:
     """Return the store that --store or the profile's owner names. InvalidInputError if they contradict each other."""
     if owner and store is not None and str(store) != owner:
         raise InvalidInputError(f"{owner}/ and --store {store} name two stores", hint="leave one of them out")

@@ -28,10 +28,10 @@ def rename(invocation: Invocation, name: str, new: str, *, timeout: float | None
       berth stop dev
       berth rename dev thesis
     """  # noqa: D301 - \b is click's mark for lines to leave alone
-    from broker.cli.wait import asking, finish_operation
+    from broker.cli.wait import finish_operation, show_request_progress
     from broker.schema.sessions import RenameRequest
 
-    with asking(invocation, name, "rename"):
+    with show_request_progress(invocation, name, "rename"):
         view = invocation.client.rename(name, RenameRequest(name=new))
     try:
         finish_operation(invocation, view, f"renamed {name} to {new}", timeout=timeout)

@@ -141,7 +141,7 @@ class Submission:
         if (wrapped := line.value("wrap")) is not None:
             text = WRAPPED.format(wrapped).encode(errors="surrogateescape")
         elif line.script:
-            script = _found(line.script[0])
+            script = _find_script(line.script[0])
             with contextlib.suppress(OSError):
                 text = script.read_bytes() if script is not None else None
         elif not _only_prints(line):
@@ -343,7 +343,7 @@ def _request(of: str, at: str | None) -> EnvironmentRequest:
         ) from error
 
 
-def _found(name: str) -> Path | None:
+def _find_script(name: str) -> Path | None:
     """Return the path at which sbatch finds a script: in the current directory, or else on PATH."""
     if is_file(name):
         return Path(name)

@@ -40,12 +40,12 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
       berth snapshot dev before-upgrade
       berth rollback dev before-upgrade
     """  # noqa: D301 - \b is click's mark for lines to leave alone
-    from broker.cli.wait import asking, until_done
+    from broker.cli.wait import show_request_progress, until_done
     from broker.schema.volumes import SnapshotRequest
     from broker.text.session import state_line
     from broker.text.volume import describe_consistency, snapshot_name
 
-    with asking(invocation, name, "snapshot"):
+    with show_request_progress(invocation, name, "snapshot"):
         view = invocation.client.snapshot(name, SnapshotRequest(label=label))
     if no_wait:
         if invocation.json:
@@ -60,7 +60,7 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
         else:
             output.print_note(f"{name}: {operation.message or 'the snapshot is taken'}")
         return
-    made = _numbered(invocation, name, operation.snapshot)
+    made = _find_snapshot(invocation, name, operation.snapshot)
     if invocation.json:
         output.print_json(made)
         return
@@ -71,7 +71,7 @@ def snapshot(invocation: Invocation, name: str, label: str | None, *, no_wait: b
         output.print_line(str(made.number))
 
 
-def _numbered(invocation: Invocation, name: str, number: int | None) -> SnapshotView:
+def _find_snapshot(invocation: Invocation, name: str, number: int | None) -> SnapshotView:
     for each in invocation.client.snapshots(name):
         if each.number == number:
             return each
@@ -141,7 +141,7 @@ def rollback(
     A running session is stopped, after a question, and started again under its name; the command returns when it is
     ready.
     """
-    from broker.cli.wait import asking, finish_operation
+    from broker.cli.wait import finish_operation, show_request_progress
     from broker.schema.volumes import RollbackRequest
 
     announce_restart(
@@ -151,6 +151,6 @@ def rollback(
         undone=f"{name} was not rolled back",
         yes=yes,
     )
-    with asking(invocation, name, "rollback"):
+    with show_request_progress(invocation, name, "rollback"):
         view = invocation.client.rollback(name, RollbackRequest(snapshot=snapshot))
     finish_operation(invocation, view, f"rolled {name} back to snapshot {snapshot}", no_wait=no_wait, timeout=timeout)

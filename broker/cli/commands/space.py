@@ -23,11 +23,11 @@ def size(invocation: Invocation, name: str) -> None:
     OWN is the space that a deletion would free. TOTAL includes data that is shared with others.
     """
     from broker.cli.amounts import WorkAmounts
-    from broker.cli.wait import working
+    from broker.cli.wait import show_work_progress
     from broker.format import format_size
     from broker.text.status import describe_save_time
 
-    with working(invocation, f"counting the files of {name}", WorkAmounts(invocation, name)):
+    with show_work_progress(invocation, f"counting the files of {name}", WorkAmounts(invocation, name)):
         report = invocation.client.size(name)
     if invocation.json:
         output.print_json(report)
@@ -54,9 +54,9 @@ def verify(invocation: Invocation, name: str) -> None:
     last snapshot are not in a layer, so they are not compared. Exit code 1 if a layer differs.
     """
     from broker.cli.amounts import WorkAmounts
-    from broker.cli.wait import working
+    from broker.cli.wait import show_work_progress
 
-    with working(invocation, f"reading every layer of {name}", WorkAmounts(invocation, name)):
+    with show_work_progress(invocation, f"reading every layer of {name}", WorkAmounts(invocation, name)):
         report = invocation.client.verify(name)
     if invocation.json:
         output.print_json(report)
@@ -101,12 +101,12 @@ def gc(invocation: Invocation, *, dry_run: bool) -> None:
     Removes layers that no session and no snapshot uses, and deleted sessions that can no longer be restored.
     """
     from broker.cli.amounts import WorkAmounts
-    from broker.cli.wait import working
+    from broker.cli.wait import show_work_progress
     from broker.format import format_size
     from broker.schema.volumes import GcRequest
 
     text = f"{'looking for' if dry_run else 'removing'} unused layers"
-    with working(invocation, text, WorkAmounts(invocation, "", "gc")):
+    with show_work_progress(invocation, text, WorkAmounts(invocation, "", "gc")):
         report = invocation.client.gc(GcRequest(dry_run=dry_run))
     if invocation.json:
         output.print_json(report)

@@ -26,12 +26,12 @@ async def _berth_error(_: Request, error: Exception) -> JSONResponse:
 
 
 def error_response(error: BerthError, status: int | None = None) -> JSONResponse:
-    body = ErrorBody(reason=error.reason, message=error.message, hint=error.hint, waiting=_waiting(error))
+    body = ErrorBody(reason=error.reason, message=error.message, hint=error.hint, waiting=_wait_of(error))
     # Older clients do not know `waiting`, and never request it.
     return JSONResponse(body.model_dump(exclude_none=True), status_code=status or error.status)
 
 
-def _waiting(error: BerthError) -> SessionWait | None:
+def _wait_of(error: BerthError) -> SessionWait | None:
     if not isinstance(error, WaitingError) or not error.session_id:
         return None
     return SessionWait(session_id=error.session_id, revision=error.revision, seconds=error.seconds)
@@ -57,7 +57,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 _NAME_HINT = "a name has up to 39 lower-case letters, digits and hyphens and begins with a letter"
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+async def _internal_error(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed method=%s path=%s", request.method, request.scope["path"], exc_info=error)
     return await _berth_error(
         request, BerthError("the controller failed to process this request", hint="the controller's log has the cause")
@@ -69,4 +69,4 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(BerthError, _berth_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, _internal_error)

@@ -107,7 +107,7 @@ def add_gateway_routes(app: FastAPI, services: Services) -> None:
     async def gateway_wait(who: Who, request: GatewayWait, gone: Gone) -> GatewayWaitAnswer:
         require_gateway(services, who)
         known = {each.session_id: each.revision for each in request.sessions}
-        return GatewayWaitAnswer(changed=await services.connect.changed(known, request.seconds, gone))
+        return GatewayWaitAnswer(changed=await services.connect.wait_for_changes(known, request.seconds, gone))
 
     @app.post("/v1/gateway/guests")
     async def gateway_guests(who: Who, request: GatewayGuests, gone: Gone) -> GatewayGuestsAnswer:

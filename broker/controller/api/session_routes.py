@@ -15,7 +15,7 @@ from broker.controller.api.dependencies import (
     refuse_options,
     refuse_policies,
 )
-from broker.controller.sessions.guest_view import errors_for_guest, seen_by
+from broker.controller.sessions.guest_view import errors_for_guest, view_for_user
 from broker.errors import RefusedError
 from broker.schema.checks import CheckReport, CheckRequest
 from broker.schema.connections import (
@@ -62,7 +62,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
         refresh: bool = False,
     ) -> SessionView:
         with errors_for_guest(name):
-            return seen_by(
+            return view_for_user(
                 who.user, await sessions.show(who.user, name, after=after, wait=wait, refresh=refresh, gone=gone)
             )
 
@@ -71,7 +71,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
         refuse_policies(who, request.persistence)
         refuse_options(who, *request.options, *request.defaults)
         with errors_for_guest(name):
-            return seen_by(who.user, await sessions.start(who.user, name, request))
+            return view_for_user(who.user, await sessions.start(who.user, name, request))
 
     @app.put("/v1/sessions/{name}/continuation")
     async def set_continuation(who: Who, name: SessionName, choice: ContinuationChoice) -> SessionView:
@@ -88,7 +88,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.post("/v1/sessions/{name}/extend")
     async def extend_job(who: Who, name: SessionName, request: ExtendRequest) -> SessionView:
         with errors_for_guest(name):
-            return seen_by(who.user, await services.extend.extend(who.user, name, request.seconds))
+            return view_for_user(who.user, await services.extend.extend(who.user, name, request.seconds))
 
     @app.post("/v1/sessions/{name}/resize", status_code=202)
     async def resize_session(who: Who, name: SessionName, request: ResizeRequest) -> SessionView:
@@ -122,7 +122,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.post("/v1/sessions/{name}/stop", status_code=202)
     async def stop_session(who: Who, name: SessionName) -> SessionView:
         with errors_for_guest(name):
-            return seen_by(who.user, await sessions.stop(who.user, name))
+            return view_for_user(who.user, await sessions.stop(who.user, name))
 
     @app.delete("/v1/sessions/{name}", status_code=202)
     async def delete_session(who: Who, name: SessionName, purge: bool = False) -> SessionView:
@@ -147,7 +147,7 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
         who: Who, name: SessionName, ended: bool = False, terminals: bool = False
     ) -> ConnectionList:
         connections = services.connections
-        found = await (connections.all(who.user, name) if ended else connections.standing(who.user, name))
+        found = await (connections.all(who.user, name) if ended else connections.open_connections(who.user, name))
         count = await connections.terminals(who.user, name) if terminals else None
         guests = await connections.guests(who.user, name)
         return ConnectionList(connections=found, guests=guests, terminals=count)

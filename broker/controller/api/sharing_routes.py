@@ -59,11 +59,11 @@ def add_sharing_routes(app: FastAPI, services: Services) -> None:
 
     @app.get("/v1/shared")
     async def list_shared(who: Who) -> SharedList:
-        return await shares.shared_with(who.user)
+        return await shares.shared_list(who.user)
 
     @app.get("/v1/shared/services")
     async def list_shared_services(who: Who) -> SharedServiceList:
-        return SharedServiceList(services=(await shares.shared_with(who.user)).services)
+        return SharedServiceList(services=(await shares.shared_list(who.user)).services)
 
     @app.delete("/v1/shared/{name}")
     async def leave_session(

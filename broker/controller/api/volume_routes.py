@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import FastAPI, Path, Query
 
 from broker.controller.api.dependencies import DeletedName, Services, SessionName, Who, refuse_policies
-from broker.controller.sessions.guest_view import errors_for_guest, seen_by
+from broker.controller.sessions.guest_view import errors_for_guest, view_for_user
 from broker.schema import volumes
 from broker.schema.sessions import (
     DeletedList,
@@ -21,7 +21,7 @@ def add_volume_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 -
     @app.post("/v1/sessions/{name}/snapshots", status_code=202)
     async def take_snapshot(who: Who, name: SessionName, request: volumes.SnapshotRequest) -> SessionView:
         with errors_for_guest(name):
-            return seen_by(who.user, await snapshots.snapshot(who.user, name, request))
+            return view_for_user(who.user, await snapshots.snapshot(who.user, name, request))
 
     @app.get("/v1/sessions/{name}/snapshots")
     async def list_snapshots(who: Who, name: SessionName) -> volumes.SnapshotList:

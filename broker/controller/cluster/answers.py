@@ -63,7 +63,7 @@ class CachedQuery(Generic[T]):
         self._last: Answer[T] | None = None
         self._failure: _Failure | None = None
 
-    async def fresh(self, max_age: float) -> Answer[T]:
+    async def fresh_answer(self, max_age: float) -> Answer[T]:
         """Return an answer to a query of the last `max_age` seconds; query if there is none.
 
         NoAnswer if Slurm does not answer, also without a query if one has failed within this time, or within RETRY_S.
@@ -75,8 +75,8 @@ class CachedQuery(Generic[T]):
             raise NoAnswer(self._failure.message)
         return await asyncio.shield(self._running.join("", self._query))
 
-    async def latest(self, max_age: float) -> Answer[T]:
-        """Return an answer as `fresh` does, or else the last one, after PATIENCE_S at most.
+    async def latest_answer(self, max_age: float) -> Answer[T]:
+        """Return an answer as `fresh_answer` does, or else the last one, after PATIENCE_S at most.
 
         NoAnswer if there is none after FIRST_PATIENCE_S. A query that takes longer continues, for the callers to come.
         """
@@ -84,7 +84,7 @@ class CachedQuery(Generic[T]):
         patience = FIRST_PATIENCE_S if last is None else PATIENCE_S
         try:
             async with asyncio.timeout(patience):
-                return await self.fresh(max_age)
+                return await self.fresh_answer(max_age)
         except (NoAnswer, TimeoutError) as error:
             if last is None:
                 raise NoAnswer(str(error) or f"no answer in {patience:g} s") from error

@@ -42,7 +42,7 @@ class UserGroups:
         await asyncio.wait({self._lookups.join(user, lambda: self._look_up(user))}, timeout=PATIENCE_S)
         return self._known.get(user, (known, None))[0]
 
-    async def current(self, user: str) -> frozenset[str]:
+    async def look_up(self, user: str) -> frozenset[str]:
         """Return the names of the user's groups, as the name service has them now.
 
         No groups if it fails, or takes longer than PATIENCE_S. Access depends on the answer: nothing is remembered.

@@ -53,11 +53,11 @@ class ClusterService:
         """
         interval = self._interval_s
         try:
-            private = (await self._answers.private_data.latest(CONFIGURATION_TTL_S)).value
+            private = (await self._answers.private_data.latest_answer(CONFIGURATION_TTL_S)).value
             nodes, partitions, queue = await asyncio.gather(
                 _unless("nodes" in private, self._answers.nodes, interval),
                 _unless("partitions" in private, self._answers.partitions, interval),
-                self._answers.queue.latest(interval),
+                self._answers.queue.latest_answer(interval),
             )
         except NoAnswer as error:
             hint = f"try again later; after a failure, Berth queries Slurm again in {min(interval, RETRY_S):g} s"
@@ -106,4 +106,4 @@ class ClusterService:
 
 async def _unless(hidden: bool, query: CachedQuery[T], max_age: float) -> Answer[T] | None:
     """Query only for what is not hidden: where Berth runs as the user, Slurm would refuse the rest."""
-    return None if hidden else await query.latest(max_age)
+    return None if hidden else await query.latest_answer(max_age)

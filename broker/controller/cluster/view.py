@@ -72,13 +72,13 @@ def build_visible(
         for name in names:
             by_partition[name].append(node)
     waiting = Counter(name for job in queue for name in job.partitions.split(","))
-    listed = sorted(visible, key=lambda each: _natural(each[0].name))[:MAX_LISTED_NODES]
+    listed = sorted(visible, key=lambda each: _natural_order(each[0].name))[:MAX_LISTED_NODES]
     return VisibleCluster(
         nodes=[_node_view(node, names) for node, names in listed],
         nodes_left_out=len(visible) - len(listed),
         partitions=[
             _partition_view(part, waiting[part.name], None if nodes is None else by_partition[part.name])
-            for part in sorted(shown.values(), key=lambda part: (not part.is_default, _natural(part.name)))
+            for part in sorted(shown.values(), key=lambda part: (not part.is_default, _natural_order(part.name)))
         ],
     )
 
@@ -202,7 +202,7 @@ def _queued_job_view(job: QueuedJob) -> QueuedJobView:
     )
 
 
-def _natural(name: str) -> tuple[tuple[bool, int, str], ...]:
+def _natural_order(name: str) -> tuple[tuple[bool, int, str], ...]:
     """Return a key that sorts `c2` before `c10`."""
     return tuple(
         (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.findall(r"\d+|\D+", name)

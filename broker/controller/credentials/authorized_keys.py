@@ -70,7 +70,7 @@ class AuthorizedKeys:
     async def views(self, user: str) -> list[KeyView]:
         """Return the keys for the user to read, each with its source."""
         rows = await self._registry.keys_of(user)
-        added = [_added(row) for row in rows]
+        added = [_key_view(row) for row in rows]
         known = {view.fingerprint for view in added}
         return added + [
             KeyView(
@@ -99,10 +99,10 @@ class AuthorizedKeys:
             comment=key.comment,
             added_at=clock.now(),
         )
-        return _added(await self._registry.add_key(row))
+        return _key_view(await self._registry.add_key(row))
 
     async def remove(self, user: str, fingerprint: str) -> KeyView:
-        return _added(await self._registry.remove_key(user, fingerprint))
+        return _key_view(await self._registry.remove_key(user, fingerprint))
 
     async def _own_file(self, user: str) -> list[keys.PublicKey]:
         read_at, known = self._files.get(user, (-math.inf, None))
@@ -132,7 +132,7 @@ class AuthorizedKeys:
         return found
 
 
-def _added(row: Key) -> KeyView:
+def _key_view(row: Key) -> KeyView:
     algorithm = row.public_key.split(" ", 1)[0]
     return KeyView(
         fingerprint=row.fingerprint,

@@ -42,13 +42,13 @@ MOST_BYTES = 2**63 - 1
 _Value = TypeVar("_Value")
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable")
     return text
 
 
-def _shown(text: str) -> str:
+def _replace_unprintable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
@@ -61,7 +61,7 @@ def _public_key(line: str) -> str:
 
 HostKey = Annotated[str, StringConstraints(max_length=KEY_CHARACTERS), AfterValidator(_public_key)]
 """A session's public host key, one line."""
-Words = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
+Words = Annotated[str, StringConstraints(max_length=500), AfterValidator(_check_printable)]
 Path = Annotated[str, StringConstraints(max_length=4096)]
 """A path of at most PATH_MAX characters (limits.h)."""
 Id = Annotated[str, StringConstraints(pattern=f"^{IDENTIFIER.pattern}$")]
@@ -76,7 +76,7 @@ Text = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS)]
 Manifests = Annotated[dict[Id, Text], Field(max_length=20_000)]
 
 
-Shown = Annotated[str, StringConstraints(max_length=500), AfterValidator(_shown)]
+Shown = Annotated[str, StringConstraints(max_length=500), AfterValidator(_replace_unprintable)]
 """A message for users; a character that cannot be printed becomes a question mark."""
 Submission = Annotated[int, Field(ge=0, lt=10**9)]
 
@@ -163,7 +163,7 @@ class OwnImageAnswer(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    store: Annotated[str, StringConstraints(max_length=4096, pattern="^/"), AfterValidator(_printable)]
+    store: Annotated[str, StringConstraints(max_length=4096, pattern="^/"), AfterValidator(_check_printable)]
     names: Annotated[list[Name], Field(max_length=MAX_ENTRIES)]
     versions: Annotated[list[Version], Field(max_length=MAX_ENTRIES)]
     version: Version | Literal[""] = ""
@@ -172,8 +172,10 @@ class OwnImageAnswer(BaseModel):
     offset: Bytes = 0
     packages: Annotated[str, StringConstraints(max_length=MAX_PACKAGES_BYTES)] = ""
     signature: Annotated[str, StringConstraints(max_length=MAX_SIGNATURE_BYTES)] | None = None
-    signature_problem: Annotated[str, StringConstraints(max_length=MESSAGE_CHARACTERS), AfterValidator(_shown)] = ""
-    problem: Annotated[str, StringConstraints(max_length=MESSAGE_CHARACTERS), AfterValidator(_shown)] = ""
+    signature_problem: Annotated[
+        str, StringConstraints(max_length=MESSAGE_CHARACTERS), AfterValidator(_replace_unprintable)
+    ] = ""
+    problem: Annotated[str, StringConstraints(max_length=MESSAGE_CHARACTERS), AfterValidator(_replace_unprintable)] = ""
 
 
 class _Collected(BaseModel):

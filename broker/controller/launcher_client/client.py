@@ -308,12 +308,12 @@ class LauncherClient(VolumeClient):
             )
 
 
-def inherited() -> LauncherClient:
+def inherit_launcher() -> LauncherClient:
     """Return the client of the launcher that started this controller (site mode)."""
     return LauncherClient(socket.socket(fileno=int(os.environ.pop("BERTH_LAUNCHER_FD"))))
 
 
-async def spawned(storage: str) -> LauncherClient:
+async def spawn_launcher(storage: str) -> LauncherClient:
     """Start a launcher as the same user and without root, and return its client (personal mode)."""
     ours, theirs = socket.socketpair()
     with theirs:

@@ -104,25 +104,27 @@ class VolumeClient(ABC):
 
     async def snapshot(self, user: str, arguments: SnapshotArguments) -> SnapshotResult:
         """Take a snapshot of a session without a job. `busy` while a job has its volumes open."""
-        return _taken(await self._call(user, arguments))
+        return _parse_snapshot_result(await self._call(user, arguments))
 
     async def copy(self, user: str, arguments: CopyArguments) -> SnapshotResult:
         """Take a snapshot of a running session, by its job."""
-        return _taken(await self._call(user, arguments))
+        return _parse_snapshot_result(await self._call(user, arguments))
 
     async def rollback(self, user: str, arguments: RollbackArguments) -> SnapshotResult:
         """Roll both volumes back to a snapshot. The result's snapshot has their state before that."""
-        return _taken(await self._call(user, arguments), "before")
+        return _parse_snapshot_result(await self._call(user, arguments), "before")
 
     async def switch(self, user: str, arguments: SwitchArguments) -> tuple[SnapshotResult, str]:
         """Give the session a system volume for another image: `fresh`, or the one that it had there (`kept`)."""
         answer = await self._call(user, arguments)
-        return _taken(answer, "before"), answers.parse(answers.SYSTEM, answer.get("system"), "the system volume")
+        return _parse_snapshot_result(answer, "before"), answers.parse(
+            answers.SYSTEM, answer.get("system"), "the system volume"
+        )
 
     async def clone(self, user: str, arguments: CloneArguments) -> Cloned:
         """Make a session whose volumes begin as the source's, at a snapshot or as they are now."""
         answer = await self._call(user, arguments)
-        return Cloned(_taken(answer), volumes(answer, "source"), host_key(answer))
+        return Cloned(_parse_snapshot_result(answer), volumes(answer, "source"), host_key(answer))
 
     async def receive(self, user: str, arguments: ReceiveArguments) -> Prepared:
         """Make a session of `user` from a snapshot of another user, which a process of that user sends.
@@ -164,7 +166,7 @@ class VolumeClient(ABC):
 
     async def delete_snapshot(self, user: str, session_id: str, number: int) -> SnapshotResult:
         """Delete a snapshot; the next gc removes its layers if nothing else names them."""
-        return _taken(await self._call(user, ForgetArguments(session=session_id, snapshot=number)))
+        return _parse_snapshot_result(await self._call(user, ForgetArguments(session=session_id, snapshot=number)))
 
     async def diff(self, user: str, arguments: DiffArguments, *, base: str) -> DiffReport:
         """Compare with a snapshot or with an image; the report calls it `base`."""
@@ -215,7 +217,7 @@ def host_key(answer: Mapping[str, Any]) -> str:
     return answers.parse(answers.HOST_KEY, answer.get("host_key"), "the public host key")
 
 
-def _taken(answer: Mapping[str, Any], key: str = "snapshot") -> SnapshotResult:
+def _parse_snapshot_result(answer: Mapping[str, Any], key: str = "snapshot") -> SnapshotResult:
     return SnapshotResult(answers.parse(answers.SNAPSHOT, answer.get(key), "the snapshot"), volumes(answer))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.controller import clock
 from broker.controller.reconcile.held_jobs import is_held_job
-from broker.controller.reconcile.job_takeover import begin_takeover, copied_by_clones
+from broker.controller.reconcile.job_takeover import begin_takeover, copied_sources
 from broker.controller.reconcile.observation import is_newer, mark, session_id
 from broker.controller.registry.registry import EventEntry
 from broker.failpoints import failpoint
@@ -52,7 +52,7 @@ class JobCanceller:
             if session.job.cancelled_at != asked_at:
                 return False  # the resize was withdrawn meanwhile
             changing = await self._registry.in_states({SessionState.CHANGING})
-            if session.id in self._copies or session.id in copied_by_clones(changing):
+            if session.id in self._copies or session.id in copied_sources(changing):
                 # Requested since the tick has looked. Once the takeover is recorded, no copy is accepted.
                 await self._registry.update(session.id, mark(session, {"cancelled_at": None}))
                 return False

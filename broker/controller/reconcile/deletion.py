@@ -40,7 +40,7 @@ class DeletionRunner:
         self._registry = registry
         self._launcher = launcher
         self._changes = changes
-        self._running = SingleFlight[str, None](self._done)
+        self._running = SingleFlight[str, None](self._note_end)
         self._lasting = LastingStates(log)
         self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
 
@@ -54,16 +54,16 @@ class DeletionRunner:
         going = [session for session in sessions if session.state is SessionState.DELETING]
         over = await self._registry.kept_deleted(over_at=clock.now())
         for session in [*going, *over]:
-            if self._backoff.due(session.id):
+            if self._backoff.is_due(session.id):
                 self._running.join(session.id, partial(self._remove, session))
 
     async def close(self) -> None:
         """Cancel the removals; the next controller repeats them."""
         await self._running.close()
 
-    def _done(self, session_id: str, task: asyncio.Task[None]) -> None:
+    def _note_end(self, session_id: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._backoff.failed(session_id)
+            self._backoff.record_failure(session_id)
             log.error("removal failed session=%s", session_id, exc_info=error)
         self._changes.notify(session_id)
 
@@ -85,17 +85,17 @@ class DeletionRunner:
             done = "set aside" if kept else "removed"
             text = f"data not {done} yet {session.log_name} error={error.message}"
             self._lasting.report(session.id, logging.WARNING, text)
-            self._backoff.failed(session.id)
+            self._backoff.record_failure(session.id)
             reason = f"its data could not be {done} yet; Berth tries again: {error.message}"
             await self._registry.update(session.id, lambda _: ({"reason": reason}, None))
             return
         failpoint("delete.removed")
         self._backoff.forget(session.id)
         self._lasting.end(session.id)
-        await self._registry.update(session.id, _gone(session))
+        await self._registry.update(session.id, _record_removal(session))
 
 
-def _gone(observed: Session) -> Transition:
+def _record_removal(observed: Session) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.state is SessionState.DELETING:
             return {"state": SessionState.DELETED, "reason": ""}, EventEntry("berth", "deleted")

@@ -81,21 +81,21 @@ class JobHolder:
         self._end_notices = end_notices
         self._operations = operations
         self._changes = changes
-        self._running = SingleFlight[str, "Session"](self._done)
+        self._running = SingleFlight[str, "Session"](self._note_end)
         self._backoff = Backoff(FIRST_PAUSE_S, MAX_PAUSE_S)
 
     def hold(self, session: Session) -> None:
         """Start to hold the session's job, unless that is under way or its next attempt is later."""
-        if self._backoff.due(session.id):
+        if self._backoff.is_due(session.id):
             self._running.join(session.id, lambda: self._attempt(session.id))
 
     async def close(self) -> None:
         """Cancel the running attempts; the next controller repeats them."""
         await self._running.close()
 
-    def _done(self, session_id: str, task: asyncio.Task[Session]) -> None:
+    def _note_end(self, session_id: str, task: asyncio.Task[Session]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._backoff.failed(session_id)
+            self._backoff.record_failure(session_id)
             log.error("hold interrupted id=%s", session_id, exc_info=error)
         self._changes.notify(session_id)
 
@@ -117,7 +117,7 @@ class JobHolder:
             message = await self._launcher.hold(session.owner, arguments)
         except LauncherError as error:
             if error.unclear and clock.now() - operation.waits_since < HOLD_TIMEOUT_S:
-                self._backoff.failed(session.id)
+                self._backoff.record_failure(session.id)
                 log.info("hold will be repeated %s job=%d error=%s", session.log_name, job.job_id, error.message)
                 return session
             self._backoff.forget(session.id)
@@ -125,15 +125,15 @@ class JobHolder:
                 log.info("job not held %s job=%d error=%s", session.log_name, job.job_id, error.message)
                 return await self._registry.update(session.id, _runs_on(operation, to_user_error(error, session.name)))
             log.info("job cancelled instead of held %s job=%d error=%s", session.log_name, job.job_id, error.message)
-            return await self._registry.update(session.id, _given_up(operation.id))
+            return await self._registry.update(session.id, _give_up_hold(operation.id))
         self._backoff.forget(session.id)
         failpoint("hold.answered")
-        session = await self._registry.update(session.id, _held(operation, job.job_id, message, clock.now()))
+        session = await self._registry.update(session.id, _record_hold(operation, job.job_id, message, clock.now()))
         self._operations.resume([session])  # now, since the user waits: the next tick would do it too
         return session
 
 
-def _held(operation: Operation, job_id: int, message: str, now: float) -> Transition:
+def _record_hold(operation: Operation, job_id: int, message: str, now: float) -> Transition:
     """Record that the job has given up the volumes: the operation runs next. `message`: of a run that is undone."""
 
     def decide(current: Session) -> RowChange | None:
@@ -161,13 +161,13 @@ def _runs_on(operation: Operation, error: BerthError) -> Transition:
         pending = current.pending
         if pending is None or pending.id != operation.id or current.state is not SessionState.STOPPING:
             return None
-        values = {"state": SessionState.READY, "reason": "", "operation": pending.failed(error).record()}
+        values = {"state": SessionState.READY, "reason": "", "operation": pending.as_failed(error).record()}
         return values, EventEntry("berth", f"{pending.verb}-failed", error.message)
 
     return decide
 
 
-def _given_up(operation: str) -> Transition:
+def _give_up_hold(operation: str) -> Transition:
     def decide(current: Session) -> RowChange | None:
         pending = current.pending
         if pending is None or pending.id != operation:

@@ -61,7 +61,7 @@ class IdlePolicy:
             return session
         try:
             before = session.job.idle_stop_at
-            session = await self._registry.update(session.id, _idle(now))
+            session = await self._registry.update(session.id, _apply_idle_policy(now))
             if session.job.idle_stop_at not in {None, before}:
                 self._writing.join(session.id, lambda: self._warn(session))
         except BerthError as error:  # the other sessions are still processed
@@ -103,7 +103,7 @@ def _differs(session: Session, now: float) -> bool:
     return at != session.job.idle_stop_at or (at is not None and now >= at)
 
 
-def _idle(now: float) -> Transition:
+def _apply_idle_policy(now: float) -> Transition:
     def decide(session: Session) -> RowChange | None:
         if session.state is not SessionState.READY:
             return None

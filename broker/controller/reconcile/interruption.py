@@ -57,7 +57,7 @@ NO_NODE = {"node_condition": "", "node_reason": ""}
 """Columns of a job that has no node."""
 
 
-def interrupted_by(former: Mapping[str, Any]) -> dict[str, Any]:
+def interruption_columns(former: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of the job that continues a session after another one has ended as in `former`."""
     if former["outcome"] not in INTERRUPTIONS:
         return {}

@@ -60,7 +60,7 @@ def read(job: Job) -> Announcement | None:
     return Announcement(match["session"], submission, int(match["restarts"]), endpoint, idle_since, gpu_idle_since)
 
 
-def announced(job: Job, submission: int, *fingerprints: str) -> Announcement | None:
+def matching_announcement(job: Job, submission: int, *fingerprints: str) -> Announcement | None:
     """Return the endpoint record if it belongs to the present run of the session, else None.
 
     The job must run, submission, restart count and node must match, and the host key must be one of `fingerprints`. An

@@ -47,8 +47,8 @@ def job_env(session: Session, number: int, binds: list[str], offset: int, before
         "BERTH_PROFILE_VERSION": session.version,
         "BERTH_HOME": policy.home,
         "BERTH_SYSTEM": policy.system,
-        "BERTH_KEEP": ",".join(_absolute(path, session.owner) for path in policy.keep),
-        "BERTH_FRESH": ",".join(_absolute(path, session.owner) for path in policy.fresh),
+        "BERTH_KEEP": ",".join(_absolute_path(path, session.owner) for path in policy.keep),
+        "BERTH_FRESH": ",".join(_absolute_path(path, session.owner) for path in policy.fresh),
         "BERTH_LOCK_WAIT": str(lock_wait),
         "BERTH_BEFORE": before,
     }
@@ -57,7 +57,7 @@ def job_env(session: Session, number: int, binds: list[str], offset: int, before
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
 
-def _absolute(path: str, owner: str) -> str:
+def _absolute_path(path: str, owner: str) -> str:
     return f"/home/{owner}/{path[2:]}" if path.startswith("~/") else path
 
 

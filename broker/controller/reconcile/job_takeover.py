@@ -28,7 +28,7 @@ ENDING_S = 60.0
 """Seconds after the cancel of a job within which it counts as ending: Slurm may not have accepted the cancel."""
 
 
-def copied_by_clones(changing: Iterable[Session]) -> set[str]:
+def copied_sources(changing: Iterable[Session]) -> set[str]:
     """Return the ids of the sources whose running jobs still make the copies for the clones among `changing`."""
     pending = (session.pending for session in changing if session.state is SessionState.CHANGING)
     return {

@@ -27,7 +27,7 @@ from broker.controller.reconcile.observation import (
 )
 from broker.controller.reconcile.quiet_sessions import QuietSessions
 from broker.controller.reconcile.recorder import ObservationRecorder
-from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, ended_in_accounting, lost
+from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, outcome_of_finished_job, outcome_of_lost_job
 from broker.controller.reconcile.succession import END_EARLY_S, outlives_successor
 from broker.schema.sessions import LIVE, SessionState
 from broker.service.lasting_states import LastingStates
@@ -256,7 +256,9 @@ class Reconciler:
         self._asked_accounting_at = asked_at
         records: Mapping[int, FinishedJob] | None
         try:
-            records = await self._scheduler.finished([s.job.job_id for s in asked_about if s.job.job_id is not None])
+            records = await self._scheduler.finished_jobs(
+                [s.job.job_id for s in asked_about if s.job.job_id is not None]
+            )
         except NoAnswer as error:
             self._lasting.report("accounting", logging.WARNING, f"Slurm's accounting does not answer: {error}")
             records = None
@@ -289,12 +291,12 @@ class Reconciler:
     def _end_of(self, session: Session, records: Mapping[int, FinishedJob] | None, asked_at: float) -> Outcome | None:
         record = record_of(session, records)
         if record is not None:
-            return ended_in_accounting(session.state, record, session.job.node)
+            return outcome_of_finished_job(session.state, record, session.job.node)
         grace = self._settings.lost_grace * (NO_ACCOUNTING_FACTOR if records is None else 1)
         if session.state is SessionState.STOPPING:
             grace = self._settings.submit_grace  # the next job waits for the lock of one that still runs
         if session.job.missing_since is not None and asked_at - session.job.missing_since > grace:
-            return lost(session.state)
+            return outcome_of_lost_job(session.state)
         return None
 
     async def _follow_up(self, sessions: list[Session], found: Matched, asked_at: float, uncancelled: set[str]) -> None:
@@ -339,4 +341,4 @@ class Reconciler:
             log.info("submitting again: Slurm has no job %s", session.log_name)
             self._submitter.submit(session)
         elif session.state is SessionState.STOPPING:
-            await self._conclude(session, lost(session.state), asked_at)
+            await self._conclude(session, outcome_of_lost_job(session.state), asked_at)

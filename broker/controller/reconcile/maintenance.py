@@ -45,8 +45,8 @@ class Maintenance:
         self._images = images
         self._registry = registry
         self._launcher = launcher
-        self._flattening = SingleFlight[str, "Session"](self._ended)
-        self._collecting = SingleFlight[str, "GcResult"](self._ended)
+        self._flattening = SingleFlight[str, "Session"](self._log_failure)
+        self._collecting = SingleFlight[str, "GcResult"](self._log_failure)
 
     def flatten_if_deep(self, session: Session) -> None:
         """Flatten a session without a job whose stacks have more than `storage.flatten_at` layers."""
@@ -101,7 +101,7 @@ class Maintenance:
             await self._registry.update(session.id, reported_volumes(session, volumes))
 
     @staticmethod
-    def _ended(key: str, task: asyncio.Task[Session] | asyncio.Task[GcResult]) -> None:
+    def _log_failure(key: str, task: asyncio.Task[Session] | asyncio.Task[GcResult]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, BerthError):  # the next attempt is soon enough

@@ -85,13 +85,13 @@ class ManifestWriter:
         """
         manifest = Manifest.model_validate_json(written)
 
-        def changed(current: Session) -> dict[str, str] | None:
+        def corrected_files(current: Session) -> dict[str, str] | None:
             now = {field: getattr(Manifest.of(current), field) for field in CHOICES}
             corrected = manifest.model_copy(update=now)
             return None if corrected == manifest else {"manifest.json": corrected.text} | policy_files(current)
 
-        if changed(await self._registry.require(session.id)) is not None:
-            await self.try_write(session, changed)
+        if corrected_files(await self._registry.require(session.id)) is not None:
+            await self.try_write(session, corrected_files)
 
     def _text(self, session: Session) -> str:
         operation = session.pending

@@ -63,7 +63,7 @@ class NodeWatch:
             return _NONE
         self._asked_at = now
         try:
-            answer = await self._answers.nodes.fresh(0 if left else NODE_QUERY_S)
+            answer = await self._answers.nodes.fresh_answer(0 if left else NODE_QUERY_S)
         except NoAnswer:  # the query has logged it
             return _NONE
         self._asked_at = answer.at
@@ -75,15 +75,15 @@ class NodeWatch:
 
     def update_remark(self, observed: Session, session: Session) -> None:
         """Write the session's remark if it has changed since `observed`."""
-        if session.state in _HAS_JOB and _remarkable(observed) != _remarkable(session):
+        if session.state in _HAS_JOB and _watched_state(observed) != _watched_state(session):
             self._writing.join(session.id, lambda: self._write(session))
 
     async def _write(self, session: Session) -> None:
         """Write the remark, and write it again if the session changes meanwhile."""
         written: object = None
         try:
-            while session.state in _HAS_JOB and _remarkable(session) != written:
-                written = _remarkable(session)
+            while session.state in _HAS_JOB and _watched_state(session) != written:
+                written = _watched_state(session)
                 text = remark(session, await self._registry.jobs_of(session.id))
                 await self._launcher.install(session.owner, session.id, {"remark": text})
                 session = await self._registry.require(session.id)
@@ -93,7 +93,7 @@ class NodeWatch:
             log.exception("greeting not updated session=%s", session.id)
 
 
-def _remarkable(session: Session) -> tuple[object, ...]:
+def _watched_state(session: Session) -> tuple[object, ...]:
     job = session.job
     end = job.ends_at if job.node_condition else None
     return session.submission, job.interruption, job.interrupted_at, job.node_condition, job.node_reason, end

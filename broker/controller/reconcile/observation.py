@@ -7,22 +7,22 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from broker.controller.reconcile.interruption import NO_NODE, interrupted_by, node_columns, requeue_columns
-from broker.controller.reconcile.job_comment import JOB_PREFIX, announced, other_host_key, read
+from broker.controller.reconcile.interruption import NO_NODE, interruption_columns, node_columns, requeue_columns
+from broker.controller.reconcile.job_comment import JOB_PREFIX, matching_announcement, other_host_key, read
 from broker.controller.reconcile.job_takeover import (
-    copied_by_clones,
+    copied_sources,
     describe_lost_successor,
     has_lost_successor,
     reason_of_end,
     should_begin_takeover,
 )
 from broker.controller.reconcile.reversal import after_failed_start, has_failed_to_start
-from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, cancelled_by, next_state
+from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, cancellation_reason, next_state
 from broker.controller.reconcile.succession import (
     CONTINUABLE_STATES,
     can_continue_after,
     continue_with_successor,
-    ended_at_time_limit,
+    has_reached_time_limit,
     is_same_run,
     next_submission,
     should_continue,
@@ -74,7 +74,7 @@ def match(
     job, some of which may be new clones; `copied`: the ids of sessions that are copied for requests without a row.
     """
     by_id = {session.id: session for session in sessions}
-    matched = Matched(copied=copied_by_clones(changing) | {*copied})
+    matched = Matched(copied=copied_sources(changing) | {*copied})
     for job in sorted(jobs, key=lambda job: job.id):
         session = by_id.get(session_id(job))
         role = _role(session, job, matched) if session is not None and job.user == session.owner else None
@@ -129,7 +129,7 @@ def observation(
 ) -> RowChange:
     """Return the change of `session` when Slurm shows its job, its successor if it has one, and nodes as these."""
     known = _known_keys(session)
-    announcement = announced(job, session.submission, *known)
+    announcement = matching_announcement(job, session.submission, *known)
     outcome = next_state(session.state, job, None if announcement is None else announcement.endpoint)
     if outcome.state is SessionState.STARTING and known and (other := other_host_key(job, session.submission, *known)):
         outcome = replace(outcome, reason=f"{OTHER_HOST_KEY} ({other}): `berth stop {session.name}` and start it again")
@@ -201,7 +201,7 @@ def _known_keys(session: Session) -> list[str]:
     return [*known, believed] if believed else known
 
 
-def ending(session: Session, end: Outcome, successor: Job | None, now: float) -> RowChange:
+def change_at_end(session: Session, end: Outcome, successor: Job | None, now: float) -> RowChange:
     """Return the change of a session whose job is missing from Slurm's answer and ended with the outcome `end`."""
     values = {"state": end.state, "reason": end.reason}
     columns = {
@@ -237,7 +237,7 @@ def without_job(
         reason = reason.partition(";")[0]
     if session.state is SessionState.STOPPING and session.stop_reason:
         reason = session.stop_reason
-    if reason and ended_at_time_limit(session, columns["outcome"], columns["ended_at"]):
+    if reason and has_reached_time_limit(session, columns["outcome"], columns["ended_at"]):
         reason = TIME_LIMIT_REACHED if on else f"{TIME_LIMIT_REACHED}; `berth start {session.name}` starts it again"
     values |= {"reason": reason, "root": False, "held_job_id": None}
     columns |= {"reason": reason}
@@ -260,7 +260,7 @@ def _succession(session: Session, former: Mapping[str, Any], successor: Job | No
             continue_with_successor(session, successor.id),
             f"job {successor.id} continues the session",
         )
-    job |= interrupted_by(former)
+    job |= interruption_columns(former)
     entry = EventEntry("berth", "continue", f"job {session.job.job_id} has ended ({because}); {then}")
     return JobChange(values, entry, job=job, former=former)
 
@@ -290,7 +290,7 @@ def record_end(observed: Session, outcome: Outcome, successor: Job | None, asked
     def decide(current: Session) -> RowChange | None:
         if not is_same_run(observed, current) or current.job.job_id != observed.job.job_id:
             return None
-        return ending(current, outcome, successor if current.successor == observed.successor else None, asked_at)
+        return change_at_end(current, outcome, successor if current.successor == observed.successor else None, asked_at)
 
     return decide
 
@@ -306,7 +306,7 @@ def record_canceller(observed: Session, user: str) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.submission != observed.submission or current.reason != CANCELLED_OUTSIDE:
             return None
-        reason = {"reason": cancelled_by(user)}
+        reason = {"reason": cancellation_reason(user)}
         return JobChange(reason, None, job=reason)
 
     return decide

@@ -59,7 +59,7 @@ class ObservedSlurm:
         if self.stale_since is None:
             self.stale_since = asked_at
             log.warning("Slurm does not answer: %s", error)
-            self._changes.recorded_all()
+            self._changes.announce_all()
 
     def record(self, jobs: Iterable[Job], asked_at: float) -> None:
         """Record Slurm's answer to the query of that time: the jobs of all sessions."""
@@ -68,7 +68,7 @@ class ObservedSlurm:
         if self.stale_since is not None:
             log.info("Slurm answers again after %.0f s", asked_at - self.stale_since)
             self.stale_since = None
-            self._changes.recorded_all()
+            self._changes.announce_all()
         if not 0 <= asked_at - self._notified_at < PLACE_INTERVAL_S:
             self._notify()
             self._notified, self._notified_at = self._waiting, asked_at
@@ -78,7 +78,7 @@ class ObservedSlurm:
         for job in self._waiting.values():
             session_id = job.name.removeprefix(JOB_PREFIX)
             if self._changes.is_followed(session_id, job.user) and _has_moved(job, self._notified.get(job.id)):
-                self._changes.recorded(session_id, job.user)
+                self._changes.announce(session_id, job.user)
 
 
 def _has_moved(job: Job, before: Job | None) -> bool:

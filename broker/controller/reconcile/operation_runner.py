@@ -68,7 +68,7 @@ class OperationRunner:
         self._submitter = submitter
         self._maintenance = maintenance
         self._changes = changes
-        self._running = SingleFlight[tuple[str, str], "Session"](self._done)
+        self._running = SingleFlight[tuple[str, str], "Session"](self._note_end)
         """By the ids of session and operation. A new operation does not wait for what an attempt at the one before it
         does after its result is recorded; that needs no launcher."""
         self._lasting = LastingStates(log)
@@ -85,7 +85,7 @@ class OperationRunner:
     def resume(self, sessions: Iterable[Session]) -> None:
         """Run the operations of sessions that need only the launcher now, unless their next attempt is later."""
         for session in sessions:
-            if can_run(session) and _key(session) not in self._running and self._backoff.due(session.id):
+            if can_run(session) and _key(session) not in self._running and self._backoff.is_due(session.id):
                 self.run(session)
 
     def run(self, session: Session) -> asyncio.Task[Session]:
@@ -100,10 +100,10 @@ class OperationRunner:
         """Cancel the running attempts; the next controller repeats them with the same ids."""
         await self._running.close()
 
-    def _done(self, key: tuple[str, str], task: asyncio.Task[Session]) -> None:
+    def _note_end(self, key: tuple[str, str], task: asyncio.Task[Session]) -> None:
         session_id, _ = key
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._backoff.failed(session_id)
+            self._backoff.record_failure(session_id)
             log.error("operation interrupted session=%s", session_id, exc_info=error)
         self._changes.notify(session_id)
 
@@ -123,11 +123,11 @@ class OperationRunner:
             if self._may_become_clear(operation, error) or self._may_pass(session, operation, error):
                 text = f"{operation.verb} will be repeated {session.log_name} error={error.message}"
                 self._lasting.report(operation.id, logging.INFO, text)
-                self._backoff.failed(session.id)
+                self._backoff.record_failure(session.id)
                 return session
             return await self._fail(session, operation, to_user_error(error, _name_of_data(session, operation)))
         failpoint("reversal.done" if operation.reversing else f"{operation.verb}.done")
-        succeeded = _reversed if operation.reversing else _succeeded
+        succeeded = _record_reversal if operation.reversing else _record_success
         return await self._conclude(session, succeeded(operation, result))
 
     def _may_become_clear(self, operation: Operation, error: LauncherError) -> bool:
@@ -155,17 +155,19 @@ class OperationRunner:
             await self._executor.undo(session, operation)
         except LauncherError as trouble:
             if trouble.unclear:
-                self._backoff.failed(session.id)
+                self._backoff.record_failure(session.id)
                 return session
             log.warning(
                 "manifest still has the failed %s %s error=%s", operation.verb, session.log_name, trouble.message
             )
         self._maintenance.schedule_gc(session.owner)  # removes what the operation had made
         try:
-            return await self._conclude(session, _failed(operation, session.state, error, former_name(operation)))
+            return await self._conclude(
+                session, _record_failure(operation, session.state, error, former_name(operation))
+            )
         except ConflictError:  # another session has the former name meanwhile
             kept = type(error)(f"{error.message}; the session keeps the name {session.name}", hint=error.hint)
-            return await self._conclude(session, _failed(operation, session.state, kept, {}))
+            return await self._conclude(session, _record_failure(operation, session.state, kept, {}))
 
     async def _conclude(self, session: Session, decide: Transition) -> Session:
         current = await self._registry.update(session.id, decide)
@@ -211,12 +213,12 @@ def _name_of_data(session: Session, operation: Operation) -> str:
     return str(operation.arguments["name"]) if has_own_source else session.name
 
 
-def _succeeded(operation: Operation, result: OperationResult) -> Transition:
+def _record_success(operation: Operation, result: OperationResult) -> Transition:
     def decide(current: Session) -> RowChange | None:
         pending = current.pending
         if pending is None or pending.id != operation.id:
             return None
-        done = pending.done(result.message, undo=result.undo, snapshot=result.snapshot)
+        done = pending.as_done(result.message, undo=result.undo, snapshot=result.snapshot)
         values, job = result.values | {"operation": done.record()}, dict[str, Any]()
         if current.state is SessionState.CHANGING:
             kept = pending.replace(state=SessionState.STOPPED, why="") if operation.kind.resets_state else pending
@@ -229,7 +231,7 @@ def _succeeded(operation: Operation, result: OperationResult) -> Transition:
     return decide
 
 
-def _reversed(operation: Operation, result: OperationResult) -> Transition:
+def _record_reversal(operation: Operation, result: OperationResult) -> Transition:
     """Record that the operation was undone: the session starts again as it was before, once."""
 
     def decide(current: Session) -> RowChange | None:
@@ -244,7 +246,9 @@ def _reversed(operation: Operation, result: OperationResult) -> Transition:
     return decide
 
 
-def _failed(operation: Operation, observed: SessionState, error: BerthError, name: dict[str, Any]) -> Transition:
+def _record_failure(
+    operation: Operation, observed: SessionState, error: BerthError, name: dict[str, Any]
+) -> Transition:
     """Record the failure; `name`: the session's name after it."""
 
     def decide(current: Session) -> RowChange | None:
@@ -255,7 +259,7 @@ def _failed(operation: Operation, observed: SessionState, error: BerthError, nam
             return None  # its job has ended meanwhile: the operation runs without the job
         if pending.reversing:
             pending = as_irreversible(pending, current.name, error)
-        record = pending if pending.status == "failed" else pending.failed(error)
+        record = pending if pending.status == "failed" else pending.as_failed(error)
         values: dict[str, Any] = {"operation": record.record()}
         job: dict[str, Any] = {}
         if current.state is SessionState.CHANGING and operation.kind.creates_session:

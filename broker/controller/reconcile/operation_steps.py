@@ -120,7 +120,7 @@ class OperationExecutor:
             RollbackArguments(session=session.id, operation=operation.id, snapshot=number, **session.image),
         )
         result = _with_undo(session, taken, f"rolled {session.name} back to snapshot {number}", to)
-        return await self._settled(session, operation, result)
+        return await self._write_manifest(session, operation, result)
 
     async def _switch(self, session: Session, operation: Operation) -> OperationResult:
         to = ImageTarget.model_validate(operation.arguments["to"])
@@ -134,7 +134,7 @@ class OperationExecutor:
         )
         how = "a fresh system" if system == "fresh" else "the system that it had there"
         message = f"switched {session.name} to {to.profile}@{to.version}, with its home and {how}"
-        return await self._settled(session, operation, _with_undo(session, taken, message, to))
+        return await self._write_manifest(session, operation, _with_undo(session, taken, message, to))
 
     async def _clone(self, session: Session, operation: Operation) -> OperationResult:
         """If the source runs, take a snapshot of it first and record its number, so that a repetition reuses it."""
@@ -248,7 +248,7 @@ class OperationExecutor:
         if session.host_key:
             values = replaced_host_key(session, await self._launcher.renew_host_key(session.owner, session.id))
         message = f"renamed {was} to {session.name}"
-        return await self._settled(
+        return await self._write_manifest(
             session, operation, OperationResult(values, message, f"berth rename {session.name} {was}")
         )
 
@@ -269,11 +269,11 @@ class OperationExecutor:
             session.owner,
             RollbackArguments(session=session.id, operation=operation.request_id, snapshot=number, **session.image),
         )
-        return await self._settled(
+        return await self._write_manifest(
             session, operation, OperationResult({"volumes": taken.volumes} | operation.former, "")
         )
 
-    async def _settled(self, session: Session, operation: Operation, result: OperationResult) -> OperationResult:
+    async def _write_manifest(self, session: Session, operation: Operation, result: OperationResult) -> OperationResult:
         """Write the manifest of the session after the operation."""
         try:
             await self._manifests.write_result(session.id, operation.id, result.values)

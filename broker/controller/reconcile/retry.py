@@ -15,10 +15,10 @@ class Backoff:
         self._pauses: dict[str, float] = {}
         self._due: dict[str, float] = {}
 
-    def due(self, key: str) -> bool:
+    def is_due(self, key: str) -> bool:
         return clock.monotonic() >= self._due.get(key, 0.0)
 
-    def failed(self, key: str) -> None:
+    def record_failure(self, key: str) -> None:
         """Record a failed attempt: the next one is due after a longer pause."""
         pause = min(2 * self._pauses[key], self._last) if key in self._pauses else self._first
         self._pauses[key] = pause

@@ -68,7 +68,7 @@ def after_failed_start(
         failed = {"state": SessionState.FAILED, "reason": reason, "root": False}
         return JobChange({**values, **failed}, EventEntry("berth", "failed", reason), job={**columns, **ended})
     reason = f"{WITHOUT_REASON}; the {operation.verb} is undone"
-    record = _begun(operation, now).replace(in_job=True).record()
+    record = _as_reversing(operation, now).replace(in_job=True).record()
     waiting = {"state": SessionState.STOPPING, "reason": reason, "root": False, "operation": record}
     return JobChange({**values, **waiting}, EventEntry("berth", "not-ready", reason), job=columns)
 
@@ -77,13 +77,13 @@ def after_refusal(session: Session, message: str, now: float) -> RowChange:
     """Return the change of a session whose next run could not be requested: its kept job waits for the reversal."""
     operation = session.last_operation
     assert operation is not None, "can_be_undone"
-    record = _begun(operation, now).replace(because=message, state=SessionState.STOPPED, why=message).record()
+    record = _as_reversing(operation, now).replace(because=message, state=SessionState.STOPPED, why=message).record()
     values = {"state": SessionState.CHANGING, "reason": CHANGING, "root": False, "operation": record}
     job = {"outcome": NOT_READY, "reason": message, "ended_at": now, "attempted_at": None}
     return JobChange(values, EventEntry("berth", "refused", f"{message}; the {operation.verb} is undone"), job=job)
 
 
-def _begun(operation: Operation, now: float) -> Operation:
+def _as_reversing(operation: Operation, now: float) -> Operation:
     return operation.replace(status="pending", reversing=True, reversed_at=now, start=True, ran=True)
 
 
@@ -97,7 +97,7 @@ def as_reversed(operation: Operation, session: Session) -> Operation:
     message = f"{session.name} did not become ready after {describe_operation(operation.verb)}: {because_of(operation)}"
     then = f"; it starts again as it was before the {operation.verb}" if operation.start else ""
     error = BerthError(f"{message}{then}", hint=f"`berth logs {session.name}` shows the log of both starts")
-    return operation.failed(error).replace(reversing=False, reversed=True, trial=0, undo="")
+    return operation.as_failed(error).replace(reversing=False, reversed=True, trial=0, undo="")
 
 
 def as_irreversible(operation: Operation, name: str, error: BerthError) -> Operation:
@@ -105,4 +105,4 @@ def as_irreversible(operation: Operation, name: str, error: BerthError) -> Opera
     message = f"{because_of(operation)}; the {operation.verb} could not be undone: {error.message}"
     again = type(error)(message, hint=error.hint)
     why = f"{message}; `berth snapshots {name}` lists the states to which it can return"
-    return operation.failed(again).replace(reversing=False, trial=0, start=False, state=SessionState.FAILED, why=why)
+    return operation.as_failed(again).replace(reversing=False, trial=0, start=False, state=SessionState.FAILED, why=why)

@@ -115,7 +115,7 @@ class FileRewriter:
         """Restore the files of a session that outlives its successor, unless this process has done so: a write may have
         failed, or the controller may have ended before it.
         """
-        if self._rewritten.get(session.id) != session.submissions and self._backoff.due(session.id):
+        if self._rewritten.get(session.id) != session.submissions and self._backoff.is_due(session.id):
             self.rewrite(session.id)
 
     async def close(self) -> None:
@@ -137,7 +137,7 @@ class FileRewriter:
             await self._manifests.write(session_id, files)
         except BerthError as error:
             self._rewritten.pop(session_id, None)
-            self._backoff.failed(session_id)
+            self._backoff.record_failure(session_id)
             log.warning("files not rewritten session=%s error=%s", session_id, error.message)
         else:
             self._backoff.forget(session_id)

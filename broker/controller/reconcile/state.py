@@ -32,7 +32,7 @@ def next_state(state: SessionState, job: Job, endpoint: Endpoint | None) -> Outc
     version does not know leaves the session unchanged.
     """
     if job.state.ended:
-        return ended(state, job.state, job.reason, node=job.node)
+        return outcome_of_end(state, job.state, job.reason, node=job.node)
     if state is SessionState.STOPPING:
         return Outcome(state, "waiting for the job to end")
     if job.state in _NO_NEWS:
@@ -48,7 +48,7 @@ CANCELLED_OUTSIDE = "the job was cancelled outside Berth"
 """The reason until accounting reports the user."""
 
 
-def cancelled_by(user: str) -> str:
+def cancellation_reason(user: str) -> str:
     """Return the reason of a session whose job `user` has cancelled."""
     return f"the job was cancelled outside Berth, by {user}"
 
@@ -58,7 +58,9 @@ def node_failed(node: str) -> str:
     return f"node {node} failed" if node else "the node failed"
 
 
-def ended(state: SessionState, word: JobState, reason: str = "", *, canceller: str = "", node: str = "") -> Outcome:
+def outcome_of_end(
+    state: SessionState, word: JobState, reason: str = "", *, canceller: str = "", node: str = ""
+) -> Outcome:
     """Return the next state of a session in `state` whose job has ended in the state `word`, on `node` if it is known.
 
     After `berth stop` any end is a stop. A job that was cancelled outside Berth or has completed leaves a stopped
@@ -67,7 +69,7 @@ def ended(state: SessionState, word: JobState, reason: str = "", *, canceller: s
     if state is SessionState.STOPPING:
         return Outcome(SessionState.STOPPED, "", outcome=word.value)
     if word is JobState.CANCELLED:
-        because = cancelled_by(canceller) if canceller else CANCELLED_OUTSIDE
+        because = cancellation_reason(canceller) if canceller else CANCELLED_OUTSIDE
         return Outcome(SessionState.STOPPED, because, outcome=word.value)
     if word is JobState.COMPLETED:
         return Outcome(SessionState.STOPPED, "the job ended by itself", outcome=word.value)
@@ -77,14 +79,14 @@ def ended(state: SessionState, word: JobState, reason: str = "", *, canceller: s
     return Outcome(SessionState.FAILED, text + _because(word, reason), outcome=word.value)
 
 
-def ended_in_accounting(state: SessionState, job: FinishedJob, node: str = "") -> Outcome:
+def outcome_of_finished_job(state: SessionState, job: FinishedJob, node: str = "") -> Outcome:
     """Return the next state by slurmdbd's record of a job that slurmctld has forgotten, and that ran on `node`."""
     reason = f"exit code {job.exit_code}" if job.exit_code else ""
-    outcome = ended(state, job.state, reason, canceller=job.cancelled_by, node=node)
+    outcome = outcome_of_end(state, job.state, reason, canceller=job.cancelled_by, node=node)
     return replace(outcome, at=job.ended_at)
 
 
-def lost(state: SessionState) -> Outcome:
+def outcome_of_lost_job(state: SessionState) -> Outcome:
     """Return the next state of a session whose job neither slurmctld nor slurmdbd has known for the grace time."""
     if state is SessionState.STOPPING:
         return Outcome(SessionState.STOPPED)

@@ -81,7 +81,7 @@ class Submitter:
         self._names = names
         self._rewriter = rewriter
         self._changes = changes
-        self._running = SingleFlight[tuple[str, int], "Session"](self._done)
+        self._running = SingleFlight[tuple[str, int], "Session"](self._note_end)
 
     def under_way(self, session_id: str) -> bool:
         """Whether this process is submitting a job of the session."""
@@ -114,7 +114,7 @@ class Submitter:
         if tasks := self._running.tasks:
             await asyncio.wait(tasks, timeout=self._config.slurm.submit_timeout + DRAIN_MARGIN_S)
 
-    def _done(self, key: tuple[str, int], task: asyncio.Task[Session]) -> None:
+    def _note_end(self, key: tuple[str, int], task: asyncio.Task[Session]) -> None:
         if (
             not task.cancelled()
             and (error := task.exception()) is not None
@@ -150,7 +150,7 @@ class Submitter:
                 "idle_default": image.profile.idle or self._config.slurm.idle,
             }
             failpoint("start.prepared")
-            claim = _claimed(session, number, job, keys_digest=login.digest)
+            claim = _claim_attempt(session, number, job, keys_digest=login.digest)
             session = await self._registry.update(session.id, claim)
             if number != session.submission:
                 session = await self._hand_over(session, number)
@@ -158,7 +158,7 @@ class Submitter:
             job_id = await self._job_id(session, number, options, image, login, before(jobs))
         except LauncherError as error:
             if error.unclear:
-                return await self._unclear(session, number, error.message)
+                return await self._record_unclear_attempt(session, number, error.message)
             refusal = to_user_error(error, session.name) if error.kind == "space" else RefusedError(error.message)
             raise await self._refuse(session, number, refusal) from error
         except RegistryError:
@@ -166,7 +166,7 @@ class Submitter:
         except BerthError as error:
             raise await self._refuse(session, number, error) from error
         failpoint("start.submitted")
-        return await self._registry.update(session.id, _submitted(number, job_id))
+        return await self._registry.update(session.id, _record_submission(number, job_id))
 
     async def _job_id(  # noqa: PLR0917 - the parts of a job
         self, session: Session, number: int, options: list[str], image: Image, login: SshCredentials, before: str
@@ -251,7 +251,7 @@ class Submitter:
         allowed_binds(profile, self._config.storage.binds)
         return count_gpus(options)
 
-    async def _unclear(self, session: Session, number: int, message: str) -> Session:
+    async def _record_unclear_attempt(self, session: Session, number: int, message: str) -> Session:
         """Record an attempt without a clear answer: from now on the job has `submit_grace` to show up."""
         log.warning("submission unclear %s submission=%d error=%s", session.log_name, number, message)
         attempted = {"attempted_at": clock.now()}
@@ -343,11 +343,11 @@ def _of_submission(
     return JobChange(values, entry, next_job=job)
 
 
-def _claimed(observed: Session, number: int, job: Mapping[str, Any], **values: Any) -> Transition:  # noqa: ANN401 - columns of several types
+def _claim_attempt(observed: Session, number: int, job: Mapping[str, Any], **values: Any) -> Transition:  # noqa: ANN401 - columns of several types
     """Record an attempt, unless the session was stopped, or another attempt was made, since it was observed."""
 
     def decide(current: Session) -> RowChange | None:
-        fresh = current.state is not SessionState.STOPPING and _attempted_at(current, number) == _attempted_at(
+        fresh = current.state is not SessionState.STOPPING and _attempt_time(current, number) == _attempt_time(
             observed, number
         )
         if not fresh or not _waits_for(current, number):
@@ -357,12 +357,12 @@ def _claimed(observed: Session, number: int, job: Mapping[str, Any], **values: A
     return decide
 
 
-def _attempted_at(session: Session, number: int) -> float | None:
+def _attempt_time(session: Session, number: int) -> float | None:
     job = session.job_of(number)
     return None if job is None else job.attempted_at
 
 
-def _submitted(number: int, job_id: int) -> Transition:
+def _record_submission(number: int, job_id: int) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if not _waits_for(current, number):
             return None

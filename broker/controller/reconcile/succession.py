@@ -114,7 +114,7 @@ def should_continue(session: Session, now: float) -> bool:
     return not session.root and _is_used(session, now)
 
 
-def ended_at_time_limit(session: Session, outcome: str, ended_at: float) -> bool:
+def has_reached_time_limit(session: Session, outcome: str, ended_at: float) -> bool:
     """Whether a completed job ended because of its time limit."""
     ends_at = session.job.ends_at
     near = ends_at is not None and ended_at >= ends_at - TIME_UP_S
@@ -142,7 +142,7 @@ def can_continue_after(session: Session, outcome: str, ended_at: float, *, waits
         return True  # without the successor for which Berth has cancelled the job, another job has the former resources
     if outcome == "LOST":
         return waits
-    return outcome in UNPLANNED_OUTCOMES or ended_at_time_limit(session, outcome, ended_at)
+    return outcome in UNPLANNED_OUTCOMES or has_reached_time_limit(session, outcome, ended_at)
 
 
 def successor_due(session: Session, now: float, lead: float) -> bool:

@@ -57,7 +57,7 @@ class Operation(BaseModel):
     snapshot: int | None = None
 
     @classmethod
-    def new(cls, verb: str, actor: str, **values: Any) -> Self:  # noqa: ANN401 - fields of several types
+    def create(cls, verb: str, actor: str, **values: Any) -> Self:  # noqa: ANN401 - fields of several types
         return cls(id=new_id(), verb=verb, actor=actor, asked_at=clock.now(), **values)
 
     @property
@@ -85,10 +85,10 @@ class Operation(BaseModel):
     def replace(self, **values: Any) -> Self:  # noqa: ANN401 - fields of several types
         return self.model_copy(update=values)
 
-    def done(self, message: str, *, undo: str = "", snapshot: int | None = None) -> Self:
+    def as_done(self, message: str, *, undo: str = "", snapshot: int | None = None) -> Self:
         return self.replace(status="done", message=message, undo=undo, snapshot=snapshot)
 
-    def failed(self, error: BerthError) -> Self:
+    def as_failed(self, error: BerthError) -> Self:
         return self.replace(status="failed", reason=error.reason, message=error.message, hint=error.hint)
 
     def record(self) -> dict[str, Any]:

@@ -65,7 +65,9 @@ Transition = Callable[[Session], "RowChange | None"]
 def changes(session: Session, decision: RowChange) -> bool:
     """Whether recording the decision would change the session or its jobs."""
     change = JobChange(*decision)
-    return bool(_changed(session, change.values)) or any(_changed(*each) for each in _jobs_of_change(session, change))
+    return bool(_changed_values(session, change.values)) or any(
+        _changed_values(*each) for each in _jobs_of_change(session, change)
+    )
 
 
 class Registry(SessionRows, HistoryRows, CredentialRows, ConnectionRows, WebRows):
@@ -171,8 +173,8 @@ class Registry(SessionRows, HistoryRows, CredentialRows, ConnectionRows, WebRows
             return False
         change = JobChange(*decision)
         changed_jobs = _jobs_of_change(session, change)
-        jobs = [(job.submission, new) for job, columns in changed_jobs if (new := _changed(job, columns))]
-        values = _changed(session, change.values)
+        jobs = [(job.submission, new) for job, columns in changed_jobs if (new := _changed_values(job, columns))]
+        values = _changed_values(session, change.values)
         if not values and not jobs:
             return False
         statement = (
@@ -250,7 +252,7 @@ def _event(session: Session, entry: EventEntry, new_name: str | None = None) -> 
     )
 
 
-def _changed(row: Session | JobRow, values: Mapping[str, Any]) -> dict[str, Any]:
+def _changed_values(row: Session | JobRow, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if getattr(row, name) != value}
 
 

@@ -50,7 +50,7 @@ OPERATOR_PERMISSIONS = frozenset({Permission.SEE, Permission.STOP, Permission.EX
 """The permissions of the site's operators on all sessions. SEE is the view of `operator_view` for them."""
 
 
-def allowed(
+def is_allowed(
     user: str,
     session: Session,
     permission: Permission,
@@ -116,7 +116,7 @@ class SessionAccess:
         """
         owner, name = split_reference(reference, user)
         session = await self.registry.find(owner, name)
-        if session is not None and allowed(user, session, permission):
+        if session is not None and is_allowed(user, session, permission):
             return session
         if owner == user:
             raise NotFoundError(
@@ -124,8 +124,8 @@ class SessionAccess:
                 hint="`berth list` shows yours, `berth start NAME --profile PROFILE` makes one",
             )
         session, groups = await self._as_guest(user, reference, permission, service)
-        if not allowed(user, session, permission, groups, service=service, roles=self.roles):
-            raise _refused(owner, name, grants_to(user, session, groups, self.roles))
+        if not is_allowed(user, session, permission, groups, service=service, roles=self.roles):
+            raise _refusal(owner, name, grants_to(user, session, groups, self.roles))
         return session
 
     def check_sharing(self) -> None:
@@ -179,12 +179,12 @@ class SessionAccess:
         groups = frozenset[str]()
         own = [each for each in grants_to(user, session, groups, self.roles) if grant_allows(each, permission, service)]
         if all(grant.until is not None for grant in own):  # a group's grant may last longer
-            groups = await self.groups.current(user)
+            groups = await self.groups.look_up(user)
         grants = grants_to(user, session, groups, self.roles)
         giving = [grant for grant in grants if grant_allows(grant, permission, service)]
         return max(giving, key=lambda grant: math.inf if grant.until is None else grant.until, default=None)
 
-    async def allowed_until(
+    async def permission_end(
         self, user: str, session: Session, permission: Permission, service: str | None = None
     ) -> float:
         """Return the time until which `user` has `permission` on the session or service, as the grants are now.
@@ -209,7 +209,7 @@ class SessionAccess:
                 "personal mode has no operators",
                 hint="`berth list` and `berth stop NAME` are for your sessions; operators need site mode",
             )
-        groups = await self.groups.current(user) if self.operators is not None else frozenset()
+        groups = await self.groups.look_up(user) if self.operators is not None else frozenset()
         if self.operators not in {f"@{group}" for group in groups}:
             raise RefusedError(
                 "only the site's operators may do this",
@@ -228,18 +228,18 @@ class SessionAccess:
             raise NotFoundError(
                 f"{owner} has no session named {name}", hint=f"`berth admin list --user {owner}` shows those that exist"
             )
-        if not allowed(user, session, permission, as_operator=True):
+        if not is_allowed(user, session, permission, as_operator=True):
             raise RefusedError(
                 f"an operator may not do this with {owner}.{name}",
                 hint="operators see, stop and extend sessions, and write to their terminals",
             )
         return session
 
-    async def seen_by_operator(self, user: str, owner: str | None = None) -> list[Session]:
+    async def sessions_for_operator(self, user: str, owner: str | None = None) -> list[Session]:
         """Return all sessions, or those of `owner`, ordered by owner and name. RefusedError as check_operator."""
         await self.check_operator(user)
         sessions = await self.registry.all_sessions(owner)
-        return [each for each in sessions if allowed(user, each, Permission.SEE, as_operator=True)]
+        return [each for each in sessions if is_allowed(user, each, Permission.SEE, as_operator=True)]
 
     async def _guest_groups(
         self, user: str, session: Session | None, permission: Permission | None, service: str | None
@@ -255,10 +255,10 @@ class SessionAccess:
             own = grants_to(user, session, frozenset(), self.roles)
             if any(grant_allows(grant, permission, service) for grant in own):
                 return frozenset()
-        return await self.groups.current(user)
+        return await self.groups.look_up(user)
 
 
-def _refused(owner: str, name: str, grants: list[SessionGrant]) -> RefusedError:
+def _refusal(owner: str, name: str, grants: list[SessionGrant]) -> RefusedError:
     """Return the error for a guest whose grants do not give the permission."""
     held = [f"{grant.role} of {grant.service}" if grant.service else str(grant.role) for grant in grants]
     return RefusedError(
@@ -274,9 +274,9 @@ def _no_shared_session(owner: str, name: str) -> NotFoundError:
     )
 
 
-def allowed_deleted(user: str, name: str, session: Session | None, permission: Permission) -> Session:
+def require_deleted(user: str, name: str, session: Session | None, permission: Permission) -> Session:
     """Return the deleted session `session` if `user` has `permission` on it; NotFoundError otherwise."""
-    if session is not None and allowed(user, session, permission):
+    if session is not None and is_allowed(user, session, permission):
         return session
     raise NotFoundError(
         f"you have no deleted session named {name} that can be restored", hint="`berth list --deleted` shows yours"

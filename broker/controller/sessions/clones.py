@@ -106,7 +106,7 @@ class CloneService:
             options=source.options,
             created_at=now,
             used_at=now,
-            operation=Operation.new("clone", user, arguments=arguments, start=request.start).record(),
+            operation=Operation.create("clone", user, arguments=arguments, start=request.start).record(),
         )
         async with self._limits.lock(user):
             await self._limits.check_another(user)

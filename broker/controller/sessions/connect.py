@@ -149,7 +149,9 @@ class ConnectService:
         assert session.endpoint is not None
         return _answer(session, session.endpoint, guest.role)
 
-    async def changed(self, known: dict[str, int], seconds: float, gone: asyncio.Event | None = None) -> list[str]:
+    async def wait_for_changes(
+        self, known: dict[str, int], seconds: float, gone: asyncio.Event | None = None
+    ) -> list[str]:
         """Wait until a session's revision differs from the `known` one, and return the ids of all such sessions.
 
         Return none after `seconds`, or when `gone` is set. A session that does not exist counts as changed.
@@ -205,7 +207,7 @@ class ConnectService:
         if not (self._settings.start_on_connect if chosen is None else chosen):
             raise ConflictError(f"{self._status_line(session)}; {start}")
         ago = None if session.job.ended_at is None else clock.now() - session.job.ended_at
-        if ago is not None and ago < RESTART_BACKOFF_S and not _ended_cleanly(session):
+        if ago is not None and ago < RESTART_BACKOFF_S and not _has_ended_cleanly(session):
             wait = format_duration(RESTART_BACKOFF_S - ago)
             raise ConflictError(
                 f"{self._status_line(session)}, {format_duration(ago)} ago",
@@ -261,7 +263,7 @@ def _answer(session: Session, endpoint: Endpoint, role: Role | None = None) -> R
     )
 
 
-def _ended_cleanly(session: Session) -> bool:
+def _has_ended_cleanly(session: Session) -> bool:
     """Whether the session's last job was ready, and ended for a reason that a restart does not meet again."""
     return session.job.outcome in CLEAN_OUTCOMES and session.job.fingerprint != ""
 

@@ -92,7 +92,7 @@ class Connections:
         self._open.record(noted)
         return len(noted)
 
-    async def standing(self, user: str, name: str) -> list[ConnectionView]:
+    async def open_connections(self, user: str, name: str) -> list[ConnectionView]:
         """Return the open connections to the session, oldest first."""
         session = await self._access.resolve(user, name, Permission.WHO)
         rows = await self._registry.connections_of(session.owner, session.id, standing=True)
@@ -128,7 +128,9 @@ class Connections:
         rows = await self._registry.connections_of(user, None if one is None else one.id)
         sessions = {session.id: session for session in await self._registry.by_ids({row.session_id for row in rows})}
         now = clock.now()
-        return [_seen(row, sessions.get(row.session_id), now) for row in rows if row.seen_at > now - self._kept]
+        return [
+            _connection_view(row, sessions.get(row.session_id), now) for row in rows if row.seen_at > now - self._kept
+        ]
 
     def _note(self, report: ConnectionReport, caller: str | None) -> list[Connection]:
         sessions = {
@@ -166,7 +168,7 @@ class Connections:
             raise InvalidInputError(f"connections: a user's report has at most {MAX_OWN_REPORT}")
         for record in report.connections:
             session = sessions.get(record.session_id)
-            is_own = session is None or access.allowed(caller, session, Permission.CONNECT)
+            is_own = session is None or access.is_allowed(caller, session, Permission.CONNECT)
             if record.user != caller or not (is_own or self._guests.is_admitted(record.session_id, caller)):
                 raise RefusedError(f"{caller} can report only their own connections")
 
@@ -214,7 +216,7 @@ def _stands(row: Connection, session: Session | None, now: float) -> bool:
     return row.generation == session.generation and now - row.seen_at < CONNECTION_TIMEOUT_S
 
 
-def _seen(row: Connection, session: Session | None, now: float) -> ConnectionView:
+def _connection_view(row: Connection, session: Session | None, now: float) -> ConnectionView:
     view = row.view()
     if row.ended_at is not None or _stands(row, session, now):
         return view

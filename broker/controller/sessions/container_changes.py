@@ -66,7 +66,7 @@ class ContainerChanges:
         to = ImageTarget.of(image, request.persistence or kept)
         self._submitter.check(image.profile, session.options)  # also of a stopped session, which could never start
         arguments = {"to": to.model_dump(mode="json"), "fresh": request.fresh}
-        operation = Operation.new("switch", user, arguments=arguments)
+        operation = Operation.create("switch", user, arguments=arguments)
         same = await self._requests.has_same_resources(session, image)
         return self._requests.plan(session, operation, f"to {image.name}@{image.version}", image, same=same)
 
@@ -85,7 +85,7 @@ class ContainerChanges:
         await self._limits.check_storage(user)
         await self._limits.check_start(user, gpus, instead_of=name)
         same = await self._requests.has_same_resources(session, image)
-        return self._requests.plan(session, Operation.new("restart", user, start=True), "", image, same=same)
+        return self._requests.plan(session, Operation.create("restart", user, start=True), "", image, same=same)
 
     async def root(self, user: str, name: str) -> SessionView:
         """Start the session in root mode. A running session is stopped first."""
@@ -101,7 +101,7 @@ class ContainerChanges:
         image = await self._requests.image(session, *session.image.values())
         self._submitter.check(image.profile, session.options)
         same = await self._requests.has_same_resources(session, image)
-        return self._requests.plan(session, Operation.new("root", user, start=True), "", image, same=same)
+        return self._requests.plan(session, Operation.create("root", user, start=True), "", image, same=same)
 
     async def commit_root(self, user: str, name: str) -> SessionView:
         """Keep the changes that were made in root mode. The snapshot from its start remains."""
@@ -111,5 +111,5 @@ class ContainerChanges:
                 f"{name} is not ready in root mode", hint=f"`berth exec --root {name} -- COMMAND` does it"
             )
         before = session.last_operation.snapshot if session.last_operation is not None else None
-        operation = Operation.new("commit-root", user, arguments={"before": before})
+        operation = Operation.create("commit-root", user, arguments={"before": before})
         return await self._requests.begin(self._requests.plan(session, operation, ""))

@@ -45,8 +45,8 @@ class DeletedSessions:
 
         ConflictError if the name is taken.
         """
-        deleted = [session for session in await self._kept(user) if session.name == name]
-        session = access.allowed_deleted(user, name, deleted[-1] if deleted else None, permission_for("restore"))
+        deleted = [session for session in await self._find_restorable(user) if session.name == name]
+        session = access.require_deleted(user, name, deleted[-1] if deleted else None, permission_for("restore"))
         final_name = new_name or name
         try:
             async with self._limits.lock(user):
@@ -71,7 +71,7 @@ class DeletedSessions:
         names = sorted(row.name for row in rows if row.owner == user)
         return GcReport(layers=result.layers, bytes=result.bytes, sessions=names, dry_run=dry_run)
 
-    async def _kept(self, user: str) -> list[Session]:
+    async def _find_restorable(self, user: str) -> list[Session]:
         found = await self._registry.kept_deleted(user)
         return [session for session in found if _can_be_restored(session)]
 
@@ -86,7 +86,7 @@ def _restore(user: str, name: str) -> Transition:
             raise ConflictError(
                 f"{current.name} is being restored, or its grace time is over", hint="`berth list` shows your sessions"
             )
-        operation = Operation.new("restore", user, arguments={"was": current.name})
+        operation = Operation.create("restore", user, arguments={"was": current.name})
         values = {"state": SessionState.CHANGING, "reason": CHANGING, "name": name, "operation": operation.record()}
         values["grants"] = []  # its deletion has ended them
         return values, EventEntry(user, "restore", "" if name == current.name else f"as {name}")

@@ -132,7 +132,7 @@ class Environments:
             reason=CHANGING,
             created_at=now,
             used_at=now,
-            operation=Operation.new("promote", user, arguments=arguments).record(),
+            operation=Operation.create("promote", user, arguments=arguments).record(),
         )
         async with self._limits.lock(user):
             await self._limits.check_another(user)

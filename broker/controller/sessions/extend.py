@@ -78,7 +78,7 @@ class ExtendService:
         except NoAnswer as error:
             raise SlurmUnavailableError("Slurm does not answer", hint=f"try again; {instead}") from error
         ends = started + minutes * 60.0
-        session = await self._registry.update(session.id, _extended(entry, session, ends))
+        session = await self._registry.update(session.id, _record_extension(entry, session, ends))
         self._reconciler.wake()
         return session
 
@@ -92,7 +92,7 @@ class ExtendService:
             raise RefusedError(f"the job has {format_duration(present)} already; {limit}", hint=instead)
 
 
-def _extended(entry: EventEntry, observed: Session, ends: float) -> Transition:
+def _record_extension(entry: EventEntry, observed: Session, ends: float) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.job.job_id != observed.job.job_id or current.state not in RUNS:
             return None

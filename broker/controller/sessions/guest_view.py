@@ -49,7 +49,7 @@ _CLIENT_LINE = re.compile(r"^[^\n]*\b(?:port [0-9]+|SHA256:)[^\n]*(?:\n|\Z)", re
 """A line of sshd about a connection: who is connected is the owner's alone."""
 
 
-def seen_by(user: str, view: SessionView) -> SessionView:
+def view_for_user(user: str, view: SessionView) -> SessionView:
     """Return the session as `user` may see it: unchanged for its owner, the fields of guests for others."""
     if user == view.owner:
         return view

@@ -262,7 +262,7 @@ class Sessions:
         with limits_of(session.owner, user):
             await self._limits.check_storage(session.owner)
             await self._limits.check_start(session.owner, gpus)
-        return await self._registry.update(session.id, _starting_again(user, request, why, gpus))
+        return await self._registry.update(session.id, _start_again(user, request, why, gpus))
 
     def _without_owner(self, session: Session, request: StartRequest) -> StartRequest:
         """Return the request with the bare name of its profile. ConflictError if the session has the other owner's."""
@@ -330,7 +330,7 @@ def _check_profile(session: Session, request: StartRequest) -> None:
         )
 
 
-def _starting_again(user: str, request: StartRequest, why: str, gpus: float) -> Transition:
+def _start_again(user: str, request: StartRequest, why: str, gpus: float) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.state in LIVE - {SessionState.STOPPING}:
             return None

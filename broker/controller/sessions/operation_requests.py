@@ -55,7 +55,7 @@ class OperationRequests:
             job = NextJob(next_image.profile, session.options)
             if has_next_job(session):
                 self._submitter.check(job.profile, job.options)
-        decide = _begun(operation, EventEntry(operation.actor, operation.verb, detail), same=same)
+        decide = _begin_operation(operation, EventEntry(operation.actor, operation.verb, detail), same=same)
         keeps_job = same and operation.kind.needs_stopped and can_be_held(session, clock.now())
         return PlannedChange(session, decide, job, keeps_job)
 
@@ -82,7 +82,7 @@ class OperationRequests:
         return options(present.profile, session.options) == options(image.profile, session.options)
 
 
-def _begun(operation: Operation, entry: EventEntry, *, same: bool = False) -> Transition:
+def _begin_operation(operation: Operation, entry: EventEntry, *, same: bool = False) -> Transition:
     """Record the operation. A session without a job is changing at once.
 
     A running one is changing after its job's end; operations that need a stopped session request that end, or with

@@ -14,9 +14,9 @@ from broker.controller.sessions.operator_view import (
     OPERATOR_EXTEND,
     OPERATOR_MESSAGE,
     OPERATOR_STOP,
-    audited,
+    event_for_operators,
     node_of,
-    seen_by_operators,
+    session_for_operators,
 )
 from broker.errors import BerthError, ConflictError, NotFoundError
 from broker.schema.admin import AuditReport, NodeReport, SessionFailure, UserLimits
@@ -66,7 +66,7 @@ class OperatorService:
         self, user: str, *, owner: str | None = None, node: str | None = None
     ) -> list[OperatorSessionView]:
         """Return the sessions of all users, or of `owner`, or those with a job on a node."""
-        sessions = await self._access.seen_by_operator(user, owner)
+        sessions = await self._access.sessions_for_operator(user, owner)
         log.info("operator reads sessions operator=%s owner=%s node=%s", user, owner or "", node or "")
         return [self._view(each) for each in (sessions if node is None else await self._on_node(sessions, node))]
 
@@ -99,7 +99,7 @@ class OperatorService:
 
     async def limits(self, user: str, of: str) -> UserLimits:
         """Return the limits of the user `of`, with their use. NotFoundError for a user without account and sessions."""
-        sessions = await self._access.seen_by_operator(user, of)
+        sessions = await self._access.sessions_for_operator(user, of)
         if not sessions and not await self._access.groups.has_account(of):
             raise NotFoundError(f"this machine knows no user named {of}", hint="name a user, as in `berth admin list`")
         log.info("operator reads limits operator=%s owner=%s", user, of)
@@ -110,10 +110,10 @@ class OperatorService:
         await self._access.check_operator(user)
         log.info("operator reads events operator=%s owner=%s", user, owner or "")
         rows = await self._registry.audit_events(owner, since, limit + 1)
-        return AuditReport(events=[audited(row) for row in rows[-limit:]], more=len(rows) > limit)
+        return AuditReport(events=[event_for_operators(row) for row in rows[-limit:]], more=len(rows) > limit)
 
     async def _for_node(self, user: str, node: str, act: Callable[[Session], Awaitable[Session]]) -> NodeReport:
-        sessions = await self._on_node(await self._access.seen_by_operator(user), node)
+        sessions = await self._on_node(await self._access.sessions_for_operator(user), node)
         report = NodeReport(node=node, done=[], failed=[])
         places = asyncio.Semaphore(MAX_WRITES)
 
@@ -131,7 +131,7 @@ class OperatorService:
         return report
 
     async def _stop(self, user: str, session: Session, message: str, node: str = "") -> Session:
-        session = await self._registry.update(session.id, _stopped(user, message, node))
+        session = await self._registry.update(session.id, _stop_as_operator(user, message, node))
         self._reconciler.wake()
         return session
 
@@ -163,10 +163,10 @@ class OperatorService:
         return next((job.node for job in reversed(jobs) if job.job_id == session.held_job_id and job.node), "")
 
     def _view(self, session: Session) -> OperatorSessionView:
-        return seen_by_operators(session, self._reconciler.observed.stale_since)
+        return session_for_operators(session, self._reconciler.observed.stale_since)
 
 
-def _stopped(user: str, message: str, node: str) -> Transition:
+def _stop_as_operator(user: str, message: str, node: str) -> Transition:
     """Return the change that stops a session; with `node`, only if its job has not left that node meanwhile."""
     transition = stop(user, message, because=f"{ENDED_BY_OPERATOR}{user}: {message}", action=OPERATOR_STOP)
 

@@ -34,7 +34,7 @@ def node_of(session: Session) -> str:
     return session.job.node if session.state in _ON_NODE else ""
 
 
-def seen_by_operators(session: Session, stale_since: float | None) -> OperatorSessionView:
+def session_for_operators(session: Session, stale_since: float | None) -> OperatorSessionView:
     """Return the session as operators may see it."""
     job = session.job
     return OperatorSessionView(
@@ -54,7 +54,7 @@ def seen_by_operators(session: Session, stale_since: float | None) -> OperatorSe
     )
 
 
-def audited(event: Event) -> AuditEvent:
+def event_for_operators(event: Event) -> AuditEvent:
     """Return the event as operators may see it."""
     return AuditEvent(
         at=event.at,

@@ -38,13 +38,13 @@ class Policies:
 
         A queued successor is cancelled.
         """
-        session = await self._update(user, name, Permission.SET, _continuation(user, choice.continuation or ""))
-        return self._changed(session)
+        session = await self._update(user, name, Permission.SET, _set_continuation(user, choice.continuation or ""))
+        return self._wake_and_view(session)
 
     async def set_idle(self, user: str, name: str, choice: IdleChoice) -> SessionView:
         """Set the idle time after which the session is stopped; None selects the profile's, or else the site's."""
-        session = await self._update(user, name, Permission.SET, _idle(user, choice.idle or ""))
-        return self._changed(session)
+        session = await self._update(user, name, Permission.SET, _set_idle(user, choice.idle or ""))
+        return self._wake_and_view(session)
 
     async def set_stop_time(self, user: str, name: str, stop_time: StopTime) -> SessionView:
         """Set or clear the time at which the session is stopped. With `keep` the session continues until then, even if
@@ -55,13 +55,13 @@ class Policies:
         await self._access.resolve(user, name, Permission.SET)
         if stop_time.at is not None and stop_time.at <= clock.now():
             raise InvalidInputError(f"{format_time(stop_time.at)} is not in the future")
-        session = await self._update(user, name, Permission.SET, _stop_time(user, stop_time))
-        return self._changed(session)
+        session = await self._update(user, name, Permission.SET, _set_stop_time(user, stop_time))
+        return self._wake_and_view(session)
 
     async def set_connect(self, user: str, name: str, policy: ConnectPolicy) -> SessionView:
         """Set what a connection to the session does: the fields that `policy` has."""
-        session = await self._update(user, name, Permission.SET, _connect(user, policy))
-        return self._changed(session)
+        session = await self._update(user, name, Permission.SET, _set_connect(user, policy))
+        return self._wake_and_view(session)
 
     async def _update(self, user: str, name: str, permission: Permission, decide: Transition) -> Session:
         """Change the policy in the registry, and in the manifest and the files that the job reads."""
@@ -70,12 +70,12 @@ class Policies:
         await self._manifests.try_write(session, policy_files)
         return session
 
-    def _changed(self, session: Session) -> SessionView:
+    def _wake_and_view(self, session: Session) -> SessionView:
         self._reconciler.wake()
         return self._reconciler.observed.view(session)
 
 
-def _continuation(user: str, continuation: str) -> Transition:
+def _set_continuation(user: str, continuation: str) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.continuation == continuation:
             return None
@@ -87,7 +87,7 @@ def _continuation(user: str, continuation: str) -> Transition:
     return decide
 
 
-def _idle(user: str, idle: str) -> Transition:
+def _set_idle(user: str, idle: str) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.idle == idle:
             return None
@@ -97,7 +97,7 @@ def _idle(user: str, idle: str) -> Transition:
     return decide
 
 
-def _stop_time(user: str, stop_time: StopTime) -> Transition:
+def _set_stop_time(user: str, stop_time: StopTime) -> Transition:
     def decide(current: Session) -> RowChange | None:
         if current.state not in LIVE or current.state is SessionState.STOPPING:
             raise ConflictError(
@@ -110,7 +110,7 @@ def _stop_time(user: str, stop_time: StopTime) -> Transition:
     return decide
 
 
-def _connect(user: str, policy: ConnectPolicy) -> Transition:
+def _set_connect(user: str, policy: ConnectPolicy) -> Transition:
     def decide(current: Session) -> RowChange | None:
         changed = policy.model_dump(include=policy.model_fields_set)
         detail = ", ".join(f"{name}={'default' if value is None else value}" for name, value in changed.items())

@@ -38,7 +38,7 @@ class RenameService:
         if new == name:
             raise ConflictError(f"{name} has this name already", hint="give it another name")
         try:
-            session = await self._registry.update(session.id, _begun(user, name, new))
+            session = await self._registry.update(session.id, _begin_rename(user, name, new))
         except ConflictError as error:
             if error.hint:
                 raise
@@ -48,7 +48,7 @@ class RenameService:
         return await self._pending.start_operation(session)
 
 
-def _begun(user: str, name: str, new: str) -> Transition:
+def _begin_rename(user: str, name: str, new: str) -> Transition:
     def decide(current: Session) -> RowChange | None:
         check_free(current)
         if current.state not in STARTABLE:
@@ -56,7 +56,7 @@ def _begun(user: str, name: str, new: str) -> Transition:
                 f"{name} is {current.state.value}, and only a stopped session can be renamed",
                 hint=f"`berth stop {name}` first; it keeps the files",
             )
-        operation = Operation.new("rename", user, arguments={"was": name}, state=current.state, why=current.reason)
+        operation = Operation.create("rename", user, arguments={"was": name}, state=current.state, why=current.reason)
         values = {"state": SessionState.CHANGING, "reason": CHANGING, "name": new, "operation": operation.record()}
         return values, EventEntry(user, "rename", f"from {name}")
 

@@ -122,5 +122,5 @@ def _new_session(user: str, image: Image, request: CloneRequest, arguments: dict
         options=[],
         created_at=now,
         used_at=now,
-        operation=Operation.new("clone", user, arguments=arguments, start=request.start).record(),
+        operation=Operation.create("clone", user, arguments=arguments, start=request.start).record(),
     )

@@ -9,7 +9,7 @@ from broker.controller import clock
 from broker.controller.registry.grant import SessionGrant
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.access import grant_allows, grants_to
-from broker.controller.sessions.guest_view import seen_by
+from broker.controller.sessions.guest_view import view_for_user
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.format import format_time
 from broker.names import split_reference
@@ -151,13 +151,13 @@ class ShareService:
             sessions = [await self._access.resolve(user, name, Permission.SHARE)]
         return [_view(session, grant) for session in sessions for grant in session.valid_grants]
 
-    async def shared_with(self, user: str) -> SharedList:
+    async def shared_list(self, user: str) -> SharedList:
         """Return what others share with `user`, in the order of owners and names: each role, snapshot and service once.
 
         Of several grants of the same, the one to `user` alone is shown.
         """
         shared = SharedList(sessions=[])
-        for session, grants in await self._shared(user):
+        for session, grants in await self._find_shared(user):
             once = {(grant.role, grant.snapshot, grant.service): grant for grant in reversed(grants)}
             for grant in sorted(once.values(), key=lambda grant: (grant.role, grant.snapshot or 0)):
                 if grant_allows(grant, Permission.SEE):
@@ -168,11 +168,11 @@ class ShareService:
                     shared.services.append(_shared_service(session, grant, grant.service, self._origins))
         return shared
 
-    async def _shared(self, user: str) -> list[tuple[Session, list[SessionGrant]]]:
+    async def _find_shared(self, user: str) -> list[tuple[Session, list[SessionGrant]]]:
         """Return the sessions of others with grants that count for `user`, and these."""
         if not self._access.sharing:
             return []
-        groups = await self._access.groups.current(user)
+        groups = await self._access.groups.look_up(user)
         sessions = [session for session in await self._registry.shared_sessions() if session.owner != user]
         found = [(session, grants_to(user, session, groups, self._access.roles)) for session in sessions]
         return [(session, grants) for session, grants in found if grants]
@@ -295,7 +295,7 @@ def _details(grants: list[SessionGrant]) -> str:
 
 
 def _shared_session(user: str, view: SessionView, grant: SessionGrant) -> SharedSession:
-    return SharedSession(session=seen_by(user, view), role=grant.role, until=grant.until, via=grant.grantee)
+    return SharedSession(session=view_for_user(user, view), role=grant.role, until=grant.until, via=grant.grantee)
 
 
 def _shared_snapshot(session: Session, grant: SessionGrant, number: int) -> SharedSnapshot:

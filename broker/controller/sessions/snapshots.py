@@ -87,7 +87,7 @@ class Snapshots:
             raise ConflictError(f"{name} has a snapshot {label} already", hint="use another label, or delete that one")
         arguments = {"label": label, "reason": "", "automatic": False}
         return await self._requests.begin(
-            self._requests.plan(session, Operation.new("snapshot", user, arguments=arguments), label)
+            self._requests.plan(session, Operation.create("snapshot", user, arguments=arguments), label)
         )
 
     async def snapshots(self, user: str, name: str) -> list[SnapshotView]:
@@ -133,7 +133,7 @@ class Snapshots:
         image = await self._requests.image(session, snapshot.profile, snapshot.version, snapshot.digest)
         to = ImageTarget.of(image, session.policy if session.persistence_chosen else None)
         arguments = {"snapshot": snapshot.number, "to": to.model_dump(mode="json")}
-        operation = Operation.new("rollback", user, arguments=arguments)
+        operation = Operation.create("rollback", user, arguments=arguments)
         same = await self._requests.has_same_resources(session, image)
         return self._requests.plan(session, operation, f"to snapshot {snapshot.number}", image, same=same)
 

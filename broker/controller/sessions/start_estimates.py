@@ -51,13 +51,13 @@ class StartEstimates:
             options = self._submitter.options(job.profile, job.options)
             async with asyncio.timeout(ESTIMATE_TIMEOUT_S + LAUNCHER_MARGIN_S):
                 answer = await self._launcher.estimate(session.owner, session.id, options, limit=ESTIMATE_TIMEOUT_S)
-                waiting = await self._waiting(session)
+                waiting = await self._count_waiting_jobs(session)
         except (LauncherError, RefusedError, TimeoutError) as error:
             log.info("no estimate of a start session=%s error=%s", session.id, error)
             return None
         return StartEstimate(at=answer.start_at, refusal=answer.refusal, waiting=waiting)
 
-    async def _waiting(self, session: Session) -> int | None:
+    async def _count_waiting_jobs(self, session: Session) -> int | None:
         try:
             async with self._querying:
                 if clock.monotonic() - self._waiting_at >= WAITING_TTL_S:

@@ -13,7 +13,7 @@ import secrets
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.controller.sessions.access import allowed
+from broker.controller.sessions.access import is_allowed
 from broker.controller.wakeup import wait_for_any
 from broker.errors import BerthError, TooManyError
 from broker.schema.permissions import Permission
@@ -105,7 +105,7 @@ class _Feed:
         return {
             session.id: self._observed.view(session).model_dump_json().encode()
             for session in sessions
-            if session.state is not SessionState.DELETED and allowed(self._owner, session, Permission.SEE)
+            if session.state is not SessionState.DELETED and is_allowed(self._owner, session, Permission.SEE)
         }
 
     def _replace(self, contents: dict[str, bytes], ids: set[str], number: int) -> None:

@@ -72,7 +72,7 @@ class SessionDoor:
         now = clock.now()
         seconds = max(1, int(min(self._lifetime_s, visit.expires_at - now)))
         site = await self._site.view(session.owner)
-        alias = SessionHost(session.owner, session.name).canonical(site.domain)
+        alias = SessionHost(session.owner, session.name).canonical_name(site.domain)
         return DoorAnswer(
             host=session.endpoint.node,
             port=session.endpoint.port,

@@ -61,7 +61,7 @@ class GuestVisits:
         sessions = {each.id: each for each in await self._registry.by_ids({visit.session_id for visit in visits})}
         ends = {_key(visit): 0.0 for visit in visits}
         cases = [(user, sessions[session], service) for user, session, service in ends if session in sessions]
-        found = await asyncio.gather(*(self.allowed_until(*case) for case in cases))
+        found = await asyncio.gather(*(self.visit_end(*case) for case in cases))
         ends |= {(user, session.id, service): end for (user, session, service), end in zip(cases, found, strict=True)}
         refused = [visit for visit in visits if ends[_key(visit)] < visit.expires_at]
         if not refused:
@@ -71,9 +71,9 @@ class GuestVisits:
             log.info("visit of a guest ended user=%s session=%s service=%s", *_key(visit))
         return await self._control.close(visits=[visit.id for visit in refused])
 
-    async def allowed_until(self, user: str, session: Session, service: str) -> float:
+    async def visit_end(self, user: str, session: Session, service: str) -> float:
         """Return the time until which `user` may visit the service; 0 if not at all."""
-        until = await self._access.allowed_until(user, session, Permission.VISIT, service)
+        until = await self._access.permission_end(user, session, Permission.VISIT, service)
         return until if until > clock.now() else 0.0
 
 

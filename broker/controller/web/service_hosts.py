@@ -75,7 +75,7 @@ class ServiceHosts:
             if session_id in sessions and _has_label(sessions[session_id], service, label):
                 return sessions[session_id], service
         for session in sessions.values():
-            for service in (*await self._declared(session), *await self._added_names(session)):
+            for service in (*await self._declared_names(session), *await self._added_names(session)):
                 if _has_label(session, service, label):
                     return session, service
         return await self._find_shared(user, label)
@@ -85,11 +85,11 @@ class ServiceHosts:
             services = {each["service"] for each in session.grants if each.get("service") is not None}
             for service in services:
                 if _has_label(session, service, label):
-                    until = await self._access.allowed_until(user, session, Permission.VISIT, service)
+                    until = await self._access.permission_end(user, session, Permission.VISIT, service)
                     return (session, service) if until else None
         return None
 
-    async def _declared(self, session: Session) -> list[str]:
+    async def _declared_names(self, session: Session) -> list[str]:
         try:
             image = await self._images.required(session.owner, *session.image.values())
         except BerthError:

@@ -68,7 +68,7 @@ class Visits:
             await self._shared.check_visit(session, service)
         elif session.state in END_STATES:
             raise ConflictError(status_line(self._observed, session), hint=f"`berth start {session.name}` starts it")
-        until = await self._guests.allowed_until(delegation.user, session, service)
+        until = await self._guests.visit_end(delegation.user, session, service)
         secret = new_secret()
         visit = Visit(
             id=new_id(),
@@ -97,7 +97,7 @@ class Visits:
         self._guests.begun.set()
         await self._guests.end_refused(session.id)
         if not await self._registry.valid_visits([visit.id], clock.now()):
-            raise _ended()
+            raise _ended_visit()
         if is_new:
             await self._registry.record(session, EventEntry(visit.user, "visit", f"{visit.service} in a browser"))
 
@@ -120,9 +120,9 @@ class Visits:
         visit = await self._registry.find_visit(hash_secret(secret), clock.now())
         if visit is not None:
             session = await self._registry.get(visit.session_id)
-            if session is not None and await self._guests.allowed_until(visit.user, session, visit.service):
+            if session is not None and await self._guests.visit_end(visit.user, session, visit.service):
                 return visit, session
-        raise _ended()
+        raise _ended_visit()
 
     async def check(self, request: VisitCheck) -> ValidVisits:
         """Return those of the visits that are valid."""
@@ -136,5 +136,5 @@ class Visits:
         return await self._access.resolve(user, request.target.session, Permission.VISIT, service), service
 
 
-def _ended() -> NotFoundError:
+def _ended_visit() -> NotFoundError:
     return NotFoundError("this visit has ended", hint="open the service again from the portal")

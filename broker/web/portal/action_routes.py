@@ -15,7 +15,7 @@ from broker.text.question import (
     describe_use,
 )
 from broker.web.portal.form_fields import fill_form, profile_descriptions, resource_notes, snapshot_notes
-from broker.web.portal.portal_context import optional, redirect, show_page, user_calls
+from broker.web.portal.portal_context import none_if_failed, redirect, show_page, user_calls
 from broker.web.portal.protection import read_form
 from broker.web.portal.session_actions import ACTIONS
 from broker.web.portal.session_view import summarize
@@ -54,7 +54,7 @@ class ActionPage:
         if action is None:
             raise NotFoundError("there is no such page")
         view = await calls.session(request.path_params["name"])
-        profiles = await optional(calls.profiles()) if action.uses_profiles else None
+        profiles = await none_if_failed(calls.profiles()) if action.uses_profiles else None
         page = cls(calls, action, view, profiles)
         fill_form(page._form, request.query_params)  # such as the snapshot of a link
         return page
@@ -107,7 +107,7 @@ class ActionPage:
         """Return who would lose something by a stop."""
         if self._action.id != "stop":
             return ""
-        presence = await optional(self._calls.presence(self._view.name))
+        presence = await none_if_failed(self._calls.presence(self._view.name))
         return "" if presence is None else describe_use(presence)
 
     async def _notes(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from broker.forms.form import NO, YES
 from broker.forms.free import free_notes
 from broker.forms.start_form import describe_profile, profile_texts
 from broker.text.volume import snapshot_name
-from broker.web.portal.portal_context import optional
+from broker.web.portal.portal_context import none_if_failed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,13 +38,13 @@ def profile_descriptions(profiles: Sequence[ProfileChoice] | None) -> dict[str, 
 
 async def resource_notes(calls: UserCalls, form: Form) -> dict[str, str]:
     """Return what is free now, for each field of resources; nothing if Slurm does not answer."""
-    cluster = await optional(calls.cluster())
+    cluster = await none_if_failed(calls.cluster())
     return {} if cluster is None else free_notes(cluster, form.text("partition"))
 
 
 async def snapshot_notes(calls: UserCalls, name: str) -> dict[str, str]:
     """Return which snapshots there are, for the field of a snapshot."""
-    snapshots = await optional(calls.snapshots(name))
+    snapshots = await none_if_failed(calls.snapshots(name))
     if not snapshots:
         return {}
     names = [snapshot_name(each).removeprefix("snapshot ") for each in snapshots[-SHOWN_SNAPSHOTS:]]

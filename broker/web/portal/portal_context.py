@@ -63,7 +63,7 @@ def redirect(address: str) -> RedirectResponse:
     return RedirectResponse(address, 303)
 
 
-async def optional(call: Awaitable[_Value]) -> _Value | None:
+async def none_if_failed(call: Awaitable[_Value]) -> _Value | None:
     """Return the answer of a call that a page can do without; None if it fails."""
     try:
         return await call

@@ -32,14 +32,14 @@ class PortalServicePages:
             "X-Content-Type-Options": "nosniff",
         }
 
-    def starting(self, visit: VisitAnswer, lines: Sequence[str]) -> HTMLResponse:
+    def start_page(self, visit: VisitAnswer, lines: Sequence[str]) -> HTMLResponse:
         """Return the page of a service that starts, with its last lines for the owner."""
         page = self._page(visit, f"{visit.service} is starting", "this page opens it as soon as it is ready", "", lines)
         # A header, and no element: with the element, screen readers could not follow a longer page (WCAG 2.2, F41).
         page.headers["Refresh"] = str(RELOAD_S)
         return page
 
-    def unavailable(self, visit: VisitAnswer, error: BerthError, lines: Sequence[str]) -> HTMLResponse:
+    def failure_page(self, visit: VisitAnswer, error: BerthError, lines: Sequence[str]) -> HTMLResponse:
         """Return the page of a service that did not start, or whose session does not run.
 
         The error and the lines are for the owner: a guest learns that the service is not open.
@@ -50,7 +50,7 @@ class PortalServicePages:
             hint = f"reload the page in a moment; {visit.owner} sees why"
         return self._page(visit, f"{visit.service} is not open", message, hint, lines)
 
-    def refused(self, error: BerthError) -> HTMLResponse:
+    def refusal_page(self, error: BerthError) -> HTMLResponse:
         """Return the page for a browser that may not enter."""
         return self._page(None, "This service is not open", error.message, error.hint, ())
 

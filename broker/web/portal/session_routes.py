@@ -16,7 +16,7 @@ from broker.text.session import session_page
 from broker.text.sharing import describe_guests
 from broker.text.timeline import timeline_scale
 from broker.text.volume import snapshot_row
-from broker.web.portal.portal_context import context_of, optional, show_page, user_calls
+from broker.web.portal.portal_context import context_of, none_if_failed, show_page, user_calls
 from broker.web.portal.session_actions import ACTIONS
 from broker.web.portal.session_view import TIMELINE_CELLS, ide_links, job_bars, summarize
 from broker.web.portal.templates import render
@@ -39,7 +39,7 @@ async def list_sessions(request: Request) -> HTMLResponse:
     """Show all sessions of the user, and the services of others that are shared with the user."""
     calls = user_calls(request)
     now = time.time()
-    views, shared = await asyncio.gather(calls.sessions(), optional(calls.shared_services()))
+    views, shared = await asyncio.gather(calls.sessions(), none_if_failed(calls.shared_services()))
     sessions, origins = [summarize(view, now) for view in views], context_of(request).origins
     return await show_page(
         calls,
@@ -92,13 +92,13 @@ async def _services(calls: UserCalls, view: SessionView) -> tuple[list[SessionSe
 
 async def _guests(calls: UserCalls, view: SessionView) -> list[str]:
     """Return who has a shared service of the session open in a browser."""
-    presence = await optional(calls.presence(view.name))
+    presence = await none_if_failed(calls.presence(view.name))
     return [] if presence is None else describe_guests(presence, time.time())
 
 
 async def _log_end(calls: UserCalls, view: SessionView) -> list[str]:
     """Return the last lines of the log of a failed session, to which its advice refers."""
-    log = await optional(calls.log(view.name)) if view.state is SessionState.FAILED else None
+    log = await none_if_failed(calls.log(view.name)) if view.state is SessionState.FAILED else None
     return describe_last_end(log) if log else []
 
 

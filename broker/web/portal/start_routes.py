@@ -10,7 +10,7 @@ from starlette.routing import Route
 from broker.errors import BerthError, InvalidInputError, LoggedOutError
 from broker.forms.start_form import new_session_form, start_command, start_request
 from broker.web.portal.form_fields import fill_form, profile_descriptions, resource_notes
-from broker.web.portal.portal_context import optional, redirect, show_page, user_calls
+from broker.web.portal.portal_context import none_if_failed, redirect, show_page, user_calls
 from broker.web.portal.protection import read_form
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def start_session(request: Request) -> Response:
 
 async def _form(calls: UserCalls) -> tuple[Form, dict[str, str]]:
     """Return the form, and the descriptions of profiles. Without a list of profiles, it takes any name."""
-    sessions, profiles = await asyncio.gather(calls.sessions(), optional(calls.profiles()))
+    sessions, profiles = await asyncio.gather(calls.sessions(), none_if_failed(calls.profiles()))
     form = new_session_form(profiles, {view.name for view in sessions}, for_browser=True)
     return form, profile_descriptions(profiles)
 

@@ -34,7 +34,7 @@ class Client:
     def __repr__(self) -> str:
         return self.name
 
-    def unread(self) -> bool:
+    def has_unread(self) -> bool:
         return self.busy
 
     def drop(self) -> None:
@@ -59,7 +59,7 @@ class Door:
 
     def begin(self, name: str) -> Client:
         client = self.arrive(name)
-        self.throttle.heard(client, 2 * admission.GREETING_BYTES)
+        self.throttle.record_data(client, 2 * admission.GREETING_BYTES)
         return client
 
     def fail(self, failure: Failure, times: int = 1, source: str = "192.0.2.1") -> None:
@@ -131,7 +131,7 @@ def test_when_the_house_is_full_the_silent_one_goes_and_not_the_newcomer() -> No
     door = Door()
     silent, greeting = door.arrive("silent"), door.arrive("greeting")
     begun = [door.begin(f"begun {number}") for number in range(2)]
-    door.throttle.heard(greeting, admission.GREETING_BYTES)
+    door.throttle.record_data(greeting, admission.GREETING_BYTES)
     newcomer = door.arrive("newcomer")
     assert silent.dropped
     assert not any(client.dropped for client in (greeting, *begun, newcomer))
@@ -141,7 +141,7 @@ def test_of_those_that_have_begun_the_one_goes_that_was_heard_longest_ago() -> N
     door = Door()
     clients = [door.arrive(str(number)) for number in range(4)]
     for door.now, number in enumerate([0, 1, 2, 3, 0], 1):
-        door.throttle.heard(clients[number], 2 * admission.GREETING_BYTES)
+        door.throttle.record_data(clients[number], 2 * admission.GREETING_BYTES)
     newcomer = door.arrive("newcomer")
     assert [client.dropped for client in (*clients, newcomer)] == [False, True, False, False, False]
 
@@ -220,9 +220,9 @@ def test_slow_failures_never_add_up() -> None:
 def test_where_somebody_is_logged_in_nobody_is_locked_out() -> None:
     door = Door()
     door.fail(Failure.ABUSE)
-    door.throttle.inside("192.0.2.1")
+    door.throttle.add_connection("192.0.2.1")
     assert not door.throttle.refuses("192.0.2.1")
-    door.throttle.outside("192.0.2.1")
+    door.throttle.remove_connection("192.0.2.1")
     assert door.throttle.refuses("192.0.2.1")
 
 

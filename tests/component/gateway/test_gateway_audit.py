@@ -135,10 +135,10 @@ def test_there_is_an_end_to_what_waits(caplog: pytest.LogCaptureFixture, monkeyp
             allowance = Allowance(Usage(), "alice", Resource.WINDOW_BYTES, 0)
             relays = [Relay(lambda *_: None, lambda _: None, allowance) for _ in range(5)]
             for relay in relays:
-                audited.began(relay, ALICE, "192.0.2.7:1", ANSWER)
+                audited.record_begin(relay, ALICE, "192.0.2.7:1", ANSWER)
             for relay in relays:
-                audited.ended(relay, "closed")
-            audited.ended(relays[0], "closed")  # a second time nothing happens
+                audited.record_end(relay, "closed")
+            audited.record_end(relays[0], "closed")  # a second time nothing happens
             up.set()
             await until(lambda: not audited._due)
 

@@ -159,8 +159,8 @@ def test_what_an_earlier_gateway_has_left_is_forgotten(tmp_path: Path) -> None:
     (tmp_path / "7.json").write_text('{"totals": {"logins accepted": 2}, "seconds": {}, "now": {"connections": 3}}')
     assert value(first, "berth_gateway_logins_total") == 2
     assert value(first, "berth_gateway_connections") == 3
-    first.ended(7)
-    first.ended(7)
+    first.add_ended_worker(7)
+    first.add_ended_worker(7)
     assert value(MetricsTotals(tmp_path, fresh=False), "berth_gateway_logins_total") == 2
     assert value(first, "berth_gateway_connections") == 0
     assert value(MetricsTotals(tmp_path, fresh=True), "berth_gateway_logins_total") == 0
@@ -169,7 +169,7 @@ def test_what_an_earlier_gateway_has_left_is_forgotten(tmp_path: Path) -> None:
 def test_seconds_become_a_histogram() -> None:
     counts = Counters()
     for seconds in (0.001, 0.005, 0.3, 60):
-        counts.took("controller_seconds", "keys", seconds)
+        counts.measure("controller_seconds", "keys", seconds)
     assert counts.snapshot()["totals"] == {
         "controller_seconds keys 0.005": 2,
         "controller_seconds keys 0.5": 1,

@@ -37,7 +37,7 @@ GIVEN = re.compile(
 
 def source(script: str) -> str:
     """Return the text of a script, without here-documents that are files of their own."""
-    text = bundle.joined(script).decode()
+    text = bundle.join_parts(script).decode()
     return re.sub(r"<<'([A-Z]+)'\n.*?\n\1\n", "<<embedded\n", text, flags=re.DOTALL)
 
 
@@ -69,7 +69,7 @@ def test_the_same_parts_make_the_same_bytes_in_another_process() -> None:
     for script in bundle.PARTS:
         command = [sys.executable, "-c", code, script]
         done = subprocess.run(command, capture_output=True, timeout=60, check=True, cwd=PARTS.parents[1])
-        assert done.stdout == bundle.joined(script)
+        assert done.stdout == bundle.join_parts(script)
 
 
 def test_digest_names_the_version_of_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_digest_names_the_version_of_a_script(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("script", bundle.PARTS)
 def test_parts_are_joined_whole_and_in_their_order(script: str) -> None:
-    text = bundle.joined(script).decode()
+    text = bundle.join_parts(script).decode()
     assert text.startswith("#!/bin/bash\n")
     ends = [text.index(f"# ---- {part}.sh\n") for part in bundle.PARTS[script]]
     assert ends == sorted(ends)
@@ -115,7 +115,7 @@ def test_embedded_files_are_written_as_they_are(tmp_path: Path, script: Path, fu
 def test_program_for_services_is_written_as_it_is(tmp_path: Path) -> None:
     command = ["bash", "-c", f'source {SESSION}; write_service_program "$1"', "bash", str(tmp_path / "made")]
     subprocess.run(command, capture_output=True, timeout=60, check=True)
-    assert (tmp_path / "made").read_bytes() == bundle.joined(bundle.SERVICE_SCRIPT)
+    assert (tmp_path / "made").read_bytes() == bundle.join_parts(bundle.SERVICE_SCRIPT)
 
 
 @pytest.mark.parametrize("script", bundle.PARTS)

@@ -48,9 +48,9 @@ def copied(source: Path, target: Path, previous: str = "", *, squash: bool = Fal
     try:
         copy.prepare()
         copy.mark_drained()
-        copy.first()
+        copy.first_pass()
         assert not threads_of_copies()  # a child process of the next step would have none of the threads
-        copy.second()
+        copy.second_pass()
         copy.complete()
     finally:
         copy.close()
@@ -146,8 +146,8 @@ def test_file_that_changes_under_a_thread_is_copied_by_the_second_pass(
     try:
         with monkeypatch.context() as patched:
             patched.setattr(entry_copy, "copy_extents", failing(errno.ESTALE))
-            copy.first()
-        copy.second()
+            copy.first_pass()
+        copy.second_pass()
         copy.complete()
     finally:
         copy.close()

@@ -42,7 +42,7 @@ def room(tmp_path: Path) -> Iterator[Path]:
 
 
 def layer(layers: Layers) -> str:
-    made = layers.new()
+    made = layers.new_layer()
     layers.tree(made).mkdir()
     return made
 

@@ -113,7 +113,7 @@ def shown_over_image(layers: Sequence[Path], paths: set[str]) -> set[str]:
 def test_every_reader_sees_what_the_mount_shows(tmp_path: Path, marks: Marks, form: str) -> None:
     layers = Layers(tmp_path / "layers")
     layers.root.mkdir()
-    lower, upper = layers.new(), layers.new()
+    lower, upper = layers.new_layer(), layers.new_layer()
     trees = [layers.tree(lower), layers.tree(upper)]
     for path in (GONE, LEFT):
         (trees[0] / path).mkdir(parents=True)

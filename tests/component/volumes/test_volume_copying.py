@@ -62,11 +62,11 @@ def test_folder_that_becomes_a_link_is_not_followed(room: Path, when: bytes, swa
     copy = SwappingCopy(str(room / "volume"), str(room / "layer"))
     copy.room, copy.when, copy.swapped = room, when, swapped
     try:
-        copy.first()
+        copy.first_pass()
         copied = [path for path in room.joinpath("layer/tree").rglob("*") if not path.is_dir()]
         texts = [str(path.readlink()) if path.is_symlink() else path.read_text() for path in copied]
         assert "secret\n" not in texts
-        copy.second()
+        copy.second_pass()
     finally:
         copy.close()
     assert room.joinpath("layer/tree", swapped).is_symlink()
@@ -80,9 +80,9 @@ def copied(room: Path, source: Path, previous: str = "", change: Callable[[], ob
     try:
         copy.survey()
         copy.mark_drained()
-        copy.first()
+        copy.first_pass()
         change()
-        copy.second()
+        copy.second_pass()
         copy.complete()
     finally:
         copy.close()
@@ -263,11 +263,11 @@ def test_second_pass_only_looks_at_what_has_not_changed(roomy: Path, depth: int)
     write(innermost, b"changed", b"old")
     copy = TreeCopy(str(roomy / "source"), str(roomy / "layer"))
     copy.mark_drained()
-    copy.first()
+    copy.first_pass()
     write(innermost, b"changed", b"new")
     watch = Watch()
     watch.is_on = True
-    copy.second()
+    copy.second_pass()
     watch.is_on = False
     copy.close()
     tree.close()
@@ -302,8 +302,8 @@ def test_file_is_not_linked_by_a_status_from_a_clients_cache(roomy: Path, is_liv
     try:
         if is_live:
             copy.mark_drained()
-            copy.first()
-        copy.second()
+            copy.first_pass()
+        copy.second_pass()
         copy.complete()
     finally:
         copy.close()
@@ -323,23 +323,23 @@ def test_processes_that_look_together_miss_nothing(roomy: Path, monkeypatch: pyt
             (source / name / f"file{number}").write_text("old")
 
     class Failing(TreeCopy):
-        def second(self) -> None:
+        def second_pass(self) -> None:
             assert self._lookers is not None
             others = [process for _, process, *_ in self._lookers._others]
             assert len(others) == 2
             if ends:
                 os.kill(others[0], signal.SIGKILL)
                 os.waitid(os.P_PID, others[0], os.WEXITED | os.WNOWAIT)
-            super().second()
+            super().second_pass()
 
     copy = Failing(str(source), str(roomy / "layer"))
     copy.mark_drained()
-    copy.first()
+    copy.first_pass()
     for name in "abcdef":
         (source / name / "file0").write_text("changed")
         (source / name / "file1").unlink()
         (source / name / "new").write_text("new")
-    copy.second()
+    copy.second_pass()
     copy.complete()
     copy.close()
     assert content(roomy / "layer/tree") == content(source)

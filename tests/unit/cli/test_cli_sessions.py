@@ -17,7 +17,7 @@ from broker.cli import prompts
 from broker.schema.connections import NOT_FOLLOWED, ConnectionView
 from broker.schema.sessions import SessionList, SessionState
 from broker.schema.site import EventView
-from broker.text.log import added, without_noise
+from broker.text.log import added_text, without_noise
 from tests.deadlines import DEADLINE_S
 from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, posted, ready, view
@@ -205,7 +205,7 @@ def test_logs_follow_until_the_job_has_ended(controller: ScriptedController, mon
     ],
 )
 def test_what_a_log_gained(seen: str, text: str, new: str) -> None:
-    assert added(seen, text) == new
+    assert added_text(seen, text) == new
 
 
 def test_events(controller: ScriptedController) -> None:

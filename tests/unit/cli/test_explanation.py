@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.controller.reconcile.state import ended
+from broker.controller.reconcile.state import outcome_of_end
 from broker.job.bundle import session_script
 from broker.schema.sessions import JobView, SessionState
 from broker.text.advice import describe_last_end, explain_session
@@ -51,7 +51,7 @@ def test_every_state_has_its_advice(state: SessionState) -> None:
     ],
 )
 def test_how_a_job_ended_is_said_with_the_remedy(end: JobState, advice: str) -> None:
-    outcome = ended(SessionState.READY, end)
+    outcome = outcome_of_end(SessionState.READY, end)
     lines = said(state=outcome.state, reason=outcome.reason, outcome=outcome.outcome, ended_at=NOW - 125)
     assert lines["state"] == f"{outcome.state}: {outcome.reason}"
     assert lines["since"].endswith("(2 min ago)")
@@ -72,7 +72,7 @@ def test_how_a_job_ended_is_said_with_the_remedy(end: JobState, advice: str) -> 
 def test_option_whose_limit_was_reached_is_doubled_in_a_command_to_paste(
     end: JobState, option: str, command: str
 ) -> None:
-    outcome = ended(SessionState.READY, end)
+    outcome = outcome_of_end(SessionState.READY, end)
     assert command in said(state=outcome.state, outcome=outcome.outcome, options=["--gres=gpu:1", option])["do"]
 
 

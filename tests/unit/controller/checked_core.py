@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 import broker.controller.sessions.lifecycle
 import broker.controller.sessions.pending
 import broker.controller.sessions.resize
-from broker.controller.reconcile.job_comment import announced
+from broker.controller.reconcile.job_comment import matching_announcement
 from broker.controller.reconcile.succession import CONTINUABLE_STATES
 from broker.schema.sessions import LIVE, SessionState
 from broker.ssh.keys import PublicKey
@@ -177,7 +177,7 @@ class CheckedCore(RuleBasedStateMachine):
                 continue  # nothing is known of it now, or it is ending: what was true stays until the next state
             if session.resizing and job.state.ended:
                 continue  # it has just been ended for its successor, which the next answer tells
-            said = announced(job, session.submission, PublicKey.parse(session.host_key).fingerprint)
+            said = matching_announcement(job, session.submission, PublicKey.parse(session.host_key).fingerprint)
             assert said is not None
             assert said.endpoint == session.endpoint
             assert job.restarts == session.job.restarts

@@ -74,18 +74,18 @@ def test_accounting_that_is_down_is_logged_once_and_again_when_it_answers(
     async def scenario() -> None:
         core = Core.make(site_config(tmp_path), FakeLauncher(FakeScheduler(now=clock.time)))
         session = await core.ready()
-        finished = core.scheduler.finished
+        finished = core.scheduler.finished_jobs
 
         async def silent(_: object) -> None:
             raise NoAnswer("slurmdbd is down")
 
-        core.scheduler.finished = silent  # type: ignore[method-assign,assignment]  # as without slurmdbd
+        core.scheduler.finished_jobs = silent  # type: ignore[method-assign,assignment]  # as without slurmdbd
         assert session.job.job_id is not None
         del core.scheduler._jobs[session.job.job_id]
         for _ in range(4):
             await core.tick()
             clock.now += 16
-        core.scheduler.finished = finished  # type: ignore[method-assign]  # it is back
+        core.scheduler.finished_jobs = finished  # type: ignore[method-assign]  # it is back
         await core.tick()
         lines = [each.getMessage() for each in caplog.records if "accounting" in each.getMessage()]
         assert lines == ["Slurm's accounting does not answer: slurmdbd is down", "Slurm's accounting answers again"]

@@ -14,7 +14,7 @@ import pytest
 from broker.config.setting_types import parse_host_and_port
 from broker.config.settings import Config
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.metrics_exporter import served
+from broker.controller.metrics_exporter import serve_controller_metrics
 from broker.gateway.counters import MAX_SERIES, Counters
 from broker.service import metrics_server
 from tests.deadlines import DEADLINE_S
@@ -40,7 +40,7 @@ def test_sessions_by_state_and_how_long_slurm_has_been_silent(tmp_path: Path) ->
         port = free_port()
         await core.ready("one")
         await core.stopped("two")
-        with served("127.0.0.1", port, core.registry, core.reconciler):
+        with serve_controller_metrics("127.0.0.1", port, core.registry, core.reconciler):
             told = await asyncio.to_thread(scrape, port)
             assert told["berth_sessions", ("ready",)] == 1
             assert told["berth_sessions", ("stopped",)] == 1
@@ -62,7 +62,7 @@ def test_looks_and_their_failures_are_counted(tmp_path: Path, monkeypatch: pytes
     async def scenario() -> None:
         core = core_of(tmp_path)
         port = free_port()
-        with served("127.0.0.1", port, core.registry, core.reconciler):
+        with serve_controller_metrics("127.0.0.1", port, core.registry, core.reconciler):
             before = await asyncio.to_thread(scrape, port)
             await core.reconciler._guarded_tick()
 
@@ -81,16 +81,16 @@ def test_looks_and_their_failures_are_counted(tmp_path: Path, monkeypatch: pytes
 def test_two_cannot_have_one_port(tmp_path: Path) -> None:
     core = core_of(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):  # noqa: SIM117
-        with served("127.0.0.1", taken.getsockname()[1], core.registry, core.reconciler):
+        with serve_controller_metrics("127.0.0.1", taken.getsockname()[1], core.registry, core.reconciler):
             pass
-    with served("127.0.0.1", free_port(), core.registry, core.reconciler):
+    with serve_controller_metrics("127.0.0.1", free_port(), core.registry, core.reconciler):
         pass  # what was begun is taken back
 
 
 def test_clients_that_stall_take_few_threads_and_not_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "CONNECTION_TIMEOUT_S", 0.5)
     core, port, before = core_of(tmp_path), free_port(), threading.active_count()
-    with served("127.0.0.1", port, core.registry, core.reconciler), contextlib.ExitStack() as stack:
+    with serve_controller_metrics("127.0.0.1", port, core.registry, core.reconciler), contextlib.ExitStack() as stack:
         for number in range(100):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
             with contextlib.suppress(ConnectionError):

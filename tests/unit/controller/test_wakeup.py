@@ -24,7 +24,7 @@ def test_a_change_wakes_the_waiters_of_its_session_only() -> None:
         assert not waits["two"].done()
         assert changes.is_followed("two", "alice")
         assert not changes.is_followed("one", "alice")
-        changes.recorded("two", "alice")
+        changes.announce("two", "alice")
         await waits["two"]
 
     asyncio.run(scenario())
@@ -76,11 +76,11 @@ def test_a_watch_hears_of_the_sessions_of_its_owner() -> None:
     heard: list[str | None] = []
     changes = ChangeNotifier()
     changes.watch("alice", heard.append)
-    changes.recorded("one", "alice")
-    changes.recorded("two", "bob")
+    changes.announce("one", "alice")
+    changes.announce("two", "bob")
     changes.notify("three")
-    changes.recorded_all()
+    changes.announce_all()
     assert heard == ["one", None]
     changes.unwatch("alice")
-    changes.recorded("one", "alice")
+    changes.announce("one", "alice")
     assert heard == ["one", None]

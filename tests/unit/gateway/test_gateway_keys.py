@@ -153,7 +153,7 @@ def test_the_certificate_is_renewed_before_it_ends(tmp_path: Path) -> None:
         # Backdated by five minutes, so the last third of the whole validity is more than all that is left.
         signer = Signer(tmp_path, valid_seconds=30)
         identity = HostKeyAndCertificate(tmp_path / "gateway" / "key", signer.sign)
-        await identity.ready()
+        await identity.obtain_certificate()
         renewed = asyncio.Event()
 
         async def tell() -> None:
@@ -171,7 +171,7 @@ def test_a_fresh_certificate_is_left_alone(tmp_path: Path) -> None:
     async def scene() -> None:
         signer = Signer(tmp_path, valid_seconds=86400)
         identity = HostKeyAndCertificate(tmp_path / "gateway" / "key", signer.sign)
-        await identity.ready()
+        await identity.obtain_certificate()
         task = asyncio.create_task(identity.keep_fresh(unwanted))
         for _ in range(100):
             await asyncio.sleep(0)
@@ -188,16 +188,16 @@ def test_a_cached_certificate_bridges_an_outage_unless_it_has_ended(
     async def scene() -> None:
         signer = Signer(tmp_path, valid_seconds=3600)
         path = tmp_path / "gateway" / "key"
-        await HostKeyAndCertificate(path, signer.sign).ready()
+        await HostKeyAndCertificate(path, signer.sign).obtain_certificate()
         signer.up = False
         again = HostKeyAndCertificate(path, signer.sign)
-        await again.ready()
+        await again.obtain_certificate()
         assert again.host_keys
 
         late = time.time() + 3601
         monkeypatch.setattr(time, "time", lambda: late)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(HostKeyAndCertificate(path, signer.sign).ready(), 0.1)
+            await asyncio.wait_for(HostKeyAndCertificate(path, signer.sign).obtain_certificate(), 0.1)
 
     asyncio.run(scene())
 
@@ -210,14 +210,14 @@ def test_a_certificate_for_another_key_is_not_used(tmp_path: Path) -> None:
             return await signer.sign(LINE)
 
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(HostKeyAndCertificate(tmp_path / "gateway" / "key", wrong).ready(), 0.1)
+            await asyncio.wait_for(HostKeyAndCertificate(tmp_path / "gateway" / "key", wrong).obtain_certificate(), 0.1)
 
         path = tmp_path / "other" / "key"
         identity = HostKeyAndCertificate(path, signer.sign)
         path.with_name("key-cert.pub").write_text(await signer.sign(LINE))
-        with pytest.raises(RuntimeError, match="ready"):
+        with pytest.raises(RuntimeError, match="no certificate yet"):
             _ = HostKeyAndCertificate(path, signer.sign).host_keys
-        await identity.ready()
+        await identity.obtain_certificate()
         assert HostCertificate.parse(path.with_name("key-cert.pub").read_text()).key_blob != KEY.public_data
 
     asyncio.run(scene())

@@ -94,7 +94,7 @@ class Commands:
         return self.ask(lambda scheduler: scheduler.jobs(prefix))
 
     def finished(self, *job_ids: int) -> dict[int, FinishedJob]:
-        return self.ask(lambda scheduler: scheduler.finished(job_ids))
+        return self.ask(lambda scheduler: scheduler.finished_jobs(job_ids))
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_an_error_is_no_answer(commands: Commands, program: str) -> None:
     commands.put(program, "import sys; sys.exit('Unable to contact slurm controller (connect failure)')")
     questions: dict[str, Callable[[CommandScheduler], Awaitable[object]]] = {
         "squeue": lambda scheduler: scheduler.jobs(""),
-        "sacct": lambda scheduler: scheduler.finished([7]),
+        "sacct": lambda scheduler: scheduler.finished_jobs([7]),
         "scontrol": lambda scheduler: scheduler.version(),
         "scancel": lambda scheduler: scheduler.cancel(7),
     }

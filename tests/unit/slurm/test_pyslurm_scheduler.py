@@ -129,9 +129,9 @@ def test_only_ended_jobs_that_were_asked_for(pyslurm: Pyslurm) -> None:
         [number, "berth-a", "alice", state, 0, 9, 1, 2, ""]
         for number, state in [(7, "OUT_OF_MEMORY"), (8, "RUNNING"), (9, "COMPLETED")]
     ]
-    (found,) = pyslurm.ask(f"{{'answer': {records!r}}}", lambda scheduler: scheduler.finished([7, 8]))
+    (found,) = pyslurm.ask(f"{{'answer': {records!r}}}", lambda scheduler: scheduler.finished_jobs([7, 8]))
     assert list(found) == [7]
-    assert pyslurm.ask("1 / 0", lambda scheduler: scheduler.finished([])) == [{}]
+    assert pyslurm.ask("1 / 0", lambda scheduler: scheduler.finished_jobs([])) == [{}]
 
 
 def test_a_hanging_process_is_killed_at_the_deadline_and_the_next_question_gets_a_new_one(pyslurm: Pyslurm) -> None:

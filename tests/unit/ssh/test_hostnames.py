@@ -54,8 +54,8 @@ def test_everything_else_is_refused(text: str) -> None:
 @given(owner=OWNERS, name=NAMES, domain=DOMAINS)
 def test_the_canonical_name_means_the_same_to_everybody(owner: str, name: str, domain: str) -> None:
     host = SessionHost(owner, name)
-    assert SessionHost.parse(host.canonical(domain), domain, "somebody") == host
-    assert SessionHost.parse(host.canonical(domain).upper(), domain, "somebody") == host
+    assert SessionHost.parse(host.canonical_name(domain), domain, "somebody") == host
+    assert SessionHost.parse(host.canonical_name(domain).upper(), domain, "somebody") == host
 
 
 @given(owner=OWNERS, name=NAMES, domain=DOMAINS)
@@ -74,7 +74,7 @@ def test_any_text_is_a_session_or_refused(text: str, domain: str) -> None:
         host = SessionHost.parse(text, domain, "me")
     except InvalidInputError:
         return
-    assert host.canonical(domain).isascii()
+    assert host.canonical_name(domain).isascii()
 
 
 def test_the_gateways_own_name_is_no_session() -> None:

@@ -146,7 +146,7 @@ class Scene:
         if kind:
             assert kind in kinds
             assert not self.storage.session(session).exists()
-            assert (self.storage.layers.all(), self.storage.layers.discarded()) == ([], [])
+            assert (self.storage.layers.all(), self.storage.layers.leftovers()) == ([], [])
         for layer in self.storage.layers.all():
             self.storage.layers.discard(layer)
         return bool(kind)

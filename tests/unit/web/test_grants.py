@@ -51,10 +51,10 @@ def test_ended_grants_are_found_by_visit_delegation_and_time(tmp_path: Path) -> 
     one, other = Grant(key="a", visit=visit()), Grant(key="b", visit=visit())
     store.add(one)
     store.add(other)
-    assert store.ended(EndedVisits(visit_ids=[one.visit.id])) == [one]
-    assert store.ended(EndedVisits(delegation_ids=[other.visit.delegation_id])) == [other]
-    assert store.expired(one.visit.expires_at - 1) == []
-    assert store.expired(max(one.visit.expires_at, other.visit.expires_at)) == [one, other]
+    assert store.find_ended(EndedVisits(visit_ids=[one.visit.id])) == [one]
+    assert store.find_ended(EndedVisits(delegation_ids=[other.visit.delegation_id])) == [other]
+    assert store.find_expired(one.visit.expires_at - 1) == []
+    assert store.find_expired(max(one.visit.expires_at, other.visit.expires_at)) == [one, other]
 
 
 def test_message_without_names_is_invalid() -> None:

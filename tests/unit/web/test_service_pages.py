@@ -24,7 +24,7 @@ MARKUP = "<script>alert(1)</script>"
 
 
 def test_starting_page_shows_progress_and_reloads() -> None:
-    page = PAGES.starting(VISIT, [f"line {MARKUP}"])
+    page = PAGES.start_page(VISIT, [f"line {MARKUP}"])
     text = bytes(page.body).decode()
     assert page.headers["refresh"] == "2"
     assert "<h1>jupyter is starting</h1>" in text
@@ -36,7 +36,7 @@ def test_starting_page_shows_progress_and_reloads() -> None:
 def test_guest_sees_neither_lines_nor_reasons_nor_a_link_to_the_session() -> None:
     guest = VISIT.model_copy(update={"user": "bob"})
     error = ConflictError("dev is queued: SECRET", hint="SECRET")
-    for page in (PAGES.starting(guest, ["SECRET"]), PAGES.unavailable(guest, error, ["SECRET"])):
+    for page in (PAGES.start_page(guest, ["SECRET"]), PAGES.failure_page(guest, error, ["SECRET"])):
         text = bytes(page.body).decode()
         assert "SECRET" not in text
         assert "/sessions/dev" not in text
@@ -46,7 +46,7 @@ def test_guest_sees_neither_lines_nor_reasons_nor_a_link_to_the_session() -> Non
 
 def test_unavailable_page_says_state_and_last_lines_and_does_not_reload() -> None:
     error = ConflictError(f"dev is stopped {MARKUP}", hint="`berth start dev` starts it")
-    page = PAGES.unavailable(VISIT, error, ["no module named jupyterlab"])
+    page = PAGES.failure_page(VISIT, error, ["no module named jupyterlab"])
     text = bytes(page.body).decode()
     assert "refresh" not in page.headers
     assert "dev is stopped &lt;script&gt;" in text
@@ -56,13 +56,13 @@ def test_unavailable_page_says_state_and_last_lines_and_does_not_reload() -> Non
 
 
 def test_refused_page_leads_to_portal() -> None:
-    text = bytes(PAGES.refused(ConflictError("this way into the service was used")).body).decode()
+    text = bytes(PAGES.refusal_page(ConflictError("this way into the service was used")).body).decode()
     assert "this way into the service was used" in text
     assert f'href="{PORTAL}/"' in text
 
 
 def test_page_takes_its_style_from_portal_alone() -> None:
-    policy = PAGES.starting(VISIT, []).headers["content-security-policy"]
+    policy = PAGES.start_page(VISIT, []).headers["content-security-policy"]
     assert f"style-src {PORTAL};" in policy
     assert "default-src 'none'" in policy
     assert "script-src" not in policy

@@ -58,7 +58,7 @@ async def verify_signature(token: str, provider: Provider, algorithms: Sequence[
     if kid is not None and not isinstance(kid, str):
         raise refuse("the id of its key is no text")
     for max_age_s in (FRESH_S, KEYS_RETRY_S):
-        keys = _matching(await provider.keys(max_age_s=max_age_s), algorithm, kid)
+        keys = _matching_keys(await provider.keys(max_age_s=max_age_s), algorithm, kid)
         if keys:
             break
     else:
@@ -99,7 +99,7 @@ def _header(token: str) -> dict[str, Any]:
     return dict(header)
 
 
-def _matching(key_set: dict[str, Any], algorithm: str, kid: str | None) -> list[RSAKey | ECKey | OKPKey]:
+def _matching_keys(key_set: dict[str, Any], algorithm: str, kid: str | None) -> list[RSAKey | ECKey | OKPKey]:
     """Return the keys that can have signed a token with this header."""
     published = key_set.get("keys")
     if not isinstance(published, list):

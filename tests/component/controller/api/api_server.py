@@ -17,7 +17,7 @@ import pytest
 from broker.controller.api.app import application
 from broker.controller.api.dependencies import Services
 from broker.controller.doctor import controller_checks
-from broker.controller.process import ActivityTracker, _serving
+from broker.controller.process import ActivityTracker, _serve_api
 from broker.controller.rebuild import rebuild
 from broker.names import new_id
 from broker.schema.base import ErrorBody
@@ -85,7 +85,7 @@ async def serving(core: Core, own_uid: int = 4242) -> AsyncIterator[Path]:
         listener.bind(str(path))
         path.chmod(0o666)
         listener.listen()
-        async with asyncio.timeout(TEST_DEADLINE_S), _serving(services(core, own_uid), listener):
+        async with asyncio.timeout(TEST_DEADLINE_S), _serve_api(services(core, own_uid), listener):
             yield path
 
 

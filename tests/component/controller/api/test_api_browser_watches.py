@@ -132,7 +132,7 @@ def test_reader_that_is_slow_gets_the_newest_state_and_no_queue(directory: Path)
             await stream.add(await core.web.browsers.authenticate(secret), new_id())
             row = core.row(user="alice")
             for number in range(50):  # nobody reads meanwhile
-                core.changes.recorded(row.id, "alice")
+                core.changes.announce(row.id, "alice")
                 await asyncio.sleep(0)
                 assert stream._events.qsize() <= 1, number
             await core.sessions.stop("alice", "dev")

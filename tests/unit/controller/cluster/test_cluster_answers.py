@@ -23,7 +23,7 @@ def test_many_callers_at_once_cause_one_query() -> None:
     async def scenario() -> None:
         slow = SlowScheduler()
         shared = ClusterAnswers(slow)
-        callers = [asyncio.create_task(shared.nodes.latest(AGE_S)) for _ in range(50)]
+        callers = [asyncio.create_task(shared.nodes.latest_answer(AGE_S)) for _ in range(50)]
         await slow.reached.wait()
         slow.let_go.set()
         assert len({id(answer) for answer in await asyncio.gather(*callers)}) == 1
@@ -36,12 +36,12 @@ def test_answer_serves_for_its_time_and_each_query_has_its_own(clock: Clock) -> 
     async def scenario() -> None:
         scheduler = FakeScheduler()
         shared = ClusterAnswers(scheduler)
-        first = await shared.queue.latest(AGE_S)
+        first = await shared.queue.latest_answer(AGE_S)
         clock.now += AGE_S - 1
-        assert await shared.queue.latest(AGE_S) is first
-        await shared.partitions.latest(AGE_S)
+        assert await shared.queue.latest_answer(AGE_S) is first
+        await shared.partitions.latest_answer(AGE_S)
         clock.now += 1
-        second = await shared.queue.latest(AGE_S)
+        second = await shared.queue.latest_answer(AGE_S)
         assert second.at == first.at + AGE_S
         assert scheduler.asked == ["queue", "partitions", "queue"]
 
@@ -53,20 +53,20 @@ def test_failed_query_is_not_repeated_within_the_time(clock: Clock) -> None:
         silent = SilentScheduler()
         silent.silent = False
         shared = ClusterAnswers(silent)
-        answer = await shared.nodes.latest(AGE_S)
+        answer = await shared.nodes.latest_answer(AGE_S)
         silent.silent = True
         clock.now += AGE_S
         for _ in range(5):
-            assert await shared.nodes.latest(AGE_S) == replace(answer, is_stale=True)
+            assert await shared.nodes.latest_answer(AGE_S) == replace(answer, is_stale=True)
             with pytest.raises(NoAnswer):
-                await shared.nodes.fresh(AGE_S)
+                await shared.nodes.fresh_answer(AGE_S)
         assert silent.asked == ["nodes", "nodes"]
         with pytest.raises(NoAnswer):
-            await shared.nodes.fresh(0)
+            await shared.nodes.fresh_answer(0)
         assert silent.asked == ["nodes"] * 3, "a caller that needs the present state queries again"
         silent.silent = False
         clock.now += AGE_S
-        assert (await shared.nodes.latest(AGE_S)).at == clock.now
+        assert (await shared.nodes.latest_answer(AGE_S)).at == clock.now
 
     asyncio.run(scenario())
 
@@ -76,10 +76,10 @@ def test_failed_query_is_repeated_soon_however_long_an_answer_serves(clock: Cloc
         silent = SilentScheduler()
         shared = ClusterAnswers(silent)
         with pytest.raises(NoAnswer):
-            await shared.private_data.latest(600)
+            await shared.private_data.latest_answer(600)
         silent.silent = False
         clock.now += answers.RETRY_S
-        assert (await shared.private_data.latest(600)).value == frozenset()
+        assert (await shared.private_data.latest_answer(600)).value == frozenset()
 
     asyncio.run(scenario())
 
@@ -92,14 +92,14 @@ def test_caller_does_not_wait_for_a_slow_slurm(clock: Clock, monkeypatch: pytest
         slow = SlowScheduler()
         query = CachedQuery("nodes", slow.nodes)
         with pytest.raises(NoAnswer, match=r"no answer in 0\.02 s"):
-            await query.latest(AGE_S)
+            await query.latest_answer(AGE_S)
         slow.let_go.set()
-        first = await query.latest(AGE_S)
+        first = await query.latest_answer(AGE_S)
         slow.let_go.clear()
         clock.now += AGE_S
-        assert await query.latest(AGE_S) == replace(first, is_stale=True)
+        assert await query.latest_answer(AGE_S) == replace(first, is_stale=True)
         slow.let_go.set()
-        assert await query.fresh(AGE_S) is not first
+        assert await query.fresh_answer(AGE_S) is not first
         assert slow.asked == ["nodes", "nodes"], "a query continues for the callers to come"
 
     asyncio.run(scenario())
@@ -109,7 +109,7 @@ def test_close_cancels_the_query() -> None:
     async def scenario() -> None:
         slow = SlowScheduler()
         shared = ClusterAnswers(slow)
-        caller = asyncio.create_task(shared.nodes.fresh(AGE_S))
+        caller = asyncio.create_task(shared.nodes.fresh_answer(AGE_S))
         await slow.reached.wait()
         await shared.close()
         with pytest.raises(asyncio.CancelledError):

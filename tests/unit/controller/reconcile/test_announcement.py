@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.controller.reconcile.job_comment import announced, read
+from broker.controller.reconcile.job_comment import matching_announcement, read
 from broker.schema.sessions import Endpoint
 from slurm.scheduler import Job
 from slurm.state import JobState
@@ -31,7 +31,7 @@ JOB = Job(
 
 
 def test_a_true_announcement_is_the_endpoint() -> None:
-    said = announced(JOB, 3, FINGERPRINT)
+    said = matching_announcement(JOB, 3, FINGERPRINT)
     assert said is not None
     assert said.endpoint == Endpoint(node="c2", port=4242, fingerprint=FINGERPRINT)
     assert (said.idle_since, said.gpu_idle_since) == (None, None)
@@ -41,7 +41,7 @@ def test_a_true_announcement_is_the_endpoint() -> None:
     ("use", "known"), [(":1732690000:", (1732690000.0, None)), ("::17", (None, 17.0)), (":5:17", (5.0, 17.0))]
 )
 def test_since_when_it_is_idle(use: str, known: tuple[float | None, float | None]) -> None:
-    said = announced(replace(JOB, comment=JOB.comment + use), 3, FINGERPRINT)
+    said = matching_announcement(replace(JOB, comment=JOB.comment + use), 3, FINGERPRINT)
     assert said is not None
     assert said.endpoint is not None
     assert (said.idle_since, said.gpu_idle_since) == known
@@ -66,7 +66,7 @@ def test_since_when_it_is_idle(use: str, known: tuple[float | None, float | None
     ],
 )
 def test_what_is_not_true_of_this_run_is_no_endpoint(lie: Job) -> None:
-    assert announced(lie, 3, FINGERPRINT) is None
+    assert matching_announcement(lie, 3, FINGERPRINT) is None
 
 
 @pytest.mark.parametrize("rest", ["", ":5:17", f":1:c2:4242:{FINGERPRINT}", f":1:c2:4242:{FINGERPRINT}:5:"])
@@ -82,7 +82,7 @@ def test_text_after_a_comment_that_is_no_name_is_refused(name: str) -> None:
 
 
 def test_another_host_key_is_no_endpoint() -> None:
-    assert announced(JOB, 3, "SHA256:" + "b" * 43) is None
+    assert matching_announcement(JOB, 3, "SHA256:" + "b" * 43) is None
 
 
 @given(st.text(max_size=80))

@@ -50,14 +50,14 @@ def test_accounting_of_another_job_with_that_id_is_not_believed(tmp_path: Path, 
 
 
 class _WithoutAccounting(FakeScheduler):
-    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
-        await super().finished(job_ids)
+    async def finished_jobs(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
+        await super().finished_jobs(job_ids)
         raise NoAnswer("slurmdbd is down")
 
 
 class _Amnesiac(FakeScheduler):
-    async def finished(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
-        await super().finished(job_ids)
+    async def finished_jobs(self, job_ids: Iterable[int]) -> dict[int, FinishedJob]:
+        await super().finished_jobs(job_ids)
         return {}
 
 

@@ -149,7 +149,7 @@ def test_result_of_an_operation_stays_until_the_row_has_it(tmp_path: Path) -> No
 
     async def scenario() -> None:
         core = await with_snapshot(tmp_path)
-        operation = Operation.new("switch", "alice", arguments={})
+        operation = Operation.create("switch", "alice", arguments={})
         values = {"operation": operation.record(), "state": SessionState.CHANGING}
         core.registry.update(core.row().id, lambda _: (values, None))
         manifests, session_id = core.manifests, core.row().id
@@ -159,7 +159,7 @@ def test_result_of_an_operation_stays_until_the_row_has_it(tmp_path: Path) -> No
         await change(core)
         assert shows_the_change(core)
         assert (manifest(core)["profile"], manifest(core)["operation"]) == ("other", None)
-        core.registry.update(session_id, lambda _: ({"operation": operation.done("").record()}, None))
+        core.registry.update(session_id, lambda _: ({"operation": operation.as_done("").record()}, None))
         manifests.forget(session_id)
         await manifests.write(session_id)
         assert manifest(core)["profile"] == "base"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.controller.reconcile.state import ended, lost, next_state
+from broker.controller.reconcile.state import next_state, outcome_of_end, outcome_of_lost_job
 from broker.schema.sessions import LIVE, Endpoint, SessionState
 from slurm.scheduler import Job
 from slurm.state import JobState
@@ -73,15 +73,15 @@ def test_a_session_that_was_told_to_stop_never_comes_back(word: JobState) -> Non
 
 @pytest.mark.parametrize("word", [word for word in JobState if word.ended])
 def test_any_end_after_stop_is_a_stop(word: JobState) -> None:
-    assert ended(SessionState.STOPPING, word).state is SessionState.STOPPED
+    assert outcome_of_end(SessionState.STOPPING, word).state is SessionState.STOPPED
 
 
 def test_out_of_memory_says_so_and_what_to_do() -> None:
-    outcome = ended(SessionState.READY, JobState.OUT_OF_MEMORY, "OutOfMemory")
+    outcome = outcome_of_end(SessionState.READY, JobState.OUT_OF_MEMORY, "OutOfMemory")
     assert outcome.outcome == "OUT_OF_MEMORY"
     assert "--mem" in outcome.reason
 
 
 def test_a_lost_job_fails_a_session_and_stops_one_that_was_to_stop() -> None:
-    assert lost(SessionState.READY).state is SessionState.FAILED
-    assert lost(SessionState.STOPPING).state is SessionState.STOPPED
+    assert outcome_of_lost_job(SessionState.READY).state is SessionState.FAILED
+    assert outcome_of_lost_job(SessionState.STOPPING).state is SessionState.STOPPED

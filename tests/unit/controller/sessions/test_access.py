@@ -20,7 +20,7 @@ from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.registry import EventEntry
-from broker.controller.sessions.access import ALL_ROLES, ROLE_PERMISSIONS, SessionAccess, allowed
+from broker.controller.sessions.access import ALL_ROLES, ROLE_PERMISSIONS, SessionAccess, is_allowed
 from broker.controller.sessions.watch import SessionWatches
 from broker.controller.wakeup import ChangeNotifier
 from broker.errors import NotFoundError, RefusedError
@@ -88,7 +88,7 @@ def grant(registry: AsyncRegistry, grantee: str, until: float | None = None, rol
 
 @pytest.mark.parametrize(("user", "owner", "permission"), list(itertools.product(USERS, USERS[:2], Permission)))
 def test_the_owner_may_and_nobody_else(registry: AsyncRegistry, user: str, owner: str, permission: Permission) -> None:
-    assert allowed(user, session(owner), permission) is (user == owner)
+    assert is_allowed(user, session(owner), permission) is (user == owner)
     if user == owner:
         assert resolve(registry, user, f"{owner}.dev", permission) == owner
         assert resolve(registry, user, "dev", permission) == owner
@@ -168,9 +168,9 @@ def test_a_service_is_open_for_the_guests_of_that_service_and_nothing_else_is(
                 given = counts and (permission, service) == (Permission.VISIT, "board")
                 refusal = None if given else RefusedError if counts else NotFoundError
                 assert await is_open(access, permission, service) is refusal, (state, permission, service)
-                until = await access.allowed_until("bob", session, permission, service)
+                until = await access.permission_end("bob", session, permission, service)
                 assert (until > now) is given, (state, permission, service)
-            assert await access.allowed_until("alice", session, Permission.VISIT, "board") == math.inf
+            assert await access.permission_end("alice", session, Permission.VISIT, "board") == math.inf
         await groups.close()
 
     asyncio.run(scenario())
@@ -281,7 +281,7 @@ def test_a_watch_has_the_sessions_of_its_user_only(registry: AsyncRegistry, user
         owners = {view["owner"] for view in json.loads((await anext(events)).split(b"data: ")[1])["sessions"]}
         assert owners == {user} & set(USERS[:2])
         for owner in USERS[:2]:
-            changes.recorded((await registry.sessions_of(owner))[0].id, user)
+            changes.announce((await registry.sessions_of(owner))[0].id, user)
         stopping.set()
         assert [part async for part in events] == []
         stream.close()

@@ -250,7 +250,7 @@ def test_unheld_question_says_what_to_wait_for(tmp_path: Path, clock: Clock) -> 
             await core.connect.connect("alice", "dev", hold=False)
         row = core.row()
         assert (row.submission, raised.value.session_id, raised.value.revision) == (2, row.id, row.revision)
-        waiting = asyncio.create_task(core.connect.changed({row.id: row.revision}, 30))
+        waiting = asyncio.create_task(core.connect.wait_for_changes({row.id: row.revision}, 30))
         make_ready(core)
         await core.tick()
         assert await waiting == [row.id]
@@ -291,7 +291,7 @@ def test_client_that_has_left_waits_no_more(tmp_path: Path, monkeypatch: pytest.
         row, gone = core.row(), asyncio.Event()
         waiting: list[asyncio.Task[Any]] = [
             asyncio.create_task(core.connect.connect("alice", "dev", patient=True, gone=gone)),
-            asyncio.create_task(core.connect.changed({row.id: row.revision}, 10 * DEADLINE_S, gone)),
+            asyncio.create_task(core.connect.wait_for_changes({row.id: row.revision}, 10 * DEADLINE_S, gone)),
             asyncio.create_task(
                 core.sessions.show("alice", "dev", after=row.revision, wait=10 * DEADLINE_S, gone=gone)
             ),

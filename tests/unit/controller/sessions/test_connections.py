@@ -59,14 +59,14 @@ def test_one_stands_until_its_gateway_says_how_it_ended(tmp_path: Path, clock: C
         await core.ready()
         begun = record(core, clock)
         assert await report(core, begun) == 1
-        (view,) = await core.connections.standing("alice", "dev")
+        (view,) = await core.connections.open_connections("alice", "dev")
         assert (view.user, view.fingerprint, view.peer, view.gateway) == ("alice", KEY, "192.0.2.7:5022", "gw1")
         assert (view.session, view.ended_at, view.end) == ("dev", None, "")
         clock.now += 90
         ended = begun.model_copy(update={"ended_at": clock.now, "sent": 5, "received": 2**40, "end": "closed"})
         for news in (ended, begun, ended):  # again, and out of order
             assert await report(core, news) == 1
-        assert await core.connections.standing("alice", "dev") == []
+        assert await core.connections.open_connections("alice", "dev") == []
         (view,) = await core.connections.all("alice", "dev")
         assert (view.sent, view.received, view.end, view.ended_at) == (5, 2**40, "closed", clock.now)
 
@@ -99,16 +99,16 @@ def test_who_is_not_heard_of_any_more_is_lost(tmp_path: Path, clock: Clock) -> N
         begun = record(core, clock)
         await report(core, begun)
         clock.now += CONNECTION_TIMEOUT_S - 1
-        assert len(await core.connections.standing("alice", "dev")) == 1
+        assert len(await core.connections.open_connections("alice", "dev")) == 1
         await report(core, begun.model_copy(update={"sent": 9}))
         clock.now += CONNECTION_TIMEOUT_S - 1
-        assert [view.sent for view in await core.connections.standing("alice", "dev")] == [9]
+        assert [view.sent for view in await core.connections.open_connections("alice", "dev")] == [9]
         clock.now += 2
-        assert await core.connections.standing("alice", "dev") == []
+        assert await core.connections.open_connections("alice", "dev") == []
         (view,) = await core.connections.all("alice", "dev")
         assert (view.end, view.ended_at) == ("lost", view.seen_at)
         await report(core, begun)
-        assert len(await core.connections.standing("alice", "dev")) == 1, "it was only the news that was late"
+        assert len(await core.connections.open_connections("alice", "dev")) == 1, "it was only the news that was late"
 
     play(tmp_path, scene)
 
@@ -117,16 +117,16 @@ def test_nobody_is_connected_to_a_job_that_is_gone(tmp_path: Path, clock: Clock)
     async def scene(core: Core) -> None:
         session = await core.ready()
         await report(core, record(core, clock), caller="alice")
-        assert len(await core.connections.standing("alice", "dev")) == 1
+        assert len(await core.connections.open_connections("alice", "dev")) == 1
         clock.now += CONNECTION_TIMEOUT_S - 1
-        assert len(await core.connections.standing("alice", "dev")) == 1
+        assert len(await core.connections.open_connections("alice", "dev")) == 1
         assert session.job.job_id is not None
         core.scheduler.end(session.job.job_id, JobState.TIMEOUT)
         await core.tick()
-        assert await core.connections.standing("alice", "dev") == []
+        assert await core.connections.open_connections("alice", "dev") == []
         await core.start()
         await core.ready()
-        assert await core.connections.standing("alice", "dev") == [], "this is another job"
+        assert await core.connections.open_connections("alice", "dev") == [], "this is another job"
 
     play(tmp_path, scene)
 
@@ -152,7 +152,7 @@ def test_a_users_own_record_is_lost_without_news(tmp_path: Path, clock: Clock) -
         await core.ready()
         await report(core, record(core, clock), caller="alice")
         clock.now += CONNECTION_TIMEOUT_S + 1
-        assert await core.connections.standing("alice", "dev") == []
+        assert await core.connections.open_connections("alice", "dev") == []
         assert [view.end for view in await core.connections.all("alice", "dev")] == ["lost"]
 
     play(tmp_path, scene)
@@ -186,7 +186,7 @@ def test_a_known_record_is_taken_over_by_nobody(tmp_path: Path, clock: Clock, ch
         assert await core.connections.note(ConnectionReport(gateway="gw2", connections=[begun]), None) == 0
         with pytest.raises(RefusedError):
             await report(core, begun.model_copy(update={"sent": 7}), caller="alice")
-        (view,) = await core.connections.standing("alice", "dev")
+        (view,) = await core.connections.open_connections("alice", "dev")
         assert (view.user, view.sent, view.gateway, view.peer) == ("alice", 5, "gw1", begun.peer)
         assert await core.connections.all("bob") == []
         assert await report(core, lie, record(core, clock)) == 1, "the others of its report count"
@@ -242,7 +242,7 @@ def test_others_learn_nothing_of_it(tmp_path: Path, clock: Clock) -> None:
     async def scene(core: Core) -> None:
         await core.ready()
         await report(core, record(core, clock))
-        for asked in (core.connections.standing("bob", "dev"), core.connections.all("bob", "dev")):
+        for asked in (core.connections.open_connections("bob", "dev"), core.connections.all("bob", "dev")):
             with pytest.raises(NotFoundError):
                 await asked
         assert await core.connections.all("bob") == []

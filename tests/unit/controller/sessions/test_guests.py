@@ -302,7 +302,7 @@ def test_guest_reports_own_connections_of_admitted_sessions_and_not_without_end(
             assert await report(session, "bob") == 1
         with pytest.raises(RefusedError, match="limit of recorded connections"):
             await report(session, "bob")
-        assert {view.user for view in await core.connections.standing("alice", "dev")} == {"bob"}
+        assert {view.user for view in await core.connections.open_connections("alice", "dev")} == {"bob"}
 
     asyncio.run(scenario())
 

@@ -12,8 +12,8 @@ from broker.controller.cluster import groups as groups_module
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.reconcile.end_notice import ending_file
 from broker.controller.registry.registry import EventEntry
-from broker.controller.sessions.access import OPERATOR_PERMISSIONS, allowed
-from broker.controller.sessions.guest_view import events_for_guest, jobs_for_guest, seen_by
+from broker.controller.sessions.access import OPERATOR_PERMISSIONS, is_allowed
+from broker.controller.sessions.guest_view import events_for_guest, jobs_for_guest, view_for_user
 from broker.errors import BerthError, ConflictError, NotFoundError, RefusedError
 from broker.names import check_message
 from broker.schema.admin import OperatorExtendRequest
@@ -69,7 +69,7 @@ def test_an_operator_has_the_table_and_nothing_else(tmp_path: Path, clock: Clock
         core.registry.create(make_session("carol"), EventEntry("carol", "start"))
         for owner in ("alice", "carol"):
             asked = core.access.resolve_as_operator("carol", f"{owner}.dev", permission)
-            assert allowed("carol", make_session(owner), permission, as_operator=True) == (
+            assert is_allowed("carol", make_session(owner), permission, as_operator=True) == (
                 permission in OPERATOR_PERMISSIONS
             )
             if permission in OPERATOR_PERMISSIONS:
@@ -183,7 +183,7 @@ def test_the_owner_sees_who_stopped_the_session_and_why(tmp_path: Path, clock: C
         assert core.row().reason == f"ended by operator carol: {WHY}"
         events = await core.sessions.events("alice", "dev", connections=False)
         assert ("carol", "operator-stop", WHY) in {(each.actor, each.action, each.detail) for each in events}
-        seen = seen_by("bob", core.row().view())
+        seen = view_for_user("bob", core.row().view())
         jobs = jobs_for_guest("bob", "alice", await core.sessions.jobs("alice", "dev"))
         assert (seen.reason, jobs[0].reason) == ("ended by an operator", "ended by an operator")
         shown = str([seen, jobs, list(events_for_guest("bob", "alice", events))])

@@ -250,7 +250,7 @@ def test_copy_of_the_running_session_is_completed_first(tmp_path: Path, monkeypa
         scene.core.waits(scene.row)
         job = scene.core.scheduler.change(successor)
         assert should_begin_takeover(scene.row, job)
-        copying = Operation.new("snapshot", "alice", arguments={"label": "", "reason": "", "automatic": False})
+        copying = Operation.create("snapshot", "alice", arguments={"label": "", "reason": "", "automatic": False})
         observed = scene.row
         row = scene.core.registry.update(observed.id, lambda _: ({"operation": copying.record()}, None))
         assert not should_begin_takeover(row, job)

@@ -229,7 +229,7 @@ def test_a_refused_resize_names_what_can_be_done_instead(tmp_path: Path, monkeyp
             await core.resize.resize("alice", "dev", ["--gres=none"])
         assert failure.value.hint == "`berth start dev --gres=none` starts it with these options"
         session = await core.ready()
-        operation = Operation.new("snapshot", "alice", arguments={"label": "", "reason": "", "automatic": False})
+        operation = Operation.create("snapshot", "alice", arguments={"label": "", "reason": "", "automatic": False})
         core.registry.update(session.id, lambda _: ({"operation": operation.record()}, None))
         with pytest.raises(ConflictError, match="a snapshot of dev is in progress"):
             await core.resize.resize("alice", "dev", WITHOUT, "end")

@@ -78,9 +78,9 @@ def test_a_shared_snapshot_becomes_a_session_of_the_guests_own(core: Core, grant
     async def scenario() -> None:
         source = await with_snapshots(core)
         await share(core, grantee)
-        shared = (await core.shares.shared_with("bob")).snapshots
+        shared = (await core.shares.shared_list("bob")).snapshots
         assert [(each.session, each.snapshot, each.via) for each in shared] == [("alice.dev", 1, grantee)]
-        assert (await core.shares.shared_with("bob")).sessions == [], "the session itself is not shown"
+        assert (await core.shares.shared_list("bob")).sessions == [], "the session itself is not shown"
         made = await core.clones.clone("bob", "alice.dev", MINE)
         assert (made.owner, made.name, made.state, made.options) == ("bob", "mine", SessionState.STOPPED, [])
         assert bobs(core) == {"file": "first"}
@@ -166,7 +166,7 @@ def test_a_grant_ends_with_its_snapshot_by_time_and_by_leaving(core: Core, clock
         else:
             assert [each.session for each in (await core.shares.leave("bob", "alice.dev")).grants] == ["alice.dev"]
         assert len(await core.shares.all("alice")) == (1 if cause == "expired" else 0)
-        assert (await core.shares.shared_with("bob")).snapshots == []
+        assert (await core.shares.shared_list("bob")).snapshots == []
         with pytest.raises(NotFoundError):
             await core.clones.clone("bob", "alice.dev", MINE)
 
@@ -181,7 +181,7 @@ def test_a_grant_ends_when_its_automatic_snapshot_makes_room(core: Core) -> None
         del record.snapshots[0]  # as a rollback, or a job that continues another one, deletes the oldest
         await core.snapshots.snapshot("alice", "dev", SnapshotRequest())
         assert await core.shares.all("alice") == []
-        assert (await core.shares.shared_with("bob")).snapshots == []
+        assert (await core.shares.shared_list("bob")).snapshots == []
         with pytest.raises(NotFoundError):
             await core.clones.clone("bob", "alice.dev", MINE)
         with pytest.raises(NotFoundError):
@@ -197,7 +197,7 @@ def test_a_clone_that_misses_its_snapshot_ends_the_grant(core: Core) -> None:
         core.launcher.volumes.records["alice", row.id].snapshots.clear()
         with pytest.raises(NotFoundError, match="does not exist any more"):
             await core.clones.clone("bob", "alice.dev", MINE)
-        assert (await core.shares.shared_with("bob")).snapshots == []
+        assert (await core.shares.shared_list("bob")).snapshots == []
 
     asyncio.run(scenario())
 

@@ -270,7 +270,7 @@ def test_personal_mode_has_no_sharing(tmp_path: Path) -> None:
         core.registry.create(make_session(), EventEntry("alice", "start"))
         with pytest.raises(BerthError, match="does not share"):
             await core.shares.share("alice", "dev", "bob", OPERATE)
-        assert (await core.shares.shared_with("bob")).sessions == []
+        assert (await core.shares.shared_list("bob")).sessions == []
 
     asyncio.run(scenario())
 
@@ -286,7 +286,7 @@ def test_a_group_and_a_user_share_different_roles_and_the_longer_grant_counts(co
         assert grant is not None
         assert (grant.grantee, grant.until) == ("@devs", None)
         await core.shares.share("alice", "dev", "bob", OPERATE)
-        shared = await core.shares.shared_with("bob")
+        shared = await core.shares.shared_list("bob")
         assert [(each.role, each.via) for each in shared.sessions] == [("operate", "bob"), ("watch", "@devs")]
         assert await core.access.grant_of("carol", row, Permission.WATCH) is None
 

@@ -97,10 +97,10 @@ def test_guest_opens_the_shared_service_by_name_and_by_host(core: Core, clock: C
         for service in ("notes", "terminal", "none", "port-8000"):
             assert await is_refused(core, VisitRequest(target=Target(session="alice.dev", service=service)))
             assert await is_refused(core, VisitRequest(host=HOST.replace("board", service)))
-        (shared,) = (await core.shares.shared_with("bob")).services
+        (shared,) = (await core.shares.shared_list("bob")).services
         assert (shared.session, shared.service, shared.host, shared.is_open) == ("alice.dev", "board", HOST, True)
-        assert (await core.shares.shared_with("bob")).sessions == []
-        assert (await core.shares.shared_with("carol")).services == []
+        assert (await core.shares.shared_list("bob")).sessions == []
+        assert (await core.shares.shared_list("carol")).services == []
 
     asyncio.run(scenario())
 
@@ -183,7 +183,7 @@ def test_site_without_the_role_or_without_web_access_refuses_it(
         other = Core.make(site_config(core.config.state_dir.parent, **{"web": web} | settings), core.launcher)
         with pytest.raises(RefusedError, match=words):
             await other.shares.share("alice", "dev", "carol", PORT)
-        assert (await other.shares.shared_with("bob")).services == [], "an earlier grant gives nothing"
+        assert (await other.shares.shared_list("bob")).services == [], "an earlier grant gives nothing"
         assert other.web is None or await is_refused(other, BOARD)
 
     asyncio.run(scenario())
@@ -231,7 +231,7 @@ def test_guest_starts_no_session_and_learns_its_state_only(core: Core) -> None:
                 await call
             assert refusal.value.message == "alice.dev does not run"
             assert refusal.value.hint == "alice can start it; opening board does not"
-        assert not ((await core.shares.shared_with("bob")).services)[0].is_open
+        assert not ((await core.shares.shared_list("bob")).services)[0].is_open
         with pytest.raises(NotFoundError):
             await browsers.make_link("carol", UID, link)
         assert core.row().state is SessionState.STOPPED
