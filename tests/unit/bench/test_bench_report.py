@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.bench import waiting
+from tests.bench import growth, waiting
 from tests.bench.harness import in_turns
 from tests.bench.report import Result, Target, UnmeasurableError, as_json, result, table
 
@@ -42,6 +42,11 @@ RESULTS = [
     Result("start", 1.0, 2.0, "s", AT_MOST, 7),
     Result("bulk-up", 70.0, 100.0, "MB/s", AT_LEAST, 5),
 ]
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 1.5])
+def test_exponent_is_the_power_with_which_times_grow(power: float) -> None:
+    assert growth.exponent({size: 0.003 * size**power for size in growth.SIZES}) == pytest.approx(power)
 
 
 def test_the_table_says_what_was_missed() -> None:
