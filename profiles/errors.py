@@ -54,6 +54,22 @@ class KeyFileError(ProfilesError):
     """A file has no key with which images can be signed or checked."""
 
 
+class ReferenceInvalidError(ProfilesError):
+    """A text is no name of an image in a registry."""
+
+
+class TransferError(ProfilesError):
+    """A registry, or what it sent, is at fault: unreachable, slow, damaged, or not what was expected."""
+
+
+class RegistryRefusedError(TransferError):
+    """A registry refused a request: a login is missing or wrong, or it does not suffice."""
+
+
+class NotInRegistryError(TransferError):
+    """The registry has no such image, or no such part of one."""
+
+
 class StoreError(ProfilesError):
     """The store's directory cannot be read or written."""
 

@@ -250,6 +250,9 @@ def _berth_error(error: ProfilesError) -> BerthError:
         errors.StoreError: RefusedError,
         errors.KeyFileError: InvalidInputError,
         errors.SignatureError: UntrustedImageError,
+        errors.ReferenceInvalidError: InvalidInputError,
+        errors.NotInRegistryError: NotFoundError,
+        errors.RegistryRefusedError: RefusedError,
     }
     hint = error.hint
     if isinstance(error, errors.BuildError) and error.log is not None:

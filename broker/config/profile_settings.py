@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 
+from broker.config.image_registries import ImageRegistrySettings
 from broker.config.section import Section
 from broker.config.setting_types import AbsolutePath
 
@@ -67,7 +68,7 @@ class SignerSettings(Section):
 
 
 class ProfileSettings(Section):
-    """The location of images, their signatures, and data about vulnerabilities."""
+    """The location of images, their signatures, data about vulnerabilities, and registries."""
 
     stores: list[AbsolutePath] = []
     """Directories with built profiles, searched in this order; the first is where `berth profile build` publishes. In
@@ -80,6 +81,17 @@ class ProfileSettings(Section):
     stores. Without it, an image still does not start if it was changed after a signer signed it."""
     signers: Annotated[list[SignerSettings], Field(max_length=MAX_SIGNERS)] = []
     """The keys whose signatures count, and what each of them may sign."""
+
+    registries: Annotated[list[ImageRegistrySettings], Field(max_length=100)] = []
+    """Registries that need settings; users reach all others with the system's certificate authorities."""
+
+    @field_validator("registries")
+    @classmethod
+    def _check_hosts(cls, registries: list[ImageRegistrySettings]) -> list[ImageRegistrySettings]:
+        hosts = [each.host for each in registries]
+        if twice := next((host for host in hosts if hosts.count(host) > 1), None):
+            raise ValueError(f"{twice} has two entries")
+        return registries
 
     @field_validator("signers")
     @classmethod

@@ -34,10 +34,10 @@ from profiles.image.store import (
     Image,
     Store,
     Stores,
-    bytes_digest,
     file_digest,
     verify_image,
 )
+from profiles.oci.descriptor import bytes_digest
 from profiles.recipe.base import BaseKind
 from profiles.recipe.environment import shell_lines
 from profiles.recipe.resources import any_option

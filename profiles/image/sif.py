@@ -16,6 +16,10 @@ from profiles.userfile import open_regular
 if TYPE_CHECKING:
     from pathlib import Path
 
+_ARCHITECTURES = {b"02": "amd64", b"04": "arm64", b"06": "ppc64le", b"12": "riscv64"}
+"""What the header says of the machine, and the names that OCI has for these."""
+_ARCHITECTURE_AT = 45
+
 _HEADER = struct.Struct("<32x10s22x24xqq24x")
 """A launch script; the magic; version, architecture and id; two times and the number of free descriptors; the number of
 all descriptors; where they begin; their size, and where the data is."""
@@ -52,3 +56,12 @@ def squashfs_offset(sif: Path, *, own: bool = False) -> int:
         if used and (kind, file_system, role) == (_PARTITION, _SQUASHFS, _PRIMARY_SYSTEM) and offset > 0:
             return int(offset)
     raise ProfilesError(f"{sif} has no squashfs root file system", hint="encrypted and ext3 images cannot be a base")
+
+
+def sif_architecture(sif: Path) -> str:
+    """Return the machine of a SIF file as OCI names it, such as `amd64`. Raises ProfilesError, OSError."""
+    with open_regular(sif, own=False, follow=True) as file:
+        code = file.read(_HEADER.size)[_ARCHITECTURE_AT : _ARCHITECTURE_AT + 2]
+    if code not in _ARCHITECTURES:
+        raise ProfilesError(f"{sif} is for a machine that Berth does not know")
+    return _ARCHITECTURES[code]

@@ -26,6 +26,7 @@ from profiles.image.signature_file import UNSIGNED, SignatureFile, read_signatur
 from profiles.image.store_files import sweep_stages, sync_to_disk, version_directories, visible_directories
 from profiles.image.store_reader import DESCRIPTION, IMAGE, PACKAGES
 from profiles.inventory.model import recorded_counts
+from profiles.oci.descriptor import bytes_digest
 from profiles.recipe.spec import Profile
 from profiles.recipe.versions import version_sort_key
 from profiles.userfile import read_bytes
@@ -341,11 +342,6 @@ def file_digest(path: Path) -> str:
     """`sha256:…` of a file."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-def bytes_digest(content: bytes) -> str:
-    """`sha256:…` of bytes."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def verify_image(image: Image) -> None:

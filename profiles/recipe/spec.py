@@ -221,17 +221,20 @@ def load_profile(path: Path, check_option: OptionCheck = any_option) -> Profile:
     return parse_profile(text, path, check_option)
 
 
-def parse_profile(text: str, path: Path, check_option: OptionCheck = any_option) -> Profile:
+def parse_profile(
+    text: str, path: Path, check_option: OptionCheck = any_option, *, need_sources: bool = True
+) -> Profile:
     """Check a profile's text; ProfileError has all its problems, or that of the first text that is not YAML.
 
-    `path` is its file, for messages and for relative paths. `check_option` checks the options in `resources`.
+    `path` is its file, for messages and for relative paths. `check_option` checks the options in `resources`. Without
+    `need_sources` the files that it names as `source` may be missing: it is not to be built here.
     """
     document = parse_yaml(text, path)
     folder = path.resolve().parent
     problems = [
         *document.duplicates,
         *resource_problems(document, check_option),
-        *_source_problems(document, folder),
+        *(_source_problems(document, folder) if need_sources else ()),
     ]
     try:
         profile = Profile.model_validate(document.data)

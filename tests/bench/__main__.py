@@ -22,6 +22,7 @@ from tests.bench import (
     environments,
     growth,
     memory,
+    push,
     queue_tick,
     reconcile,
     restart,
@@ -91,6 +92,7 @@ BENCHMARKS = {
     space.AGAIN: space.measure_again,
     volumes.AGAIN: volumes.measure_again,
     sbom.NAME: sbom.measure,
+    push.PUSH: push.measure,
 }
 OUTPUT = Path("build/bench.json")
 RUNS = 7

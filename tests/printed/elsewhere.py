@@ -61,6 +61,9 @@ ELSEWHERE = {
     r"berth (share|unshare|shares|leave|list --shared|\S+ alice\.dev)\b": (
         "needs a second user, or a session of one: tests/lab/test_sharing.py"
     ),
+    r"berth profile (push|pull|export)|podman login |apptainer pull oras": (
+        "needs a registry: tests/lab/test_registry_apptainer.py and tests/component/profiles"
+    ),
     r"scontrol update nodename=c1 state=drain ": "other tests need the node: tests/lab/test_lost_jobs.py drains one",
     r"berth admin ": "needs an operators group on the login node: tests/lab/test_operators.py",
     r"berth tui": "fills the screen: tests/component/tui/test_tui_terminal.py runs it",

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 PROVIDES: dict[str, Callable[[], object]] = {
     "btrfs-progs": lambda: shutil.which("mkfs.btrfs"),
+    "buildah": lambda: shutil.which("buildah"),
     "chromium": lambda: shutil.which("chromium"),
     "curl": lambda: shutil.which("curl"),
+    "docker-registry": lambda: shutil.which("docker-registry"),
     "fuse-overlayfs": lambda: shutil.which("fuse-overlayfs"),
     "git": lambda: shutil.which("git"),
     "haproxy": lambda: shutil.which("haproxy", path="/usr/sbin:/usr/bin"),
@@ -34,6 +36,7 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "rsync": lambda: shutil.which("rsync"),
     "shellcheck": lambda: shutil.which("shellcheck"),
     "squashfs-tools": lambda: shutil.which("mksquashfs"),
+    "skopeo": lambda: shutil.which("skopeo"),
     "sshfs": lambda: shutil.which("sshfs"),
     "systemd": lambda: shutil.which("systemd-analyze"),
     "tmux": lambda: shutil.which("tmux"),

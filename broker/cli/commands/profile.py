@@ -13,6 +13,9 @@ import click
 from broker.cli import output
 from broker.cli.commands.profile_commit import commit
 from broker.cli.commands.profile_diff import profile_diff
+from broker.cli.commands.profile_export import export
+from broker.cli.commands.profile_pull import pull
+from broker.cli.commands.profile_push import push
 from broker.cli.commands.profile_sbom import sbom
 from broker.cli.commands.profile_sign import sign
 from broker.cli.commands.profile_verify import verify
@@ -59,6 +62,9 @@ profile.add_command(verify)
 profile.add_command(profile_diff)
 profile.add_command(sbom)
 profile.add_command(vulns)
+profile.add_command(push)
+profile.add_command(pull)
+profile.add_command(export)
 
 
 @profile.command()

@@ -1,0 +1,1 @@
+"""The exchange of images with other places: registries, and archives for other programs."""

@@ -1,0 +1,1 @@
+"""Images in the formats of the Open Container Initiative: their names, and registries that have them."""

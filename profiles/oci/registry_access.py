@@ -1,0 +1,23 @@
+"""The settings of one registry: its authority, limits of time, and the files with logins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAccess:
+    """The settings of one registry."""
+
+    ca: Path | None = None
+    """A PEM file with the authorities for this registry, instead of those of the system."""
+    timeout_s: float = 30.0
+    """Seconds without a byte after which a connection counts as broken."""
+    slow_s: float = 60.0
+    """Seconds in which a download must bring 64 KiB, so that no registry holds a command for ever."""
+    login_files: tuple[Path, ...] | None = None
+    """Files with logins, the first one that has the registry decides; None: those of the user."""
