@@ -70,6 +70,18 @@ class NotInRegistryError(TransferError):
     """The registry has no such image, or no such part of one."""
 
 
+class OciImageError(ProfilesError):
+    """A container image, or a document of one, is wrong, damaged or not for this machine."""
+
+
+class LayerInvalidError(OciImageError):
+    """A layer of an image is damaged or hostile. `entry` is the name of the entry, empty for the layer as a whole."""
+
+    def __init__(self, message: str, *, entry: bytes = b"", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.entry = entry
+
+
 class StoreError(ProfilesError):
     """The store's directory cannot be read or written."""
 

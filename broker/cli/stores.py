@@ -220,7 +220,7 @@ def show_steps_on(line: ProgressLine) -> StepCallback:
     every_line = line.changes
 
     def show(step: Step) -> None:
-        if every_line or not step.line:
+        if every_line or not step.line or step.record is not None:
             line.show(f"[{step.number}/{step.total}] {step.name}{': ' if step.line else ''}{step.line.strip()}")
 
     return show

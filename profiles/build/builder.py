@@ -1,8 +1,9 @@
 """Build an image from a profile and publish it, as an ordinary user.
 
 The build needs no root, and no setuid program except newuidmap(1). It makes the image's tree in a private folder on a
-local disk: with mmdebstrap(1) for `debian:` bases, otherwise from the base's SIF. Each further step runs as root of
-that tree. The tree becomes a zstd squashfs, that a SIF, and one rename publishes the SIF as a version in the store.
+local disk: with mmdebstrap(1) for `debian:` bases, otherwise from the base's SIF or from the layers of a container
+image. Each further step runs as root of that tree. The tree becomes a zstd squashfs, that a SIF, and one rename
+publishes the SIF as a version in the store.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import json
 import os
 import shutil
 import time
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from profiles.build import namespace, network
+from profiles.build.bases import FoundBase, base_digest, find_base
+from profiles.build.build_key import build_key
+from profiles.build.container_image import AccessTo, fetched_layers, plain_access, unpack_layers
+from profiles.build.import_report import ImportReport, changed_content, ignored_settings, image_environment
 from profiles.build.inventory_step import make_inventory
-from profiles.build.steps import Step, StepCallback, Steps
+from profiles.build.steps import Step, StepCallback, StepRecord, Steps
 from profiles.build.tree import ImageTree
 from profiles.build.workspace import default_parent, free_bytes, workspace
-from profiles.errors import BuildError, NoSuchImageError, ProfilesError
+from profiles.errors import BuildError, DamagedImageError, ImageExistsError, OciImageError, ProfilesError
 from profiles.image import apptainer
 from profiles.image.catalog import OWN, Catalog
 from profiles.image.sif import squashfs_offset
@@ -38,12 +44,12 @@ from profiles.image.store import (
     verify_image,
 )
 from profiles.oci.descriptor import bytes_digest
+from profiles.oci.image_source import OciImage
 from profiles.recipe.base import BaseKind
 from profiles.recipe.environment import shell_lines
 from profiles.recipe.resources import any_option
 from profiles.recipe.spec import load_profile
 from profiles.signature.signing import signature_of
-from profiles.userfile import is_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +58,7 @@ if TYPE_CHECKING:
     from profiles.recipe.spec import Profile
     from profiles.signature.keys import PrivateSigningKey
 
-__all__ = ["Step", "StepCallback", "build"]
+__all__ = ["BuildResult", "Step", "StepCallback", "build"]
 
 SESSION_PACKAGES = (
     "bash",
@@ -87,6 +93,18 @@ TOOLS = {
 """The programs that a build runs, and the Debian packages that have them."""
 
 
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """The published image of a recipe."""
+
+    image: Image
+    built: bool
+    """False if the version was published before, from what the recipe still reads."""
+    steps: tuple[StepRecord, ...] = ()
+    imported: ImportReport | None = None
+    """The report of a container image that is the base."""
+
+
 def build(
     recipe: Path,
     *,
@@ -97,30 +115,41 @@ def build(
     time_limit: float = TIME_LIMIT_S,
     check_option: OptionCheck = any_option,
     sign_key: PrivateSigningKey | None = None,
-) -> Image:
-    """Build the profile in the file `recipe` and publish it in `store`.
+    access: AccessTo = plain_access,
+) -> BuildResult:
+    """Build the profile in the file `recipe` and publish it in `store`, unless it is published there already.
 
     `bases` is searched for `profile:` bases (default: `store`). `check_option` checks the options in `resources`,
-    because a published version can never be corrected. `work` is the folder on a local disk to build in
-    (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. With `sign_key` the image is signed.
+    because a published version can never be corrected. `access` says how registries are reached. `work` is the folder
+    on a local disk to build in (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. With `sign_key` a new
+    image is signed.
 
-    Raises ProfileError for an invalid recipe, ImageExistsError if the version is published, before the build or at its
-    end, StoreError, and BuildError for a failed step. Then, and after an interruption, nothing is published, and only
-    the log that a BuildError names is left.
+    Raises ProfileError for an invalid recipe, ImageExistsError if the version is published from another one, before the
+    build or at its end, StoreError, and BuildError for a failed step. Then, and after an interruption, nothing is
+    published, and only the log that a BuildError names is left.
     """
     profile = load_profile(recipe, check_option)
+    catalog = bases or Catalog({OWN: Stores([store])})
+    if (store.path / profile.name / profile.version).exists():
+        return BuildResult(_published(profile, store, catalog, access), built=False)
     stage = store.stage(profile.name, profile.version)
     try:
         with (stage / LOG).open("wb") as log:
             steps = Steps(_plan(profile), log, progress, time.monotonic() + time_limit)
             shutil.copyfile(recipe, stage / RECIPE)
-            image = _make(profile, stage, bases or Catalog({OWN: Stores([store])}), work or default_parent(), steps)
-            description = json.dumps(image.description(), indent=1).encode()
+            made = _Build(profile, stage, steps, access).make(catalog, work or default_parent())
+            description = json.dumps(made.image.description(), indent=1).encode()
             (stage / DESCRIPTION).write_bytes(description)
             if sign_key is not None:
-                described = replace(image, description_digest=bytes_digest(description))
+                described = replace(made.image, description_digest=bytes_digest(description))
                 (stage / SIGNATURE).write_text(signature_of(described, sign_key, time.time()).text or "")
-        return store.publish(stage, profile.name, profile.version)
+            if made.imported is not None:
+                made.imported.write(stage)
+        try:
+            image = store.publish(stage, profile.name, profile.version)
+        except ImageExistsError:  # another builder was faster
+            return BuildResult(_published(profile, store, catalog, access), built=False)
+        return BuildResult(image, True, tuple(steps.records), made.imported)
     except BuildError as error:
         error.log = store.keep_log(stage, profile.name, profile.version)
         raise
@@ -131,63 +160,149 @@ def build(
 def _plan(profile: Profile) -> list[str]:
     """List the steps of this profile, in order."""
     first = ["debian"] if profile.base.kind is BaseKind.DEBIAN else ["unpack", "packages"]
+    if profile.base.kind.is_container_image:
+        first = ["fetch", *first]
     own = [name for name in ("files", "pip", "post") if getattr(profile, name)]
     return ["check", *first, *own, "finish", "inventory", "squashfs", "image"]
 
 
-def _make(profile: Profile, stage: Path, bases: Catalog, parent: Path, steps: Steps) -> Image:
-    """Run the steps, and leave the SIF and the list of packages in `stage`."""
-    with steps.step("check"):
-        check_machine(profile.base.kind, parent)
-        base = _base_image(profile, bases)
-        created = time.time()
-        labels = make_labels(profile, base, created)
-    with workspace(parent) as folder:
-        tree = ImageTree(folder, steps.run)
-        _fill(tree, profile, base, steps)
-        with steps.step("finish"):
-            environment = shell_lines(_environment(profile), venv=bool(profile.pip))
-            (stage / PACKAGES).write_text(tree.finish(environment, json.dumps(labels)))
-        with steps.step("inventory"):
-            packages = make_inventory(tree, folder, stage, profile, labels=labels, run=steps.run).counts()
-        with steps.step("squashfs"):
-            squashfs = tree.squash()
-        with steps.step("image"):
-            sif = stage / IMAGE
-            apptainer.make_sif(squashfs, sif, steps.remaining_seconds())
-            size = sif.stat().st_size
-            offset = squashfs_offset(sif)
-            digest = file_digest(sif)
-            return Image(
-                profile.name, profile.version, sif, digest, size, created, labels, profile, offset, packages=packages
-            )
+def _published(profile: Profile, store: Store, bases: Catalog, access: AccessTo) -> Image:
+    """Return the published image if a build of the recipe would read the same. ImageExistsError if it would not."""
+    try:
+        image = store.read(profile.name, profile.version)
+    except DamagedImageError:
+        store.check_free(profile.name, profile.version)
+        raise
+    if not image.build_key:
+        store.check_free(profile.name, profile.version)
+    if build_key(profile, base_digest(find_base(profile, bases, access))) != image.build_key:
+        raise ImageExistsError(
+            f"{profile.name}@{profile.version} is published in {store.path} already, and the recipe, its base or a "
+            "file of it has changed since",
+            hint="versions are never overwritten: raise the profile's version",
+        )
+    return image
 
 
-def _fill(tree: ImageTree, profile: Profile, base: Path | None, steps: Steps) -> None:
-    """Fill the tree with the content of the profile."""
-    packages = [*SESSION_PACKAGES, *profile.apt, *(["python3-venv"] if profile.pip else [])]
-    if base is None:
-        with steps.step("debian"):
-            tree.debian(profile.base.suite, packages)
-    else:
-        with steps.step("unpack"):
-            tree.unpack(base)
-        with steps.step("packages"):
-            tree.install(packages)
-    if profile.files:
-        with steps.step("files"):
-            tree.add(profile.files)
-    if profile.pip:
-        with steps.step("pip"):
-            tree.pip(profile.pip)
-    if profile.post:
-        with steps.step("post"):
-            tree.post(profile.post)
+@dataclass(frozen=True, slots=True)
+class _Made:
+    image: Image
+    imported: ImportReport | None
+
+
+class _Build:
+    """One build: it leaves the SIF and the list of packages in `stage`."""
+
+    def __init__(self, profile: Profile, stage: Path, steps: Steps, access: AccessTo) -> None:
+        self._profile = profile
+        self._stage = stage
+        self._steps = steps
+        self._access = access
+        self._imported: ImportReport | None = None
+        self._environment: dict[str, str] = {}
+        """Variables that the image of a container sets, before those of the recipe."""
+
+    def make(self, bases: Catalog, parent: Path) -> _Made:
+        """Run the steps in a folder below `parent`."""
+        profile, steps, stage = self._profile, self._steps, self._stage
+        with steps.step("check"):
+            check_machine(profile.base.kind, parent)
+            base = find_base(profile, bases, self._access)
+            if isinstance(base, Image):
+                verify_image(base)
+            digest = base_digest(base)
+            key = build_key(profile, digest)
+            created = time.time()
+            labels = make_labels(profile, digest, created)
+        with workspace(parent) as folder:
+            tree = ImageTree(folder, steps.run)
+            self._fill(tree, base, folder)
+            with steps.step("finish"):
+                (stage / PACKAGES).write_text(tree.finish(self._shell_environment(), json.dumps(labels)))
+            with steps.step("inventory"):
+                packages = make_inventory(tree, folder, stage, profile, labels=labels, run=steps.run).counts()
+            with steps.step("squashfs") as record:
+                squashfs = tree.squash()
+                record.size = squashfs.stat().st_size
+            with steps.step("image") as record:
+                sif = stage / IMAGE
+                apptainer.make_sif(squashfs, sif, steps.remaining_seconds())
+                record.size = size = sif.stat().st_size
+                offset = squashfs_offset(sif)
+                described = profile.model_copy(update={"base": profile.base.pinned(digest)})
+                image = Image(
+                    name=profile.name,
+                    version=profile.version,
+                    path=sif,
+                    digest=file_digest(sif),
+                    size=size,
+                    created=created,
+                    labels=labels,
+                    profile=described,
+                    offset=offset,
+                    packages=packages,
+                    build_key=key,
+                )
+        return _Made(image, self._imported)
+
+    def _fill(self, tree: ImageTree, base: FoundBase, folder: Path) -> None:
+        """Fill the tree with the content of the profile."""
+        profile, steps = self._profile, self._steps
+        session = [*SESSION_PACKAGES, *(["python3-venv"] if profile.pip else [])]
+        if base is None:
+            with steps.step("debian"):
+                tree.debian(profile.base.suite, [*session, *profile.apt])
+        else:
+            if isinstance(base, OciImage):
+                self._import(tree, base, folder)
+            else:
+                with steps.step("unpack"):
+                    tree.unpack(base.path if isinstance(base, Image) else base)
+            with steps.step("packages"):
+                tree.install(session, profile.apt)
+        if profile.files:
+            with steps.step("files"):
+                tree.add(profile.files)
+        if profile.pip:
+            with steps.step("pip"):
+                tree.pip(profile.pip)
+        if profile.post:
+            with steps.step("post"):
+                tree.post(profile.post)
+
+    def _import(self, tree: ImageTree, image: OciImage, folder: Path) -> None:
+        """Fill the tree with the layers of a container image, and take its environment."""
+        base, steps, settings = self._profile.base, self._steps, image.config.settings
+        with ExitStack() as held:
+            with steps.step("fetch") as record:
+                layers = held.enter_context(fetched_layers(base, image, folder, self._access, steps.say))
+                record.size = sum(each.size for each in image.layers)
+            with steps.step("unpack") as record:
+                findings = unpack_layers(layers, tree.path, folder, steps.run)
+                record.size = findings.unpacked_bytes
+                if not findings.has_shell:
+                    raise OciImageError(
+                        "the image has no /bin/sh, and a session needs a shell and an OpenSSH server",
+                        hint="take an image with a package manager as the base, and copy what you need from this one",
+                    )
+        self._environment, items = image_environment(settings, self._profile.environment)
+        items += [*ignored_settings(settings), *changed_content(findings)]
+        self._imported = ImportReport(str(base), image.digest, items)
+
+    def _shell_environment(self) -> str:
+        """Return the variables of the image and then those of the recipe, and the only locale of a fresh Debian."""
+        profile, inherited = self._profile, self._environment
+        kind = profile.base.kind
+        has_locale = kind in {BaseKind.PROFILE, BaseKind.SIF} or inherited.keys() & {"LANG", "LC_ALL"}
+        first = shell_lines({**({} if has_locale else {"LANG": "C.UTF-8"}), **inherited}, venv=False)
+        return first + shell_lines(profile.environment, venv=bool(profile.pip))
 
 
 def check_machine(kind: BaseKind, parent: Path) -> None:
     """Raise ProfilesError, before anything is done, if the machine lacks something that such a build needs."""
     unneeded = {"unsquashfs"} if kind is BaseKind.DEBIAN else {"mmdebstrap"}
+    if kind.is_container_image:
+        unneeded = {"mmdebstrap", "unsquashfs"}
     if os.geteuid() == 0:
         unneeded.add("newuidmap")
     missing = [tool for tool in TOOLS if tool not in unneeded and not shutil.which(tool, path=network.PATH)]
@@ -210,46 +325,16 @@ def check_machine(kind: BaseKind, parent: Path) -> None:
         )
 
 
-def find_base(profile: Profile, bases: Catalog) -> Path | Image | None:
-    """Find the SIF or the image to start from; None for a `debian:` base. Raises ProfilesError."""
-    base = profile.base
-    match base.kind:
-        case BaseKind.DEBIAN:
-            return None
-        case BaseKind.SIF:
-            if not is_file(base.path):
-                raise NoSuchImageError(
-                    f"the base {base.path} is not there", hint="a `sif:` path is relative to the profile"
-                )
-            return base.path
-        case BaseKind.PROFILE:
-            return bases.find(base.reference, base.version)
-
-
-def _base_image(profile: Profile, bases: Catalog) -> Path | None:
-    """Find and verify the SIF to start from; None for a `debian:` base."""
-    base = find_base(profile, bases)
-    if not isinstance(base, Image):
-        return base
-    verify_image(base)
-    return base.path
-
-
-def make_labels(profile: Profile, base: Path | None, created: float) -> dict[str, str]:
-    """Return the labels that record the origin of a SIF."""
+def make_labels(profile: Profile, base_digest: str, created: float) -> dict[str, str]:
+    """Return the labels that record the origin of a SIF; `base_digest` is empty for a fresh Debian."""
     return {
         "berth.profile": profile.name,
         "berth.version": profile.version,
         "berth.base": str(profile.base),
-        **({"berth.base.digest": file_digest(base)} if base else {}),
+        **({"berth.base.digest": base_digest} if base_digest else {}),
         "berth.created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
         "berth.builder": f"berth {_own_version()}, apptainer {apptainer.apptainer_version()}",
     }
-
-
-def _environment(profile: Profile) -> dict[str, str]:
-    """Add the only UTF-8 locale of a fresh Debian to the profile's environment."""
-    return {**({"LANG": "C.UTF-8"} if profile.base.kind is BaseKind.DEBIAN else {}), **profile.environment}
 
 
 def _own_version() -> str:

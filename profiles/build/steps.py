@@ -15,21 +15,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
+@dataclass(slots=True)
+class StepRecord:
+    """A finished step: its time, and the bytes that it made if it counts them."""
+
+    name: str
+    seconds: float = 0.0
+    size: int | None = None
+
+    def __str__(self) -> str:
+        size = "" if self.size is None else f", {self.size / 2**20:.1f} MiB"
+        return f"{self.seconds:.1f} s{size}"
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The present step of a build. `line` is a line of its output, or empty at its beginning."""
+    """The present step of a build. `line` is a line of its output, or empty at its beginning.
+
+    At the end of a step, `record` has what it took, and `line` says it in words.
+    """
 
     name: str
     number: int
     total: int
     line: str = ""
+    record: StepRecord | None = None
 
 
 StepCallback = Callable[[Step], None]
 
 REMEDIES = {
     "debian": "is every package's name right, and does the network reach the Debian mirror?",
-    "packages": "is every package's name right, and does the network reach the Debian mirror?",
+    "packages": "is every package's name right, and does the network reach the mirror of packages?",
     "pip": "is every package's name right, and does the network reach the Python package index?",
     "files": "is every destination a place where a file can be?",
     "inventory": "does the image still have the database of its package manager?",
@@ -60,15 +77,21 @@ class Steps:
         self._progress = progress
         self._deadline = deadline
         self._now = Step("", 0, len(self._names))
+        self.records: list[StepRecord] = []
+        """The finished steps."""
 
     @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Announce a step for the time of the block. An error in it becomes a BuildError that names the step."""
+    def step(self, name: str) -> Iterator[StepRecord]:
+        """Announce a step for the time of the block, which may set the record's size.
+
+        An error in it becomes a BuildError that names the step.
+        """
+        began, record = time.monotonic(), StepRecord(name)
         self._now = Step(name, self._names.index(name) + 1, len(self._names))
         self._log.write(f"== {self._now.number}/{self._now.total} {name} {time.strftime('%H:%M:%S')}\n".encode())
         self._progress(self._now)
         try:
-            yield
+            yield record
         except CommandFailed as error:
             said = f": {error.complaint}" if error.complaint else ""
             raise BuildError(f"step {name} failed: {error}{said}", step=name, hint=_hint(name, error)) from error
@@ -76,10 +99,18 @@ class Steps:
             raise BuildError(f"step {name} failed: {error.message}", step=name, hint=error.hint) from error
         except OSError as error:
             raise BuildError(f"step {name} failed: {error}", step=name, hint="the log has the details") from error
+        record.seconds = round(time.monotonic() - began, 3)
+        self.records.append(record)
+        self._progress(replace(self._now, line=str(record), record=record))
 
     def run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """Run a program as part of the step. Raises CommandFailed."""
         return run_logged(argv, log=self._log, deadline=self._deadline, env=env, line=self._line)
+
+    def say(self, text: str) -> None:
+        """Show a line of the step's own, and write it to the log."""
+        self._log.write(f"{text}\n".encode())
+        self._line(text)
 
     def remaining_seconds(self) -> float:
         """Return the remaining time of the build in seconds."""

@@ -60,9 +60,15 @@ class ImageTree:
         unsquashfs = ["unsquashfs", "-no-progress", "-quiet", "-no-xattrs", "-dest", str(self.path)]
         self._run(namespace.as_root(*unsquashfs, "-offset", str(offset), str(sif)), self._outside)
 
-    def install(self, packages: Sequence[str]) -> None:
-        """Add Debian packages; do nothing if all are installed."""
-        self._script("install.sh", *packages)
+    def install(self, session: Sequence[str], own: Sequence[str]) -> None:
+        """Add Debian packages; do nothing if all are installed.
+
+        `session` has the packages that sessions need: in an image of another distribution, its own package manager adds
+        what stands for them. `own` are those of the recipe, which need Debian or a relative of it.
+        """
+        for name in ("install.sh", "install-rpm.sh", "install-apk.sh"):
+            (self._kit / name).write_bytes((namespace.INSIDE / name).read_bytes())
+        self._script("packages.sh", *session, "--", *own)
 
     def add(self, files: Sequence[File]) -> None:
         """Add files, with their folders."""

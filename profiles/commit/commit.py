@@ -141,7 +141,7 @@ def _make(source: Source, target: _Target, path_filter: PathFilter, approve: App
             profile = load_profile(recipe)
             _run_tree_worker("apply", folder, steps)
         with steps.step("finish"):
-            labels = make_labels(profile, source.base.path, created) | {"berth.commit": source.session}
+            labels = make_labels(profile, source.base.digest, created) | {"berth.commit": source.session}
             (target.stage / PACKAGES).write_text(tree.finish("", json.dumps(labels)))
         with steps.step("inventory"):
             packages = make_inventory(tree, folder, target.stage, profile, labels=labels, run=steps.run).counts()

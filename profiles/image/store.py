@@ -70,6 +70,8 @@ class Image:
     """Not checked."""
     packages: Mapping[str, int] | None = None
     """The number of packages of each package manager; None for an image that was built without an inventory."""
+    build_key: str = ""
+    """`sha256:…` over all that the build read (profiles.build.build_key); empty if that was not recorded."""
 
     @property
     def directory(self) -> Path:
@@ -87,6 +89,7 @@ class Image:
             "labels": dict(self.labels),
             "offset": self.offset,
             **({} if self.packages is None else {"packages": dict(self.packages)}),
+            **({"build_key": self.build_key} if self.build_key else {}),
             "profile": self.profile.model_dump(mode="json"),
         }
 
@@ -319,6 +322,7 @@ def parse_image(
             description_digest=bytes_digest(description),
             signature=signature,
             packages=recorded_counts(data.get("packages")),
+            build_key=str(data.get("build_key", "")),
         )
     except ProfilesError as error:
         raise DamagedImageError(error.message, hint=REBUILD_HINT) from error

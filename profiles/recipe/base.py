@@ -1,4 +1,4 @@
-"""The base of a profile: a Debian suite, another profile's image, or a SIF file."""
+"""The base of a profile: a Debian suite, another profile's image, a SIF file, or a container image."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+
+from profiles.errors import ReferenceInvalidError
+from profiles.oci.reference import ImageReference
 
 _SUITE = re.compile(r"[a-z][a-z0-9-]{0,38}")
 _IMAGE = re.compile(
@@ -17,11 +20,28 @@ class BaseKind(StrEnum):
     DEBIAN = "debian"
     PROFILE = "profile"
     SIF = "sif"
+    OCI = "oci"
+    OCI_ARCHIVE = "oci-archive"
+    OCI_LAYOUT = "oci-layout"
+    DOCKER_ARCHIVE = "docker-archive"
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the rest of the base is the path of a file or folder."""
+        return self not in {BaseKind.DEBIAN, BaseKind.PROFILE, BaseKind.OCI}
+
+    @property
+    def is_container_image(self) -> bool:
+        """Whether the base is an image of OCI or Docker, which consists of layers."""
+        return self not in {BaseKind.DEBIAN, BaseKind.PROFILE, BaseKind.SIF}
+
+
+_PATH_KINDS = {kind.value: kind for kind in BaseKind if kind.is_path}
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """`kind:rest`, checked; `suite`, `name` and `version`, or `path` is set, as the kind needs."""
+    """`kind:rest`, checked; `suite`, `name` and `version`, `image`, or `path` is set, as the kind needs."""
 
     kind: BaseKind
     suite: str = ""
@@ -30,6 +50,7 @@ class Base:
     owner: str = ""
     """`own/`, `site/`, or empty: as in profiles.image.catalog."""
     path: Path = Path()
+    image: ImageReference | None = None
 
     def __str__(self) -> str:
         match self.kind:
@@ -37,8 +58,10 @@ class Base:
                 return f"debian:{self.suite}"
             case BaseKind.PROFILE:
                 return f"profile:{self.reference}@{self.version}"
-            case BaseKind.SIF:
-                return f"sif:{self.path}"
+            case BaseKind.OCI:
+                return f"oci:{self.image}"
+            case _:
+                return f"{self.kind}:{self.path}"
 
     @property
     def reference(self) -> str:
@@ -47,11 +70,15 @@ class Base:
 
     def resolved(self, folder: Path) -> Base:
         """Take a relative path from `folder`."""
-        return replace(self, path=folder / self.path) if self.kind is BaseKind.SIF else self
+        return replace(self, path=folder / self.path) if self.kind.is_path else self
+
+    def pinned(self, digest: str) -> Base:
+        """Name the image of a registry by the digest of its manifest, beside its tag; other bases stay as they are."""
+        return replace(self, image=replace(self.image, digest=digest)) if self.image else self
 
 
 def parse_base(value: object) -> Base:
-    """Read `debian:<suite>`, `profile:[own/|site/]<name>@<version>` or `sif:<path>`. Raises ValueError."""
+    """Read `kind:rest`, as docs/reference/profile.md describes it. Raises ValueError."""
     if isinstance(value, Base):
         return value
     kind, _, rest = value.partition(":") if isinstance(value, str) else ("", "", "")
@@ -59,6 +86,18 @@ def parse_base(value: object) -> Base:
         return Base(BaseKind.DEBIAN, suite=rest)
     if kind == BaseKind.PROFILE and (found := _IMAGE.fullmatch(rest)):
         return Base(BaseKind.PROFILE, name=found["name"], version=found["version"], owner=found["owner"])
-    if kind == BaseKind.SIF and rest and rest.isprintable():
-        return Base(BaseKind.SIF, path=Path(rest))
-    raise ValueError("must be debian:<suite>, profile:<name>@<version> or sif:<path>")
+    if kind == BaseKind.OCI:
+        return Base(BaseKind.OCI, image=_parse_image(rest))
+    if kind in _PATH_KINDS and rest and rest.isprintable():
+        return Base(_PATH_KINDS[kind], path=Path(rest))
+    raise ValueError(
+        "must be debian:<suite>, profile:<name>@<version>, oci:<image>, or sif:, oci-archive:, oci-layout: or "
+        "docker-archive: with a path"
+    )
+
+
+def _parse_image(text: str) -> ImageReference:
+    try:
+        return ImageReference.parse(text)
+    except ReferenceInvalidError as error:
+        raise ValueError(f"{error.message}; {error.hint}" if error.hint else error.message) from error

@@ -32,10 +32,11 @@ from profiles.image.store import Store
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 def tell(**what): print(json.dumps(what, default=str), flush=True)
 try:
-    image = build(
+    result = build(
         Path(sys.argv[1]), store=Store(Path(sys.argv[2])), progress=lambda step: tell(step=step.name, line=step.line)
     )
-    tell(path=image.path, digest=image.digest, size=image.size, labels=image.labels)
+    image = result.image
+    tell(path=image.path, digest=image.digest, size=image.size, labels=image.labels, built=result.built)
 except ProfilesError as error:
     tell(error=type(error).__name__, message=error.message, hint=error.hint, log=getattr(error, "log", None))
 except KeyboardInterrupt:

@@ -95,6 +95,8 @@ class TestSmall:
 
     def test_a_version_is_never_overwritten(self, lab: Lab, small: Told) -> None:
         again = built(lab, "small", SMALL)
+        assert (again.end["built"], again.end["digest"], again.steps) == (False, small.end["digest"], [])
+        again = built(lab, "small", f"{SMALL}  MORE: x\n")
         assert again.end["error"] == "ImageExistsError"
         assert again.steps == []
         assert "sha256:" + lab.sh(f"sha256sum {small.image}").split()[0] == small.end["digest"]

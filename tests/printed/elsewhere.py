@@ -64,6 +64,9 @@ ELSEWHERE = {
     r"berth profile (push|pull|export)|podman login |apptainer pull oras": (
         "needs a registry: tests/lab/test_registry_apptainer.py and tests/component/profiles"
     ),
+    r"skopeo copy docker:|berth profile build app\.yaml": (
+        "needs a container image: tests/lab/test_container_images.py builds from one"
+    ),
     r"scontrol update nodename=c1 state=drain ": "other tests need the node: tests/lab/test_lost_jobs.py drains one",
     r"berth admin ": "needs an operators group on the login node: tests/lab/test_operators.py",
     r"berth tui": "fills the screen: tests/component/tui/test_tui_terminal.py runs it",

@@ -43,6 +43,7 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "wrk": lambda: shutil.which("wrk"),
     "xauth": lambda: shutil.which("xauth"),
     "xfsprogs": lambda: shutil.which("mkfs.xfs"),
+    "zstd": lambda: shutil.which("zstd"),
 }
 """Each package, and how to see that it is there."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli import output
+from broker.cli.build_result import import_report, print_build
 from broker.cli.commands.profile_commit import commit
 from broker.cli.commands.profile_diff import profile_diff
 from broker.cli.commands.profile_export import export
@@ -28,7 +29,6 @@ from broker.cli.stores import (
     catalog_of,
     image_json,
     note_target,
-    print_published,
     profile_errors,
     show_steps_on,
     store_option,
@@ -78,13 +78,16 @@ def build(invocation: Invocation, recipe: str, store: Path | None, sign_key: Pat
 
     From the profile in FILE, or from the one of that NAME that comes with Berth. It runs here and as you, and
     takes minutes. All faults of the profile are reported before the build begins. A version that is published already
-    is never overwritten.
+    is never overwritten: if nothing that the build reads has changed, the command says so and builds nothing.
 
     Everybody can start the images of the site's stores, and only you those of your own. Bases are searched in all of
     them, wherever the image is published.
     """
     with profile_errors():
+        from functools import partial
+
         from broker.cli.progress import ProgressLine
+        from broker.cli.registries import access_of
         from broker.profile_options import check_profile_option
         from profiles.build import builder
 
@@ -94,15 +97,16 @@ def build(invocation: Invocation, recipe: str, store: Path | None, sign_key: Pat
         note_target(invocation, store, target)
         key = None if sign_key is None else key_for_build(invocation, sign_key, file, target)
         with ProgressLine(quiet=invocation.json) as line:
-            image = builder.build(
+            result = builder.build(
                 file,
                 store=target,
                 bases=bases,
                 progress=show_steps_on(line),
                 check_option=check_profile_option,
                 sign_key=key,
+                access=partial(access_of, invocation),
             )
-    print_published(invocation, image)
+    print_build(invocation, result)
 
 
 @profile.command()
@@ -116,12 +120,15 @@ def check(invocation: Invocation, recipe: str) -> None:
     image exists. Exit code 2 if the profile is invalid, 3 without its base.
     """
     with profile_errors():
+        from functools import partial
+
+        from broker.cli.registries import access_of
         from broker.profile_options import check_profile_option
-        from profiles.build.builder import find_base
+        from profiles.build.bases import find_base
         from profiles.recipe.spec import load_profile
 
         checked = load_profile(_recipe(recipe), check_profile_option)
-        find_base(checked, catalog_of(invocation))
+        find_base(checked, catalog_of(invocation), partial(access_of, invocation))
     if invocation.json:
         output.print_json({"ok": True, "name": checked.name, "version": checked.version})
     else:
@@ -182,14 +189,15 @@ def list_profiles(invocation: Invocation, store: Path | None) -> None:
 def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
     """Show the recipe of an image.
 
-    With all defaults, and the image's owner, digest, labels, path and signature.
+    With all defaults, and the image's owner, digest, labels, path and signature. For an image whose base is a container
+    image, also what was taken from that, changed or ignored, and why.
     """
     with profile_errors():
         catalog = catalog_of(invocation, store)
         image = catalog.find(wanted.name, wanted.version)
         owner = catalog.owner_of(image)
         signature = signature_json(assess_signature(invocation, image, owner))
-        shown = image_json(image, owner) | {"signature": signature}
+        shown = image_json(image, owner) | {"signature": signature} | import_report(image)
     if invocation.json:
         output.print_json(shown)
         return

@@ -4,7 +4,7 @@ set -eu
 kit=/run/berth-build
 for program in /usr/sbin/sshd /bin/bash; do
     if [ ! -x "$program" ]; then
-        echo "the base lacks $program, which every session needs, and it could not be installed" >&2
+        echo "error: the base lacks $program, which every session needs, and it could not be installed" >&2
         exit 1
     fi
 done
@@ -46,7 +46,9 @@ rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /
 rm -rf /root/.cache
 mkdir -p /var/tmp
 chmod 1777 /var/tmp
-find /tmp /var/tmp -mindepth 1 -delete
+for directory in /tmp /var/tmp; do
+    rm -rf "${directory:?}"/* "$directory"/.[!.]* "$directory"/..?*  # find(1) is not in every small image
+done
 : >/etc/machine-id
 
 {
@@ -54,6 +56,8 @@ find /tmp /var/tmp -mindepth 1 -delete
         dpkg-query -W -f 'apt ${binary:Package} ${Version}\n'
     elif command -v rpm >/dev/null; then
         rpm -qa --qf 'rpm %{NAME} %{VERSION}-%{RELEASE}\n' | sort
+    elif command -v apk >/dev/null; then
+        apk info -v | sort | sed 's/^\(.*\)-\([^-]*-r[0-9]*\)$/apk \1 \2/'
     fi
     [ ! -x /opt/venv/bin/pip ] || /opt/venv/bin/pip --disable-pip-version-check freeze --local | sed 's/^/pip /'
 } >"$kit/packages.txt"

@@ -13,6 +13,7 @@ import yaml
 
 from broker import errors
 from broker.cli.params import ProfileName
+from profiles.build.builder import BuildResult
 from profiles.commit import commit as committing
 from profiles.commit.generate_recipe import generate_recipe
 from profiles.errors import ProfileError
@@ -57,10 +58,11 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Store, Catalog]]:
     """The store and the bases of each build, without the work."""
     seen: list[tuple[Store, Catalog]] = []
 
-    def build(recipe: Path, *, store: Store, bases: Catalog, **_: Any) -> Image:  # noqa: ANN401 - what is not looked at
+    def build(recipe: Path, *, store: Store, bases: Catalog, **_: Any) -> BuildResult:  # noqa: ANN401 - not looked at
         seen.append((store, bases))
         profile = parse_profile(recipe.read_text(), recipe)
-        return publish(store, profile.name, profile.version, content=squashfs_sif(b"built"))
+        image = publish(store, profile.name, profile.version, content=squashfs_sif(b"built"))
+        return BuildResult(image, built=True)
 
     monkeypatch.setattr("profiles.build.builder.build", build)
     return seen

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from profiles.build.builder import BuildResult
 from profiles.image.signature_file import SIGNATURE
 from profiles.image.store import Store
 from tests.fakes.command_line import run
@@ -117,9 +118,9 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The key of each build, without the work."""
     keys: list[Any] = []
 
-    def build(_: Path, *, store: Store, sign_key: Any = None, **__: Any) -> Image:  # noqa: ANN401 - not looked at
+    def build(_: Path, *, store: Store, sign_key: Any = None, **__: Any) -> BuildResult:  # noqa: ANN401 - not looked at
         keys.append(sign_key)
-        return publish(store, "mine")
+        return BuildResult(publish(store, "mine"), built=True)
 
     monkeypatch.setattr("profiles.build.builder.build", build)
     return keys

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -11,14 +12,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from profiles.build import builder, namespace, network
+from profiles.build.bases import base_digest, find_base
+from profiles.build.build_key import build_key
 from profiles.build.builder import Step, build
 from profiles.build.command import CommandFailed
-from profiles.build.steps import MIRROR_HINT, REMEDIES, Steps
+from profiles.build.steps import MIRROR_HINT, REMEDIES, StepRecord, Steps
 from profiles.build.workspace import workspace
 from profiles.errors import BuildError, ImageExistsError, ProfileError
+from profiles.image.catalog import Catalog
 from profiles.image.store import Store
 from profiles.recipe.shipped import shipped_profiles
 from profiles.recipe.spec import load_profile
+from tests.container_images import Member, layer, layout_files, make_image, write_archive
+from tests.fakes.core import publish
+from tests.fakes.sif import squashfs_sif
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,7 +143,10 @@ def test_steps_tell_name_number_and_lines() -> None:
         pass
     with steps.step("two"):
         pass
-    assert told == [Step("one", 1, 2), Step("two", 2, 2)]
+    assert [(step.name, step.number, step.total) for step in told] == [("one", 1, 2)] * 2 + [("two", 2, 2)] * 2
+    assert told[0] == Step("one", 1, 2)
+    assert [step.record for step in told if step.record] == steps.records
+    assert str(StepRecord("unpack", 2.04, 3 * 2**20)) == "2.0 s, 3.0 MiB"
 
 
 def test_ordinary_users_get_a_user_namespace_and_root_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,3 +196,66 @@ def test_unreached_mirror_has_a_remedy_of_its_own(step: str, complaint: str, hin
         raise CommandFailed(["apt-get"], "ended with 100", complaint)
     assert complaint in caught.value.message
     assert caught.value.hint == hint
+
+
+def imported_recipe(folder: Path, more: str = "") -> Path:
+    write_archive(layout_files(make_image([layer(Member("x"))])), folder / "image.tar")
+    return recipe(folder, f"base: oci-archive:image.tar\n{more}")
+
+
+def publish_built(store: Path, file: Path) -> None:
+    """Publish what a build of the recipe gives, without the work."""
+    profile = load_profile(file)
+    image = publish(Store(store), profile.name, profile.version, content=squashfs_sif(b"x"))
+    key = build_key(profile, base_digest(find_base(profile, Catalog({}))))
+    described = image.description() | {"build_key": key}
+    (image.directory / "image.json").write_text(json.dumps(described))
+
+
+def test_unchanged_recipe_of_a_published_version_builds_nothing(tmp_path: Path) -> None:
+    file = imported_recipe(tmp_path)
+    publish_built(tmp_path / "store", file)
+    steps = list[Step]()
+    file.write_text(f"# a comment\n{file.read_text()}")
+    result = build(file, store=Store(tmp_path / "store"), progress=steps.append)
+    assert (result.built, result.steps, steps) == (False, (), [])
+    assert result.image.version == "1"
+
+
+@pytest.mark.parametrize("change", ["recipe", "base", "no key"])
+def test_published_version_of_another_recipe_is_refused(tmp_path: Path, change: str) -> None:
+    file, store = imported_recipe(tmp_path), tmp_path / "store"
+    publish_built(store, file)
+    if change == "recipe":
+        imported_recipe(tmp_path, "post: x\n")
+    elif change == "base":
+        write_archive(layout_files(make_image([layer(Member("y"))])), tmp_path / "image.tar")
+    else:
+        described = json.loads((store / "tiny/1/image.json").read_text())
+        del described["build_key"]
+        (store / "tiny/1/image.json").write_text(json.dumps(described))
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    with pytest.raises(ImageExistsError) as caught:
+        build(file, store=Store(store))
+    assert "raise the profile's version" in caught.value.hint
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("oci-archive:missing.tar", "there is no file"),
+        ("docker-archive:missing.tar", "there is no file"),
+        ("oci-layout:missing", "there is no folder"),
+        ("oci-archive:profile.yaml", "ends within a header"),
+        ("oci-layout:.", "no readable file oci-layout"),
+    ],
+)
+def test_container_image_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, message: str
+) -> None:
+    monkeypatch.setattr(builder, "check_machine", lambda *_: None)
+    with pytest.raises(BuildError, match=message) as caught:
+        build(recipe(tmp_path, f"base: {base}\n"), store=Store(tmp_path / "store"), work=tmp_path)
+    assert caught.value.hint or "header" in message
+    assert left_in(tmp_path / "store") == {"tiny", "tiny/1.failed.log"}

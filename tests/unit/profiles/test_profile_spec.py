@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from broker.profile_options import check_profile_option
 from profiles.errors import ProfileError
+from profiles.oci.reference import ImageReference
 from profiles.recipe import yaml_document
 from profiles.recipe.base import Base, BaseKind
 from profiles.recipe.spec import Profile, load_profile, parse_profile
@@ -82,6 +83,10 @@ services:
         ("profile:base@2026.1", Base(BaseKind.PROFILE, name="base", version="2026.1")),
         ("sif:/images/a.sif", Base(BaseKind.SIF, path=Path("/images/a.sif"))),
         ("sif:a.sif", Base(BaseKind.SIF, path=FILE.parent / "a.sif")),
+        ("oci-archive:a.tar", Base(BaseKind.OCI_ARCHIVE, path=FILE.parent / "a.tar")),
+        ("oci-layout:/images/a", Base(BaseKind.OCI_LAYOUT, path=Path("/images/a"))),
+        ("docker-archive:a.tar", Base(BaseKind.DOCKER_ARCHIVE, path=FILE.parent / "a.tar")),
+        ("oci:localhost:5000/a/b:1", Base(BaseKind.OCI, image=ImageReference("localhost:5000", "a/b", "1"))),
     ],
 )
 def test_bases(text: str, base: Base) -> None:
@@ -89,7 +94,7 @@ def test_bases(text: str, base: Base) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["docker:x", "'debian:'", "debian:../x", "profile:base", "profile:b@../1", "'sif:'", "[]"]
+    "text", ["docker:x", "'debian:'", "debian:../x", "profile:base", "profile:b@../1", "'sif:'", "'oci-archive:'", "[]"]
 )
 def test_other_bases_are_refused(text: str) -> None:
     assert "debian:<suite>" in str(refused(f"name: a\nversion: 1\nbase: {text}\n"))
