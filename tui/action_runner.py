@@ -14,7 +14,7 @@ from tui.core.actions import find_action
 from tui.core.confirmation import CHECKED_ACTIONS, confirmation, make_check, snapshot_deletion
 from tui.core.outcome import describe_error
 from tui.core.session_action import RunMode, SessionAction, needs_confirmation, refusal
-from tui.core.views import TEXT_VIEWS, cluster_text, ssh_line
+from tui.core.views import TEXT_VIEWS, cluster_text, shared_text, ssh_line
 from tui.program import berth_program
 from tui.screens.action_forms import ActionFormScreen, asks_user, preset_form
 from tui.screens.confirm import ConfirmScreen
@@ -40,6 +40,9 @@ RESULT_S = 12.0
 
 CLUSTER_S = 30.0
 """Seconds between two looks at the cluster while its screen is open; the controller queries Slurm no more often."""
+
+SHARING_S = 3.0
+"""The same for what is shared, and for the guests who are in."""
 
 
 class ActionRunner:
@@ -208,6 +211,11 @@ class ActionRun:
         if action.id == "cluster":
             self._push_text("cluster", self._read_cluster, every_s=CLUSTER_S)
             return
+        if action.id == "shared":
+            self._push_text(
+                "shared with you", lambda client, now, _cells: shared_text(client.shared_list(), now), every_s=SHARING_S
+            )
+            return
         session = self.sessions[0]
         if action.id == "copy-ssh":
             line = ssh_line(session, app.site.domain)
@@ -224,6 +232,7 @@ class ActionRun:
             self._push_text(
                 f"{action.id} of {session.name}",
                 lambda client, now, cells: read(client, session.name, now, cells),
+                every_s=SHARING_S if action.id == "shares" else None,
             )
 
     def _push_text(self, title: str, read: Callable[[Client, float, int], Lines], every_s: float | None = None) -> None:

@@ -1,20 +1,25 @@
 """Print what others share with the user: sessions, snapshots and services, each in a table of its own."""
 
-# ruff: noqa: PLC0415 - commands import what they need when they run (ADR 0071)
-
 from __future__ import annotations
 
+import json
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from broker.cli import output
+from broker.cli.redraw import RedrawnLines
+from broker.errors import ControllerUnavailableError
+from broker.format import format_time
+from broker.text.session import SHRINKING_COLUMN
+from broker.text.sharing import NOTHING_SHARED, shared_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from broker.cli.context import Invocation
+    from broker.schema.grants import SharedList
 
-    from broker.schema.grants import SharedList, SharedService, SharedSession, SharedSnapshot
-
-_VIA = "SHARED WITH"
+POLL_S = 3.0
+"""Seconds between two looks at what others share: the stream of changes has the user's own sessions only."""
 
 
 def print_shared_names(shared: SharedList) -> None:
@@ -28,42 +33,49 @@ def print_shared_names(shared: SharedList) -> None:
 
 def print_shared(shared: SharedList, *, wide: bool) -> None:
     """Print a table of each kind that is shared, or a note that nothing is."""
-    if shared.sessions:
-        _print_sessions(shared.sessions, wide=wide)
-    if shared.snapshots:
-        _print_snapshots(shared.snapshots)
-    if shared.services:
-        _print_services(shared.services)
-    if not (shared.sessions or shared.snapshots or shared.services):
-        output.print_note("No session of others is shared with you.")
+    tables = shared_tables(shared, time.time(), wide=wide)
+    for table in tables:
+        shrink = SHRINKING_COLUMN if table.is_sessions and not wide else None
+        output.print_table(table.headings, table.rows, shrink=shrink)
+        if table.advice:
+            output.print_note(table.advice)
+    if not tables:
+        output.print_note(NOTHING_SHARED)
 
 
-def _print_sessions(sessions: Sequence[SharedSession], *, wide: bool) -> None:
-    from broker.text.session import SHRINKING_COLUMN, session_table
+def watch_shared(invocation: Invocation, *, wide: bool) -> None:
+    """Show what others share until Ctrl-C: in place on a terminal, elsewhere again after each change.
 
-    headings, rows = session_table([each.session for each in sessions], time.time(), wide=wide)
-    rows = [(*row, each.role, _end(each.until), each.via) for row, each in zip(rows, sessions, strict=True)]
-    output.print_table((*headings, "ROLE", "UNTIL", _VIA), rows, shrink=None if wide else SHRINKING_COLUMN)
+    While the controller does not answer, the terminal says since when. Other errors end it.
+    """
+    block, before = RedrawnLines(), ""
+    in_place = not invocation.json and output.is_terminal(sys.stdout)
+    shared: SharedList | None = None
+    lost_at: float | None = None
+    while True:
+        try:
+            shared, lost_at = invocation.client.shared_list(), None
+        except ControllerUnavailableError:
+            if shared is None:
+                raise
+            lost_at = lost_at or time.time()
+        content = shared.model_dump(mode="json")
+        if in_place:
+            lost = [] if lost_at is None else [f"as of {format_time(lost_at)}: the controller does not answer"]
+            block.draw([*_lines(shared, wide=wide), *lost])
+        elif (now := json.dumps(content, sort_keys=True)) != before:
+            before = now
+            if invocation.json:
+                output.print_json_line(content)
+            else:
+                for line in _lines(shared, wide=wide):
+                    output.print_line(line)
+        time.sleep(POLL_S)
 
 
-def _print_snapshots(snapshots: Sequence[SharedSnapshot]) -> None:
-    rows = [(each.session, str(each.snapshot), _end(each.until), each.via) for each in snapshots]
-    output.print_table(("NAME", "SNAPSHOT", "UNTIL", _VIA), rows)
-    first = snapshots[0]
-    output.print_note(f"`berth clone {first.session} NEW --at {first.snapshot}` makes a session of your own")
-
-
-def _print_services(services: Sequence[SharedService]) -> None:
-    rows = [
-        (each.session, each.service, "ready" if each.is_open else "not ready", _end(each.until), each.via)
-        for each in services
-    ]
-    output.print_table(("NAME", "SERVICE", "STATE", "UNTIL", _VIA), rows)
-    first = services[0]
-    output.print_note(f"`berth open {first.session} {first.service}` opens it")
-
-
-def _end(until: float | None) -> str:
-    from broker.format import format_time
-
-    return "" if until is None else format_time(until, time.time())
+def _lines(shared: SharedList, *, wide: bool) -> list[str]:
+    lines: list[str] = []
+    for table in shared_tables(shared, time.time(), wide=wide):
+        shrink = SHRINKING_COLUMN if table.is_sessions and not wide else None
+        lines += output.table_lines(table.headings, table.rows, shrink=shrink)
+    return lines or [NOTHING_SHARED]

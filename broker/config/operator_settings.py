@@ -17,10 +17,13 @@ def _group(text: str) -> str:
     return text
 
 
+UnixGroup = Annotated[str, AfterValidator(_group)]
+
+
 class OperatorSettings(Section):
     """Operators: they see the sessions of all users, stop and extend them, and read the audit log."""
 
-    group: Annotated[str, AfterValidator(_group)] | None = None
+    group: UnixGroup | None = None
     """The Unix group whose members are the site's operators (`berth admin`), such as `"@hpc-admins"`; default: the site
     has none. Members are looked up at each use. Root and the service account are operators only as members. Personal
     mode has no operators."""

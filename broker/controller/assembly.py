@@ -34,6 +34,7 @@ from broker.controller.sessions.policies import Policies
 from broker.controller.sessions.rename import RenameService
 from broker.controller.sessions.request_checks import RequestChecks
 from broker.controller.sessions.resize import ResizeService
+from broker.controller.sessions.role_policy import RolePolicy
 from broker.controller.sessions.shared_clones import SharedCloneService
 from broker.controller.sessions.shared_services import SharedServices
 from broker.controller.sessions.shares import ShareService
@@ -69,7 +70,8 @@ class Controller(ReconcileParts):
             self.config.has_sharing,
             operators=self.config.operators.group,
             is_personal=self.config.mode is Mode.PERSONAL,
-            roles=frozenset(map(Role, self.config.sharing.roles)),
+            roles=frozenset(Role(rule.role) for rule in self.config.sharing.roles),
+            policies={Role(rule.role): RolePolicy.of(rule) for rule in self.config.sharing.roles if rule.is_limited},
         )
 
     @cached_property

@@ -31,7 +31,7 @@ RETRY_S = 1.0
 """Seconds between a request without an answer and the next one."""
 LEASE_S = 60.0
 """Seconds without an answer of the controller after which the worker closes guests' connections: as long as leases in
-sessions last (LEASE_S of broker/job/guest/watch.py)."""
+sessions last (LEASE_S of broker/job/guest/lease.py)."""
 
 _log = logging.getLogger(__name__)
 

@@ -35,6 +35,10 @@ LIVE = frozenset(
 STARTABLE = frozenset({SessionState.STOPPED, SessionState.FAILED})
 
 
+END_STATES = STARTABLE | {SessionState.DELETING, SessionState.DELETED}
+"""States of a session that end its visits. While it continues in another job, they last."""
+
+
 MOVING = frozenset(LIVE - {SessionState.READY} | {SessionState.CHANGING, SessionState.DELETING})
 """Transient states: while a session is in one, Slurm is queried often."""
 

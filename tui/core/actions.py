@@ -6,9 +6,10 @@ It is pure: `tui.workers` sends the requests, and `tui.screens` shows forms and 
 from __future__ import annotations
 
 from broker.forms import action_forms as forms
+from broker.forms import sharing_forms as sharing
 from broker.forms.start_form import new_session_form, start_command
 from broker.text import allowed
-from tui.core.session_action import CONNECT, FILES, JOB, LOOK, POLICY, Danger, RunMode, SessionAction
+from tui.core.session_action import CONNECT, FILES, JOB, LOOK, POLICY, SHARING, Danger, RunMode, SessionAction
 
 _JOB_ACTIONS = (
     SessionAction(
@@ -310,11 +311,66 @@ _LOOK_ACTIONS = (
     ),
 )
 
+_SHARING_ACTIONS = (
+    SessionAction(
+        id="share",
+        key="a",
+        title="share the session with a user or a group",
+        group=SHARING,
+        verb=("share",),
+        mode=RunMode.TERMINAL,
+        make_form=sharing.share_form,
+        form_words=sharing.share_words,
+        missing=("USER", "--role", "ROLE"),
+    ),
+    SessionAction(
+        id="unshare",
+        key="A",
+        title="end what is shared with a user or a group",
+        group=SHARING,
+        verb=("unshare",),
+        mode=RunMode.OUTPUT,
+        make_form=sharing.unshare_form,
+        form_words=sharing.unshare_words,
+        missing=("USER",),
+    ),
+    SessionAction(
+        id="shares",
+        key="h",
+        title="show with whom the session is shared, and who is in",
+        group=SHARING,
+        verb=("shares",),
+        mode=RunMode.SCREEN,
+    ),
+    SessionAction(
+        id="shared",
+        key="M",
+        title="show what others share with you",
+        group=SHARING,
+        verb=("list", "--shared"),
+        mode=RunMode.SCREEN,
+        needs_session=False,
+    ),
+    SessionAction(
+        id="leave",
+        key="L",
+        title="give up your access to a session of another user",
+        group=SHARING,
+        verb=("leave",),
+        mode=RunMode.OUTPUT,
+        needs_session=False,
+        make_form=sharing.leave_form,
+        form_words=sharing.leave_words,
+        missing=("OWNER.NAME",),
+    ),
+)
+
 ACTIONS: tuple[SessionAction, ...] = (
     *_JOB_ACTIONS,
     *_CONNECT_ACTIONS,
     *_FILE_ACTIONS,
     *_SESSION_ACTIONS,
+    *_SHARING_ACTIONS,
     *_LOOK_ACTIONS,
 )
 
@@ -327,7 +383,7 @@ def find_action(action_id: str) -> SessionAction:
 
 
 OTHER_COMMANDS: dict[str, str] = {
-    "list": "the list of the interface shows the same",
+    "list": "except with `--shared`, the list of the interface shows the same",
     "tui": "it opens the interface itself",
     "cp": "it works on files beside the user's shell",
     "services": "a service is opened by `berth open NAME SERVICE --local`, which runs until Ctrl-C",
@@ -338,8 +394,6 @@ OTHER_COMMANDS: dict[str, str] = {
     "admin": "its commands concern the sessions of all users, and are for the site's operators",
     **dict.fromkeys(("doctor", "config", "registry", "ca"), "they administer the site, and concern no session"),
     **dict.fromkeys(("help", "quickstart", "version", "completion"), "they concern the command line itself"),
-    **dict.fromkeys(("share", "unshare", "shares"), "they name users and groups, which the interface does not know"),
-    "leave": "it concerns a session of another user, and the interface shows the user's own",
     **dict.fromkeys(("portal", "browsers"), "they concern the user's browsers, and no session"),
     **dict.fromkeys(("connect", "controller", "gateway", "web"), "other programs call them"),
 }

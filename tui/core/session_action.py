@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NO_SELECTION = "choose a session first"
 
 JOB, FILES, CONNECT, LOOK, POLICY = "Job", "Snapshots and files", "Connect", "Look", "Session"
+SHARING = "Sharing"
 """The groups, in which the help lists the actions."""
 
 

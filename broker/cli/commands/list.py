@@ -83,7 +83,8 @@ def list_sessions(
 
     With --shared, the sessions are those of others, with your role and its end; commands take their names, OWNER.NAME.
     Snapshots that others share with you follow, from which `berth clone` makes sessions, and single services, which
-    `berth open` opens.
+    `berth open` opens. With --watch, this list is asked for every few seconds, and on a terminal shown in place;
+    elsewhere it is printed, and with --json as one object, each time that it has changed.
 
     With --watch, the list follows every change until Ctrl-C: in place on a terminal, elsewhere with one line for each
     change, and with --json as one object for each change, `{"changed": [SESSION...], "removed": [ID...]}`.
@@ -96,9 +97,9 @@ def list_sessions(
     if shared or deleted:
         if shared and deleted:
             raise InvalidInputError("--shared and --deleted exclude each other", hint="use one of them")
-        _check_alone("--shared" if shared else "--deleted", selects=bool(names or states), watch=watch)
+        _check_alone("--shared" if shared else "--deleted", selects=bool(names or states), watch=watch and deleted)
         if shared:
-            _list_shared(invocation, form)
+            _list_shared(invocation, form, watch=watch)
         else:
             _list_deleted(invocation, only_names=form == "name")
         return
@@ -178,9 +179,14 @@ def _print_sessions(views: Sequence[SessionView], *, wide: bool, stores: Sequenc
         output.print_note(f"berth: {stale_note(outdated[0], now).strip(' ()')}")
 
 
-def _list_shared(invocation: Invocation, form: str | None) -> None:
-    from broker.cli.shared_list import print_shared, print_shared_names
+def _list_shared(invocation: Invocation, form: str | None, *, watch: bool) -> None:
+    from broker.cli.shared_list import print_shared, print_shared_names, watch_shared
 
+    if watch:
+        if form == "name":
+            raise InvalidInputError("--output name cannot be combined with --watch")
+        watch_shared(invocation, wide=form == "wide")
+        return
     shared = invocation.client.shared_list()
     if invocation.json:
         output.print_json(shared)

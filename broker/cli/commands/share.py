@@ -24,12 +24,9 @@ from broker.cli.prompts import confirm, yes_option
 from broker.cli.shared_content import show_content
 from broker.cli.time_params import PointInTime
 from broker.errors import BerthError, InvalidInputError
-from broker.text.sharing import describe_shared
 
 if TYPE_CHECKING:
     from broker.schema.grants import EndedGrants, GrantView
-
-HEADINGS = ("NAME", "WITH", "ROLE", "SINCE", "UNTIL")
 
 _MAX_ROLE_CHARS = 39
 grantee_argument = click.argument("grantee", type=GranteeName(), metavar="USER|@GROUP")
@@ -48,7 +45,7 @@ service_option = click.option(
     "--role",
     type=PlainText("a role such as watch", _MAX_ROLE_CHARS),
     metavar="ROLE",
-    help="Let them `operate` or `watch` the session.",
+    help="Let them `operate`, `watch` or `use` the session, or `pair` with you.",
 )
 @click.option(
     "--service", type=SharedServiceName(), metavar="SERVICE", help="Let them open this service, and nothing else."
@@ -75,7 +72,8 @@ def share(
 ) -> None:
     """Give another user or a Unix group a part in a session.
 
-    They use it under their own name, and never get a shell in it. Give one of --role, --service and --snapshot.
+    They act under their own name. Give one of --role, --service and --snapshot. A site has to switch on the roles
+    `pair` and `use`, and --service.
 
     With the role `operate`, they see the session's state, log, events and jobs, and can start, stop and extend it, and
     take snapshots: `berth stop OWNER.NAME`.
@@ -83,16 +81,22 @@ def share(
     With the role `watch`, they see the session's state, and the terminals in which you have run `berth-show`:
     `berth ssh OWNER.NAME`. Nothing that they type reaches the session.
 
+    With the role `pair`, they also type in these terminals, while you are there: F12 gives them the keyboard, and takes
+    it back.
+
+    With the role `use`, they work in the session as you: they can read and change your files, and do all that you can
+    do there. The command asks first; with --yes it does not.
+
     With --service, they can open that service in a browser: `berth open OWNER.NAME SERVICE`, or the portal. They see
-    nothing else of the session. This needs web access, and the role `port`, which a site has to switch on. A service
-    that is a shell, such as a terminal or a notebook, cannot be shared: they could run any command as you. A port of
-    `berth forward` can be shared, as `port-8000`.
+    nothing else of the session. This needs web access, and the role `port`. A service that is a shell, such as a
+    terminal or a notebook, cannot be shared: they could run any command as you. A port of `berth forward` can be
+    shared, as `port-8000`.
 
     With --snapshot, they can make a session of their own from that snapshot: `berth clone OWNER.NAME NEW --at N`. Keys,
     tokens, histories, cookies, agents and the state of editors are left out. The command shows what they get and what
     is left out, and asks. What they have cloned is theirs, also after `berth unshare`.
 
-    A user or group has one of the roles `operate` and `watch`: the later one replaces the earlier one. Services and
+    A user or group has one of the roles at a time: the later one replaces the earlier one. Services and
     snapshots are in addition. The session's events name the guests who use them.
 
     \b
@@ -102,10 +106,17 @@ def share(
       berth share dev bob --snapshot 3
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.schema.grants import ShareRequest
+    from broker.text.sharing import describe_shared
 
     role = _role_of(role, service, snapshot)
-    if snapshot is None and (dry_run or yes):
-        raise InvalidInputError("--dry-run and --yes are for --snapshot", hint="a role is shared without a question")
+    if snapshot is None and (dry_run or (yes and role != "use")):
+        raise InvalidInputError(
+            "--dry-run is for --snapshot, and --yes also for the role use",
+            hint="the other roles are shared without a question",
+        )
+    if role == "use":
+        risk = f"{grantee} will work as you in {name}: read and change your files, and run any command."
+        confirm(f"{risk} Share it?", undone=f"{name} was not shared", yes=yes)
     if snapshot is not None:
         if dry_run or not invocation.json:
             show_content(invocation, name, grantee, snapshot, is_result=dry_run)
@@ -150,6 +161,8 @@ def unshare(invocation: Invocation, name: str, grantee: str, *, snapshot: int | 
     that is shared with them. What they have started continues, and sessions that they have cloned from a snapshot stay
     theirs.
     """
+    from broker.text.sharing import describe_shared
+
     ended = invocation.client.unshare(name, grantee, snapshot=snapshot, service=service)
     if invocation.json:
         output.print_json(ended)
@@ -174,8 +187,10 @@ def shares(invocation: Invocation, name: str | None) -> None:
     if invocation.json:
         output.print_json({"grants": [grant.model_dump(mode="json") for grant in grants]})
     elif grants:
+        from broker.text.sharing import GRANT_HEADINGS, grant_row
+
         now = time.time()
-        output.print_table(HEADINGS, [_row(grant, now) for grant in grants])
+        output.print_table(GRANT_HEADINGS, [grant_row(grant, now) for grant in grants])
     else:
         output.print_note("You share no session." if name is None else f"{name} is not shared.")
 
@@ -191,26 +206,14 @@ def leave(invocation: Invocation, name: str, *, snapshot: int | None, service: s
 
     Only its owner can give it back. What is shared with a group of yours stays: it is for all members.
     """
+    from broker.text.sharing import describe_shared
+
     left = invocation.client.leave(name, snapshot=snapshot, service=service)
     if invocation.json:
         output.print_json(left)
     else:
         output.print_note(f"you have left {describe_shared(name, snapshot, service)}")
     _require_closed(name, left)
-
-
-def _row(grant: GrantView, now: float) -> tuple[str, ...]:
-    from broker.format import format_time
-
-    until = "" if grant.until is None else format_time(grant.until, now)
-    ended = grant.until is not None and grant.until <= now
-    return (
-        grant.session,
-        grant.grantee,
-        " ".join(str(word) for word in (grant.role, grant.snapshot, grant.service) if word is not None),
-        format_time(grant.granted_at, now),
-        f"{until} (expired)" if ended else until,
-    )
 
 
 def _until(grant: GrantView, now: float) -> str:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from broker.controller.credentials.login import SshCredentials
 
-ROLE_PROGRAMS = {Role.WATCH: "/run/berth/node/watch"}
+ROLE_PROGRAMS = {
+    Role.WATCH: "/run/berth/node/watch",
+    Role.PAIR: "/run/berth/node/pair",
+    Role.USE: "/run/berth/node/as-owner",  # `use` is a file of process 1 of the container
+}
 """The program of each role that lets guests into a session (broker/job/guest)."""
 
 
@@ -42,7 +46,7 @@ def guest_files(guests: Sequence[AdmittedGuest], number: int) -> dict[str, str]:
     """Return the files for these guests, by their names in session_verbs.FILES.
 
     `number`: of this renewal of their leases, in nanoseconds since the epoch. A lease ends that is not renewed
-    (LEASE_S in broker/job/guest/watch.py).
+    (LEASE_S in broker/job/guest/lease.py).
     """
     plain = {PublicKey.parse(line).blob for guest in guests for line in guest.login.keys}
     # sshd refuses a revoked key also without its certificate; a key that is accepted by itself must not be revoked.

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
+from broker.controller.sessions.role_policy import RolePolicy
 from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from broker.names import split_reference
 from broker.schema.grants import Role
 from broker.schema.permissions import Permission
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.controller.cluster.groups import UserGroups
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.grant import SessionGrant
     from broker.controller.registry.models import Session
 
+_OPERATE = frozenset(
+    {
+        Permission.SEE,
+        Permission.LOG,
+        Permission.START,
+        Permission.STOP,
+        Permission.EXTEND,
+        Permission.SNAPSHOT,
+    }
+)
+_PAIR = frozenset({Permission.SEE, Permission.WATCH, Permission.PAIR})
 ROLE_PERMISSIONS = {
-    Role.OPERATE: frozenset(
-        {
-            Permission.SEE,
-            Permission.LOG,
-            Permission.START,
-            Permission.STOP,
-            Permission.EXTEND,
-            Permission.SNAPSHOT,
-        }
-    ),
-    Role.WATCH: frozenset({Permission.SEE, Permission.WATCH}),
+    Role.OPERATE: _OPERATE,
+    Role.WATCH: _PAIR - {Permission.PAIR},
+    Role.PAIR: _PAIR,
+    Role.USE: _OPERATE | _PAIR | {Permission.USE},
     Role.PORT: frozenset({Permission.VISIT}),
     Role.SNAPSHOT: frozenset({Permission.CLONE_SHARED}),
 }
@@ -37,10 +44,15 @@ ROLE_PERMISSIONS = {
 no role are the owner's alone."""
 
 ALL_ROLES = frozenset(Role)
+ENTRY_ROLES = {Role.WATCH: Permission.WATCH, Role.PAIR: Permission.PAIR, Role.USE: Permission.USE}
+"""The roles with which guests log in, weakest first, and the permission that only they and stronger ones give."""
 
 ROLE_TEXTS = {
     Role.OPERATE: "show, start, stop, extend and snapshot it, and read log, events, jobs",
     Role.WATCH: "show it, and see the terminals that its owner shows, by `berth ssh OWNER.NAME`",
+    Role.PAIR: "show it, see the terminals that its owner shows, and type there when the owner lets them: "
+    "`berth ssh OWNER.NAME`",
+    Role.USE: "work in it as its owner, by `berth ssh OWNER.NAME`, and start, stop, extend and snapshot it",
     Role.PORT: "open the service that was shared: `berth list --shared`",
     Role.SNAPSHOT: "clone the snapshots that were shared: `berth list --shared`",
 }
@@ -107,6 +119,8 @@ class SessionAccess:
     """Whether the controller serves one user alone."""
     roles: frozenset[Role] = ALL_ROLES
     """The roles of the site. A grant of another one gives nothing."""
+    policies: Mapping[Role, RolePolicy] = field(default_factory=dict)
+    """Who may grant and receive them, for those that are not for everybody."""
 
     async def resolve(self, user: str, reference: str, permission: Permission, service: str | None = None) -> Session:
         """Return the session `NAME` or `OWNER.NAME` if `user` has `permission` on it, or on its `service`.
@@ -123,9 +137,9 @@ class SessionAccess:
                 f"you have no session named {name}",
                 hint="`berth list` shows yours, `berth start NAME --profile PROFILE` makes one",
             )
-        session, groups = await self._as_guest(user, reference, permission, service)
-        if not is_allowed(user, session, permission, groups, service=service, roles=self.roles):
-            raise _refusal(owner, name, grants_to(user, session, groups, self.roles))
+        session, groups, roles = await self._as_guest(user, reference, permission, service)
+        if not is_allowed(user, session, permission, groups, service=service, roles=roles):
+            raise _refusal(owner, name, grants_to(user, session, groups, roles))
         return session
 
     def check_sharing(self) -> None:
@@ -145,9 +159,11 @@ class SessionAccess:
         NotFoundError and RefusedError as `resolve`. InvalidInputError for a snapshot that is not shared with `user`:
         the message is the same whether or not it exists.
         """
-        await self.resolve(user, reference, Permission.CLONE_SHARED)
-        session, groups = await self._as_guest(user, reference)
-        grants = grants_to(user, session, groups, self.roles)
+        owner, name = split_reference(reference, user)
+        session, groups, roles = await self._as_guest(user, reference)
+        grants = grants_to(user, session, groups, roles)
+        if not is_allowed(user, session, Permission.CLONE_SHARED, groups, roles=roles):
+            raise _refusal(owner, name, grants)
         shared = sorted({grant.snapshot for grant in grants if grant.snapshot is not None})
         if number is None or number not in {str(each) for each in shared}:
             raise InvalidInputError(
@@ -158,17 +174,19 @@ class SessionAccess:
 
     async def _as_guest(
         self, user: str, reference: str, permission: Permission | None = None, service: str | None = None
-    ) -> tuple[Session, frozenset[str]]:
-        """Return another user's session on which any grant counts for `user`, and the groups of `user`.
+    ) -> tuple[Session, frozenset[str], frozenset[Role]]:
+        """Return another user's session on which any grant counts for `user`, the groups of `user`, and the roles that
+        the owner may give them.
 
         Groups are left out if the grants to `user` alone give `permission`. NotFoundError without such a grant.
         """
         owner, name = split_reference(reference, user)
-        groups = await self._guest_groups(user, await self.registry.find(owner, name), permission, service)
+        asked = await self.registry.find(owner, name)
+        groups, roles = await self._guest_groups(user, owner, asked, permission, service)
         session = await self.registry.find(owner, name)  # it may have changed meanwhile
-        if session is None or groups is None or not grants_to(user, session, groups, self.roles):
+        if session is None or groups is None or not grants_to(user, session, groups, roles):
             raise _no_shared_session(owner, name)
-        return session, groups
+        return session, groups, roles
 
     async def grant_of(
         self, user: str, session: Session, permission: Permission, service: str | None = None
@@ -176,13 +194,51 @@ class SessionAccess:
         """Return the grant that gives a guest `permission` on the session or service now, the one that ends last."""
         if not self.sharing:
             return None
-        groups = frozenset[str]()
-        own = [each for each in grants_to(user, session, groups, self.roles) if grant_allows(each, permission, service)]
-        if all(grant.until is not None for grant in own):  # a group's grant may last longer
-            groups = await self.groups.look_up(user)
-        grants = grants_to(user, session, groups, self.roles)
-        giving = [grant for grant in grants if grant_allows(grant, permission, service)]
-        return max(giving, key=lambda grant: math.inf if grant.until is None else grant.until, default=None)
+        own = grants_to(user, session, frozenset(), self.roles)
+        # A group's grant may last longer.
+        has_end = all(grant.until is not None for grant in own if grant_allows(grant, permission, service))
+        groups, roles = await self._standing(user, session.owner, needs_groups=has_end)
+        grants = grants_to(user, session, groups, roles)
+        return max((grant for grant in grants if grant_allows(grant, permission, service)), key=_end, default=None)
+
+    async def entry_grant(self, user: str, session: Session) -> SessionGrant | None:
+        """Return the grant by which a guest may log in now: of the strongest role, the one that ends last."""
+        if not self.sharing:
+            return None
+        has_groups = any(grant.grantee.startswith("@") for grant in session.active_grants(clock.now()))
+        groups, roles = await self._standing(user, session.owner, needs_groups=has_groups)
+        giving = [each for each in grants_to(user, session, groups, roles) if each.role in ENTRY_ROLES]
+        strength = list(ENTRY_ROLES)
+        return max(giving, key=lambda grant: (strength.index(grant.role), _end(grant)), default=None)
+
+    async def roles_between(self, owner: str, guest_groups: frozenset[str]) -> frozenset[Role]:
+        """Return the roles that the site lets `owner` give to a user of these groups, as the groups are now."""
+        if not self.policies:
+            return self.roles
+        owner_groups = await self.groups.look_up(owner)
+        everybody = RolePolicy()
+        return frozenset(
+            role for role in self.roles if self.policies.get(role, everybody).allows(owner_groups, guest_groups)
+        )
+
+    async def check_policy(self, owner: str, role: Role, grantee: str) -> None:
+        """RefusedError unless the site lets `owner` give the role to this user. A group's members are asked for at each
+        use.
+        """
+        policy = self.policies.get(role, RolePolicy())
+        policy.check_owner(role, await self.groups.look_up(owner))
+        if not grantee.startswith("@"):
+            policy.check_guest(role, grantee, await self.groups.look_up(grantee))
+
+    async def _standing(self, user: str, owner: str, *, needs_groups: bool) -> tuple[frozenset[str], frozenset[Role]]:
+        """Return the groups of a guest, and the roles that `owner` may give to them.
+
+        The name service is asked only if groups are needed, or if roles depend on them.
+        """
+        if not self.policies:
+            return (await self.groups.look_up(user) if needs_groups else frozenset()), self.roles
+        groups = await self.groups.look_up(user)
+        return groups, await self.roles_between(owner, groups)
 
     async def permission_end(
         self, user: str, session: Session, permission: Permission, service: str | None = None
@@ -242,20 +298,24 @@ class SessionAccess:
         return [each for each in sessions if is_allowed(user, each, Permission.SEE, as_operator=True)]
 
     async def _guest_groups(
-        self, user: str, session: Session | None, permission: Permission | None, service: str | None
-    ) -> frozenset[str] | None:
-        """Return the groups that count for a guest; None if sharing is off.
+        self, user: str, owner: str, session: Session | None, permission: Permission | None, service: str | None
+    ) -> tuple[frozenset[str] | None, frozenset[Role]]:
+        """Return the groups that count for a guest, and the roles; None for the groups if sharing is off.
 
         The name service is asked unless the grants to the user alone give `permission`, also about a session that does
         not exist: so the time of the answer tells nothing.
         """
         if not self.sharing:
-            return None
+            return None, frozenset()
+        is_given = False
         if session is not None and permission is not None:
             own = grants_to(user, session, frozenset(), self.roles)
-            if any(grant_allows(grant, permission, service) for grant in own):
-                return frozenset()
-        return await self.groups.look_up(user)
+            is_given = any(grant_allows(grant, permission, service) for grant in own)
+        return await self._standing(user, owner, needs_groups=not is_given)
+
+
+def _end(grant: SessionGrant) -> float:
+    return math.inf if grant.until is None else grant.until
 
 
 def _refusal(owner: str, name: str, grants: list[SessionGrant]) -> RefusedError:

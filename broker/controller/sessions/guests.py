@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from broker.controller import clock
-from broker.controller.credentials.guests import ROLE_PROGRAMS, AdmittedGuest, guest_files
+from broker.controller.credentials.guests import AdmittedGuest, guest_files
 from broker.controller.credentials.login import SshCredentials
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.registry.registry import EventEntry
@@ -23,7 +23,7 @@ from broker.controller.sessions.guest_connections import GuestConnections
 from broker.controller.wakeup import wait_for_any
 from broker.errors import ConflictError, RefusedError
 from broker.schema.connections import CONNECTION_TIMEOUT_S
-from broker.schema.permissions import Permission
+from broker.schema.grants import Role
 from broker.schema.sessions import SessionState
 from broker.service.lasting_states import LastingStates
 from broker.single_flight import SingleFlight
@@ -41,7 +41,9 @@ REVIEW_INTERVAL_S = 1.0
 RENEWAL_S = 20.0
 """Seconds between two renewals of leases, of which each lasts for a minute."""
 UNSEEN_S = CONNECTION_TIMEOUT_S
-"""Seconds for which a guest keeps the lease without a known connection."""
+"""Seconds for which a guest keeps the lease who has not connected yet."""
+LEFT_S = 5.0
+"""Seconds for which a guest keeps the lease after the last known connection."""
 RECOVERY_TIMEOUT_S = 10.0
 """Seconds that a gateway's request waits for a controller that has just started."""
 WRITE_TIMEOUT_S = 5.0
@@ -57,10 +59,12 @@ class _Admission:
     """The run of the session that lets the guest in."""
     seen_at: float
     """The monotonic time at which the guest was last known to be connected."""
+    has_come: bool = False
+    """Whether the guest was ever known to be connected."""
 
 
 def check_open(session: Session) -> None:
-    """Raise ConflictError unless guests can watch the session now."""
+    """Raise ConflictError unless guests can enter the session now."""
     if session.endpoint is None or session.root:
         state = "in root mode" if session.root else session.state
         raise ConflictError(f"{session.full_name} is {state}", hint="connect again when it is ready")
@@ -98,17 +102,17 @@ class GuestService:
         """The guests whom gateways have connected."""
 
     async def admit(self, user: str, session_id: str) -> tuple[Session, AdmittedGuest]:
-        """Let a guest with the permission WATCH into the session's present run: its sshd accepts the guest's keys.
+        """Let a guest with a role that has a program into the session's present run: its sshd accepts the guest's keys.
 
-        Return the session as it was at that moment. RefusedError without such a grant, ConflictError as check_open and
-        if the session's files cannot be written. Raises as LoginPolicy.of.
+        Return the session as it was at that moment. RefusedError without a grant of one, ConflictError as check_open
+        and if the session's files cannot be written. Raises as LoginPolicy.of.
         """
         await self._recover()
         login = await self._logins.of(user)
         async with self._lock(session_id):
             session = await self._registry.require(session_id)
-            grant = await self._access.grant_of(user, session, Permission.WATCH)
-            if session.state is SessionState.DELETED or grant is None or grant.role not in ROLE_PROGRAMS:
+            grant = await self._access.entry_grant(user, session)
+            if session.state is SessionState.DELETED or grant is None:
                 raise RefusedError(f"your access to {session.full_name} has ended")
             check_open(session)
             guest = AdmittedGuest(login, grant.role, grant.until)
@@ -122,7 +126,7 @@ class GuestService:
                     f"{session.full_name} cannot let you in: its files cannot be written",
                     hint="try again in a moment",
                 )
-        if user not in before:
+        if user not in before or before[user].guest.role is not guest.role:
             await self._registry.record(session, EventEntry(user, "guest-in", f"as {grant.role}"))
             self._added.set()
         return session, guest
@@ -215,8 +219,9 @@ class GuestService:
                 connected = await self._connected(session)
                 admitted = self._sessions.setdefault(session.id, {})
                 for user in connected:
+                    grant = await self._access.entry_grant(user, session)
                     # Without credentials: sshd has accepted the guest already, and the next login brings them.
-                    guest = AdmittedGuest(SshCredentials(user, [], [], [], []), next(iter(ROLE_PROGRAMS)))
+                    guest = AdmittedGuest(SshCredentials(user, [], [], [], []), grant.role if grant else Role.WATCH)
                     admitted[user] = _Admission(guest, session.generation, clock.monotonic())
             self._recovered.set()
 
@@ -264,24 +269,27 @@ class GuestService:
     async def _select(
         self, session: Session, admissions: dict[str, _Admission]
     ) -> tuple[dict[str, _Admission], dict[str, str]]:
-        """Return the guests who may stay, and by user the reason why another may not.
-
-        A guest who has disconnected is in neither.
-        """
+        """Return the guests who may stay, and by user the reason why another may not."""
         connected = await self._connected(session)
         stay, reasons, now = {}, {}, clock.monotonic()
         for user, admission in admissions.items():
-            grant = await self._access.grant_of(user, session, Permission.WATCH)
-            seen_at = now if user in connected else admission.seen_at
-            if grant is None or grant.role not in ROLE_PROGRAMS:
+            grant = await self._access.entry_grant(user, session)
+            is_connected = user in connected
+            has_come = admission.has_come or is_connected
+            seen_at = now if is_connected else admission.seen_at
+            if grant is None:
                 until = admission.guest.until
                 is_over = until is not None and until <= clock.now()
                 reasons[user] = "the grant has expired" if is_over else "there is no grant any more"
             elif session.endpoint is None or session.root or session.generation != admission.generation:
                 reasons[user] = "the run of the session has ended"
-            elif now - seen_at <= UNSEEN_S:
-                guest = replace(admission.guest, role=grant.role, until=grant.until)
-                stay[user] = _Admission(guest, admission.generation, seen_at)
+            elif grant.role is not admission.guest.role:
+                reasons[user] = f"the role is {grant.role} now"
+            elif now - seen_at > (LEFT_S if has_come else UNSEEN_S):
+                reasons[user] = "has left" if has_come else "has not connected"
+            else:
+                guest = replace(admission.guest, until=grant.until)
+                stay[user] = _Admission(guest, admission.generation, seen_at, has_come)
         return stay, reasons
 
     async def _write(self, session: Session) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.controller.launcher_client.errors import LauncherError
 from broker.errors import BerthError, ConflictError, NotFoundError, RefusedError
-from broker.schema.states import STARTABLE, SessionState
+from broker.schema.states import END_STATES
 
 if TYPE_CHECKING:
     from broker.controller.images import ImageFinder
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from broker.controller.sessions.added_services import AddedServices
     from profiles.recipe.service import Service
 
-END_STATES = STARTABLE | {SessionState.DELETING, SessionState.DELETED}
-"""States of a session that end its visits. While it continues in another job, they last."""
 _PORT = re.compile(r"port-[1-9][0-9]{0,4}")
 """The service of a published port (broker/job/service/ports.sh), which is defined while it is published."""
 

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from broker.schema.grants import SharedContent, ShareRequest
     from broker.schema.sessions import SessionView
 
-FUTURE_ROLES = frozenset({"pair", "use"})
-"""Roles that are planned."""
-
 
 class ShareService:
     """Requests for grants. Each call asks `access` first."""
@@ -72,9 +69,10 @@ class ShareService:
         """Grant a role to a user or group, in place of an earlier grant to the same one, or of the same service or
         snapshot.
 
-        RefusedError if the site has no sharing or not this role, for a service that is a shell, and if the session has
-        as many grants as the site allows; InvalidInputError for an unknown role, user or group, for a time that has
-        passed, and for a service or snapshot without the role for it; NotFoundError for one that does not exist.
+        RefusedError if the site has no sharing or not this role, or not for these users, for a service that is a shell,
+        and if the session has as many grants as the site allows; InvalidInputError for an unknown role, user or group,
+        for a time that has passed, and for a service or snapshot without the role for it; NotFoundError for one that
+        does not exist.
         """
         session = await self._access.resolve(user, name, Permission.SHARE)
         self._access.check_sharing()
@@ -82,6 +80,7 @@ class ShareService:
         if request.until is not None and request.until <= clock.now():
             raise InvalidInputError(f"{format_time(request.until)} is not in the future")
         await self._check_grantee(session, grantee)
+        await self._access.check_policy(session.owner, role, grantee)
         if request.service is not None:
             await self._services.check_share(session, request.service)
         snapshot = None if request.snapshot is None else (await self._lookup.find(session, request.snapshot)).number
@@ -174,7 +173,10 @@ class ShareService:
             return []
         groups = await self._access.groups.look_up(user)
         sessions = [session for session in await self._registry.shared_sessions() if session.owner != user]
-        found = [(session, grants_to(user, session, groups, self._access.roles)) for session in sessions]
+        owners = sorted({session.owner for session in sessions})
+        found_roles = await asyncio.gather(*(self._access.roles_between(owner, groups) for owner in owners))
+        roles = dict(zip(owners, found_roles, strict=True))
+        found = [(session, grants_to(user, session, groups, roles[session.owner])) for session in sessions]
         return [(session, grants) for session, grants in found if grants]
 
     async def leave(
@@ -237,8 +239,7 @@ def _parse_role(word: str, roles: frozenset[Role]) -> Role:
         return Role(word)
     if word in set(Role):
         raise RefusedError(f"this site does not have the role {shown}", hint=f"roles of this site: {known}")
-    planned = "is planned, but this version of Berth has not got it" if word in FUTURE_ROLES else "does not exist"
-    raise InvalidInputError(f"the role {shown} {planned}", hint=f"roles of this site: {known}")
+    raise InvalidInputError(f"the role {shown} does not exist", hint=f"roles of this site: {known}")
 
 
 def _stored_grants(session: Session) -> list[SessionGrant]:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
-from broker.controller.sessions.shared_services import END_STATES
+from broker.schema.states import END_STATES
 from broker.service.lasting_states import LastingStates
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from broker.controller import clock
 from broker.controller.registry.registry import EventEntry
 from broker.controller.registry.web_models import Visit
-from broker.controller.sessions.shared_services import END_STATES
 from broker.controller.sessions.status_line import status_line
 from broker.controller.web.secret import hash_secret, new_secret
 from broker.errors import ConflictError, LoggedOutError, NotFoundError
 from broker.names import new_id
 from broker.schema.permissions import Permission
+from broker.schema.states import END_STATES
 from broker.schema.web import ValidVisits, VisitAnswer
 
 if TYPE_CHECKING:

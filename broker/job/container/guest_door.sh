@@ -26,10 +26,37 @@ open_guest_door() { # CONFIG: adds the login to sshd's configuration; where sshd
   fi
 }
 
-install_guest_programs() { # writes the owner's program that shows a terminal, and the guest's that sees it
-  cat >/run/berth/node/show <<'PROGRAM' && cat >/run/berth/node/watch <<'PROGRAM2'
+install_guest_programs() { # writes the owner's program that shows a terminal, and those of guests, one for each role
+  local name programs=/run/berth/node/programs/broker/job/guest
+  mkdir -p "$programs" || return 1
+  : >"$programs/__init__.py" && cp "$programs/__init__.py" "${programs%/*}" || return 1
+  cp "$programs/__init__.py" "${programs%/*/*}" || return 1 # the image may have a package of that name
+  cat >"$programs/program.py" <<'PROGRAM' || return 1
+#embed guest/program.py
+PROGRAM
+  cat >"$programs/keyboard.py" <<'PROGRAM' || return 1
+#embed guest/keyboard.py
+PROGRAM
+  cat >"$programs/lease.py" <<'PROGRAM' || return 1
+#embed guest/lease.py
+PROGRAM
+  cat >"$programs/pane.py" <<'PROGRAM' || return 1
+#embed guest/pane.py
+PROGRAM
+  cat >"$programs/show.py" <<'PROGRAM' || return 1
 #embed guest/show.py
 PROGRAM
+  cat >"$programs/use.py" <<'PROGRAM' || return 1
+#embed guest/use.py
+PROGRAM
+  cat >"$programs/viewer.py" <<'PROGRAM' || return 1
+#embed guest/viewer.py
+PROGRAM
+  cat >"$programs/watch.py" <<'PROGRAM' || return 1
 #embed guest/watch.py
-PROGRAM2
+PROGRAM
+  cat >"$programs/writer.py" <<'PROGRAM' || return 1
+#embed guest/writer.py
+PROGRAM
+  for name in show watch pair as-owner; do cp "$programs/program.py" "/run/berth/node/$name" || return 1; done
 }

@@ -46,7 +46,7 @@ berth_greeting() (
   before=${before:-${BERTH_BEFORE-}}
   [ -z "$before" ] || echo "before    $before"
   sed -n 's/^notice=/notice    /p' /run/berth/session/remark 2>/dev/null || :
-  sed -n 's/^\(watch\) \([a-z_][a-z0-9_.-]*\)$/guest     \2 (\1)/p' /run/berth/session/guests 2>/dev/null || :
+  sed -n 's/^\(watch\|pair\|use\) \([a-z_][a-z0-9_.-]*\)$/guest     \2 (\1)/p' /run/berth/session/guests 2>/dev/null || :
   # How many, and of the newest its number, its time and its label.
   set -- $(sed -n 's/^ "newest": "\(.*\)",$/\1/p' /run/berth/record/volumes.json 2>/dev/null)
   if [ $# -ge 3 ]; then

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+OWN_TERMINALS = "mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts; mount --bind /dev/pts/ptmx /dev/ptmx; "
+"""The programs of guests write to the terminals of the session: those must not be the machine's."""
+
+
 @pytest.fixture(scope="module")
 def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SessionContainer]:
     made = SessionContainer(tmp_path_factory.mktemp("session"))
@@ -24,7 +28,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SessionConta
         (home / name).write_text(CANARY)
     (home / ".bashrc").write_text(f"PS1='> '; export TOKEN={CANARY}; touch ~/bashrc-ran-$USER\n")
     (home / ".ssh/rc").write_text("touch ~/rc-ran-$USER\n")
-    with made.running():
+    with made.running(OWN_TERMINALS):
         begin = f"{Scene(made).server} -f /dev/null new-session -d -s main -x 80 -y 24 'bash -i'"
         assert made.run(made.base / "owner", begin, login=OWNER).returncode == 0
         yield made

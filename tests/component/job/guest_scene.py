@@ -34,12 +34,12 @@ class Scene:
         self.server = f"tmux -S {session.base}/tmux"
         """The container has the machine's /tmp."""
 
-    def admit(self, *users: str, number: int | None = None, **lists: list[str]) -> None:
+    def admit(self, *users: str, role: Role = Role.WATCH, number: int | None = None, **lists: list[str]) -> None:
         """Write the files of these guests as the launcher does: bob's key opens the session, and so do `lists`."""
         made = []
         for user in users:
             credentials = {"keys": [public(self.guest)], "authorities": [], "revoked": [], "web": []} | lists
-            made.append(AdmittedGuest(SshCredentials(user=user, **credentials), Role.WATCH))
+            made.append(AdmittedGuest(SshCredentials(user=user, **credentials), role))
         for name, text in guest_files(made, time.time_ns() if number is None else number).items():
             fresh = self.session.files / f".{name}"
             fresh.write_text(text)

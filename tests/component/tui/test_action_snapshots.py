@@ -16,6 +16,7 @@ import tui.screens
 from broker.client.client import Client
 from broker.forms.start_form import ProfileChoice
 from broker.schema.checks import CheckReport, StartEstimate, SwitchPreview
+from broker.schema.grants import GrantList, GrantView, Role
 from broker.schema.sessions import JobView, Persistence
 from broker.schema.site import EventView
 from broker.schema.volumes import SizeLine, SizeReport, SnapshotView
@@ -85,6 +86,8 @@ SCREENS: dict[str, tuple[list[str], str]] = {
     "commit": (["m"], "for example own/tools@1"),
     "exec": (["exclamation_mark"], "for example nvidia-smi"),
     "diff": (["f"], "empty for the profile"),
+    "share": (["a"], "for example bob"),
+    "shares": (["h"], "bob is in by ssh"),
 }
 """Names of screens, the keys that lead to them, and the text at which each is complete."""
 
@@ -121,6 +124,9 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
             ),
         ]
         running.connections = [make_connection()]
+        running.answers["GET /v1/sessions/dev/grants"] = GrantList(
+            grants=[GrantView(session="dev", grantee="bob", role=Role.PAIR, granted_at=NOW - 600)]
+        )
         running.events = [EventView(at=NOW, actor="alice", session="dev", action="snapshot", detail=LABEL)]
         running.terminals = 2
         running.logs["dev"] = deque(["11:00 berth: job 4711 on gpu01\n11:00 berth: sshd listens on port 20001\n"])
@@ -147,6 +153,8 @@ def take(
     controller.sessions = {view.name: view for view in known}
     if screen == "switch":
         controller.answers["POST /v1/sessions/dev/check"] = REPORT.model_copy(update={"switch": PREVIEW})
+    if screen == "shares":
+        controller.connections = [make_connection().model_copy(update={"user": "bob"})]
     keys, complete = SCREENS[screen]
 
     async def scenario(test: TuiTest) -> None:

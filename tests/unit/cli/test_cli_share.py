@@ -74,13 +74,22 @@ def test_share_as_json(controller: ScriptedController) -> None:
     assert result.stderr == ""
 
 
-def test_a_role_of_the_future_has_the_controllers_message(controller: ScriptedController) -> None:
-    controller.failures["PUT /v1/sessions/dev/grants/bob"] = errors.InvalidInputError(
-        "the role pair is planned, but this version of Berth has not got it", hint="roles of this version: operate"
+def test_a_role_that_the_site_has_not_has_the_controllers_message(controller: ScriptedController) -> None:
+    controller.failures["PUT /v1/sessions/dev/grants/bob"] = errors.RefusedError(
+        "this site does not have the role pair", hint="roles of this site: operate"
     )
     result = run("share", "dev", "bob", "--role", "pair")
-    assert result.exit_code == 2
-    assert "this version of Berth has not got it" in result.stderr
+    assert result.exit_code == 4
+    assert "this site does not have the role pair" in result.stderr
+
+
+def test_the_role_use_is_shared_after_a_question(controller: ScriptedController) -> None:
+    controller.answers["PUT /v1/sessions/dev/grants/bob"] = BOB.model_copy(update={"role": Role.USE})
+    refused = run("share", "dev", "bob", "--role", "use")
+    assert (refused.exit_code, [asked[0] for asked in controller.asked if asked[0] != "GET"]) == (2, [])
+    assert "dev was not shared" in refused.stderr
+    shown = run("share", "dev", "bob", "--role", "use", "--yes")
+    assert shown.stderr == "dev is shared with bob, role use\n"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +233,7 @@ def test_list_of_shared_sessions(controller: ScriptedController) -> None:
     assert run("list", "--shared").stderr == "No session of others is shared with you.\n"
 
 
-@pytest.mark.parametrize("words", [("dev",), ("--state", "ready"), ("--watch",), ("--deleted",)])
+@pytest.mark.parametrize("words", [("dev",), ("--state", "ready"), ("--deleted",)])
 def test_list_of_shared_sessions_takes_no_selection(words: tuple[str, ...]) -> None:
     assert run("list", "--shared", *words).exit_code == 2
 

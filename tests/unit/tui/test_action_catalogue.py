@@ -60,6 +60,14 @@ FILLED: dict[str, list[dict[str, str]]] = {
     "restore": [{"name": "gone"}, {"name": "gone", "as": "back"}],
     "commit": [{"profile": "own/tools@1"}, {"profile": "tools@1", "snapshot": "3"}],
     "exec": [{"command": "nvidia-smi -l 5"}, {"command": "apt-get install -y 'a b'", "root": "yes"}],
+    "share": [
+        {"grantee": "bob", "role": "watch"},
+        {"grantee": "@physics", "role": "use", "until": "2099-12-24T18:00"},
+        {"grantee": "bob", "service": "port-8000"},
+        {"grantee": "bob", "snapshot": "3", "until": "3d"},
+    ],
+    "unshare": [{"grantee": "bob"}, {"grantee": "@physics", "service": "board"}, {"grantee": "bob", "snapshot": "3"}],
+    "leave": [{"name": "alice.dev"}, {"name": "alice.dev", "snapshot": "3"}, {"name": "alice.dev", "service": "board"}],
     "diff": [{}, {"from": "3", "to": "4", "content": "yes"}],
 }
 """Action → texts of its form, in several ways."""
@@ -97,7 +105,7 @@ def parsed(words: list[str]) -> dict[str, Any]:
 def test_every_command_is_an_action_or_has_a_reason_not_to_be() -> None:
     covered = {action.verb[0] for action in ACTIONS}
     assert covered | OTHER_COMMANDS.keys() == COMMANDS.keys()
-    assert covered & OTHER_COMMANDS.keys() == {"profile"}
+    assert covered & OTHER_COMMANDS.keys() == {"profile", "list"}
     assert all(len(reason.split()) > 3 for reason in OTHER_COMMANDS.values())
 
 

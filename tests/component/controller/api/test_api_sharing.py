@@ -43,9 +43,10 @@ CLONED = {("post", "/v1/sessions/{name}/clone"), ("delete", "/v1/shared/{name}")
 """The routes of the role `snapshot`."""
 
 WATCHED = {("get", "/v1/sessions/{name}"), ("delete", "/v1/shared/{name}")}
-"""The routes of the role `watch`, beside the way in by ssh."""
-ROUTES = {"operate": GRANTED, "snapshot": CLONED, "watch": WATCHED}
-ACTS = {"operate": ("stop", "extend", "snapshot"), "snapshot": ("clone",), "watch": ()}
+"""The routes of the roles `watch` and `pair`, beside the way in by ssh."""
+ROUTES = {"operate": GRANTED, "snapshot": CLONED, "watch": WATCHED, "pair": WATCHED, "use": GRANTED}
+OPERATED = ("stop", "extend", "snapshot")
+ACTS = {"operate": OPERATED, "use": OPERATED, "snapshot": ("clone",), "watch": (), "pair": ()}
 
 BODIES: dict[tuple[str, str], Any] = {
     ("post", "start"): {},
@@ -135,7 +136,7 @@ async def add_session(core: Core, grants: list[tuple[str, float | None]], versio
     [
         *(("operate", state) for state in STATES),
         *(("snapshot", state) for state in ("direct", "by group", "expired")),
-        *(("watch", state) for state in ("direct", "expired")),
+        *((role, state) for role in ("watch", "pair", "use") for state in ("direct", "expired")),
     ],
 )
 def test_each_route_answers_a_guest_as_the_access_function_says(directory: Path, role: str, state: str) -> None:
@@ -143,7 +144,7 @@ def test_each_route_answers_a_guest_as_the_access_function_says(directory: Path,
     granted = ROUTES[role]
 
     async def scenario() -> None:
-        core = ready_core(directory)
+        core = ready_core(directory, sharing={"roles": list(ROUTES)})
         session_id = await add_session(core, grants, role=role, snapshot=1 if role == "snapshot" else None)
         seen = []
         async with serving(core) as path, calling(path) as client:
@@ -311,7 +312,7 @@ def test_a_revocation_ends_a_call_that_waits(directory: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], int]] = {
-    "a role of the future": ("bob", {"role": "pair"}, 422),
+    "a role that the site has not": ("bob", {"role": "pair"}, 403),
     "an unknown role": ("bob", {"role": "admin"}, 422),
     "no role": ("bob", {}, 422),
     "a time that has passed": ("bob", {"role": "operate", "until": 1.0}, 422),
@@ -337,7 +338,7 @@ def test_a_wrong_grant_is_refused_and_changes_nothing(directory: Path, caller: d
         async with serving(core) as path, calling(path) as client:
             answer = await client.put(f"/v1/sessions/dev/grants/{grantee}", json=body)
             assert answer.status_code == status, answer.text
-            assert word != "a role of the future" or "this version of Berth has not got it" in answer.text
+            assert word != "a role that the site has not" or "this site does not have the role pair" in answer.text
         assert core.row().grants == before
 
     asyncio.run(scenario())

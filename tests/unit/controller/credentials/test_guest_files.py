@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import asyncssh
 import pytest
 
 from broker.config.sharing_settings import SharingSettings
 from broker.controller.credentials.guests import ROLE_PROGRAMS, AdmittedGuest, guest_files
 from broker.controller.credentials.login import SshCredentials
-from broker.controller.sessions.access import ALL_ROLES, ROLE_PERMISSIONS, ROLE_TEXTS
+from broker.controller.sessions.access import ALL_ROLES, ENTRY_ROLES, ROLE_PERMISSIONS, ROLE_TEXTS
 from broker.schema.grants import Role
 from broker.schema.permissions import Permission
 
@@ -51,6 +53,11 @@ def test_without_guests_nothing_is_left() -> None:
 
 def test_every_role_is_described_and_a_sites_to_choose() -> None:
     all_roles = SharingSettings.model_validate({"roles": [role.value for role in Role]}).roles
-    assert set(map(Role, all_roles)) == ALL_ROLES == set(ROLE_PERMISSIONS) == set(ROLE_TEXTS)
-    assert set(map(Role, SharingSettings().roles)) == ALL_ROLES - {Role.PORT}
-    assert {role for role, has in ROLE_PERMISSIONS.items() if Permission.WATCH in has} == set(ROLE_PROGRAMS)
+    assert {Role(rule.role) for rule in all_roles} == ALL_ROLES == set(ROLE_PERMISSIONS) == set(ROLE_TEXTS)
+    assert {Role(rule.role) for rule in SharingSettings().roles} == {Role.OPERATE, Role.WATCH, Role.SNAPSHOT}
+    enters = [role for role, has in ROLE_PERMISSIONS.items() if Permission.WATCH in has]
+    assert enters == list(ROLE_PROGRAMS) == list(ENTRY_ROLES)
+    for weaker, stronger in itertools.pairwise(enters):
+        assert ROLE_PERMISSIONS[weaker] < ROLE_PERMISSIONS[stronger]
+    for role, permission in ENTRY_ROLES.items():
+        assert next(each for each in enters if permission in ROLE_PERMISSIONS[each]) is role

@@ -65,11 +65,11 @@ def test_guest_whose_access_ends_while_the_keys_are_read_stays_out(
 
 
 def test_revocation_waits_for_an_admission_under_way(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    grant_of = SessionAccess.grant_of
+    entry_grant = SessionAccess.entry_grant
     checked, proceed = asyncio.Event(), asyncio.Event()
 
     async def check(self: SessionAccess, *words: Any) -> SessionGrant | None:  # noqa: ANN401 - passed on
-        grant = await grant_of(self, *words)
+        grant = await entry_grant(self, *words)
         checked.set()
         await proceed.wait()
         return grant
@@ -77,7 +77,7 @@ def test_revocation_waits_for_an_admission_under_way(core: Core, monkeypatch: py
     async def scenario() -> None:
         session = await core.ready()
         await core.shares.share("alice", "dev", "bob", WATCH)
-        monkeypatch.setattr(SessionAccess, "grant_of", check)
+        monkeypatch.setattr(SessionAccess, "entry_grant", check)
         admission = asyncio.create_task(connect(core))
         await asyncio.wait_for(checked.wait(), DEADLINE_S)
         core.registry.update(session.id, lambda _: ({"grants": []}, None))

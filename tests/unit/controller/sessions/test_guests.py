@@ -10,8 +10,11 @@ import asyncssh
 import pytest
 
 from broker.controller.cluster import groups as groups_module
+from broker.controller.credentials.guests import ROLE_PROGRAMS
 from broker.controller.launcher_client.errors import LauncherError
 from broker.controller.sessions import connections, guest_connections, guests
+from broker.controller.sessions.access import ALL_ROLES
+from broker.controller.sessions.role_policy import RolePolicy
 from broker.errors import ConflictError, NotFoundError, RefusedError
 from broker.names import new_id
 from broker.schema.connections import ConnectionRecord, ConnectionReport
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from broker.controller.registry.models import Session
 
 WATCH = ShareRequest(role="watch")
+PROGRAMS = [role.value for role in ROLE_PROGRAMS]
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +62,9 @@ def core_with_keys(tmp_path: Path) -> Core:
     async def make() -> Core:
         return Core.make(site_config(tmp_path), launcher)
 
-    return asyncio.run(make())
+    core = asyncio.run(make())
+    object.__setattr__(core.access, "roles", ALL_ROLES)
+    return core
 
 
 def file(core: Core, session: Session, name: str) -> list[str]:
@@ -128,6 +134,17 @@ async def forbid(core: Core) -> None:
     await review(core)
 
 
+async def forbid_owner(core: Core) -> None:
+    """The site gives the roles to owners of another group."""
+    object.__setattr__(core.access, "policies", dict.fromkeys(Role, RolePolicy(granted_by=frozenset({"staff"}))))
+    await review(core)
+
+
+async def forbid_guest(core: Core) -> None:
+    object.__setattr__(core.access, "policies", dict.fromkeys(Role, RolePolicy(given_to=frozenset({"staff"}))))
+    await review(core)
+
+
 async def stop(core: Core) -> None:
     session = core.row()
     assert session.job.job_id is not None
@@ -136,25 +153,28 @@ async def stop(core: Core) -> None:
     await review(core)
 
 
-CAUSES = [unshare, leave, change_role, expire, leave_group, forbid, stop]
+FOR_BOB: list[Callable[[Core], Awaitable[object]]] = [unshare, leave, change_role]
+FOR_ALL: list[Callable[[Core], Awaitable[object]]] = [expire, leave_group, forbid, forbid_owner, forbid_guest, stop]
 
 
-@pytest.mark.parametrize(("cause", "way"), list(itertools.product(CAUSES, ["gateway", "straight"])))
+@pytest.mark.parametrize(
+    ("role", "cause", "way"), list(itertools.product(PROGRAMS, FOR_BOB + FOR_ALL, ["gateway", "straight"]))
+)
 def test_each_cause_ends_keys_lease_and_connections(
-    core: Core, cause: Callable[[Core], Awaitable[None]], way: str
+    core: Core, role: str, cause: Callable[[Core], Awaitable[object]], way: str
 ) -> None:
     async def scenario() -> None:
         session = await core.ready()
-        await core.shares.share("alice", "dev", "bob", WATCH)
+        await core.shares.share("alice", "dev", "bob", ShareRequest(role=role))
         await core.shares.share("alice", "dev", "carol", WATCH)
-        for user in ("bob", "carol"):
-            assert await connect(core, user) == "watch"
-        assert leases(core, session) == ["watch bob", "watch carol"]
+        for user, expected in (("bob", role), ("carol", "watch")):
+            assert await connect(core, user) == expected
+        assert leases(core, session) == [f"{role} bob", "watch carol"]
         worker = Worker(core, (session.id, "bob")) if way == "gateway" else None
         await asyncio.sleep(0)
         await cause(core)
         assert worker is None or not worker.guests, "acknowledged before the gateway has cut"
-        left = [] if cause in {expire, leave_group, forbid, stop} else ["watch carol"]
+        left = [] if cause in FOR_ALL else ["watch carol"]
         assert leases(core, session) == left
         assert len(file(core, session, "guest_keys")) == len(left)
         assert not core.guests.is_admitted(session.id, "bob")

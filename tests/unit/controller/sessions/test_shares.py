@@ -224,7 +224,7 @@ def test_the_last_of_two_simultaneous_changes_is_in_the_manifest(core: Core) -> 
 def test_a_manifest_of_a_later_version_loses_only_unknown_roles() -> None:
     row = make_session(grants=[{"grantee": "bob", "role": "operate", "until": None, "granted_at": 1.0}])
     content = json.loads(Manifest.of(row).text)
-    content["grants"].append({"grantee": "carol", "role": "pair", "until": None, "granted_at": 1.0})
+    content["grants"].append({"grantee": "carol", "role": "pilot", "until": None, "granted_at": 1.0})
     session = Manifest.model_validate(content).session()
     assert [grant.grantee for grant in session.active_grants(2.0)] == ["bob"]
 

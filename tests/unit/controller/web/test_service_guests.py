@@ -153,7 +153,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[BerthError], str]] = {
     "a shell": ({"role": "port", "service": "terminal"}, RefusedError, "terminal of dev is a shell"),
     "an unknown service": ({"role": "port", "service": "bord"}, NotFoundError, "dev has no service bord"),
     "port 0": ({"role": "port", "service": "port-0"}, NotFoundError, "dev has no service port-0"),
-    "a later role": ({"role": "use"}, InvalidInputError, "this version of Berth has not got it"),
+    "no role": ({"role": "pilot"}, InvalidInputError, "the role pilot does not exist"),
 }
 
 
