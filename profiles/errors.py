@@ -21,10 +21,11 @@ class ProfilesError(Exception):
 
 
 class ProfileError(ProfilesError):
-    """A profile's text is wrong. `line` counts from 1; 0 means the file as a whole."""
+    """A profile's text is wrong. `line` and `column` count from 1; 0 means the file or line as a whole."""
 
-    def __init__(self, message: str, *, file: Path, line: int = 0, hint: str = "") -> None:
-        super().__init__(f"{file}:{line}: {message}" if line else f"{file}: {message}", hint=hint)
+    def __init__(self, message: str, *, file: Path, line: int = 0, column: int = 0, hint: str = "") -> None:
+        place = "".join(f":{number}" for number in (line, column) if number)
+        super().__init__(f"{file}{place}: {message}", hint=hint)
         self.problem = message
         self.file = file
         self.line = line
@@ -32,6 +33,18 @@ class ProfileError(ProfilesError):
 
 class NoSuchImageError(ProfilesError):
     """No store has this profile, or not in this version."""
+
+
+class NoSuchFileError(ProfilesError):
+    """A file that the user names, or that a repository should have, does not exist."""
+
+
+class FeatureError(ProfilesError):
+    """A feature of a dev container that is wrong, or that cannot be had."""
+
+
+class ContentError(ProfilesError):
+    """Files that a build would read, and that cannot be read or are too many."""
 
 
 class AmbiguousProfileError(ProfilesError):

@@ -17,6 +17,7 @@ class Entry(NamedTuple):
 
 _DAILY = {
     "start": Entry("start:start", "Start a session and wait until it is ready."),
+    "up": Entry("up:up", "Bring up the dev container of a repository as a session."),
     "list": Entry("list:list_sessions", "List your sessions."),
     "tui": Entry("tui:tui", "Open the terminal interface."),
     "show": Entry("sessions:show", "Show the details of a session."),
@@ -113,7 +114,7 @@ ALIASES = {"ls": "list", "ps": "list", "rm": "delete", "status": "show"}
 """Other names that work."""
 
 SUGGESTIONS = {
-    **dict.fromkeys(("create", "new", "run", "launch", "up"), "start"),
+    **dict.fromkeys(("create", "new", "run", "launch"), "start"),
     **dict.fromkeys(("cancel", "kill", "down", "end", "scancel"), "stop"),
     **dict.fromkeys(("remove", "del", "destroy"), "delete"),
     **dict.fromkeys(("get", "queue", "squeue", "sessions"), "list"),

@@ -242,6 +242,7 @@ def _berth_error(error: ProfilesError) -> BerthError:
 
     kinds: dict[type[ProfilesError], type[BerthError]] = {
         errors.ProfileError: InvalidInputError,
+        errors.NoSuchFileError: NotFoundError,
         errors.NoSuchImageError: NotFoundError,
         errors.AmbiguousProfileError: InvalidInputError,
         errors.PatternError: InvalidInputError,

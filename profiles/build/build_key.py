@@ -29,7 +29,7 @@ def build_key(profile: Profile, base_digest: str) -> str:
         "machine": platform.machine(),
         "base": [named, base_digest],
         "files": [_file(file) for file in profile.files],
-        "recipe": profile.model_dump(mode="json", exclude={"base", "files"}),
+        "recipe": profile.model_dump(mode="json", exclude={"base", "build_secrets", "files"}),
     }
     return f"sha256:{hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()}"
 

@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING
 from profiles.build import namespace, network
 from profiles.build.bases import FoundBase, base_digest, find_base
 from profiles.build.build_key import build_key
-from profiles.build.container_image import AccessTo, fetched_layers, plain_access, unpack_layers
+from profiles.build.buildah import Buildah
+from profiles.build.container_image import AccessTo, fetched_layers, find_container_image, plain_access, unpack_layers
+from profiles.build.derived_base import DerivedBase, feature_steps
+from profiles.build.image_store import layer_store
 from profiles.build.import_report import ImportReport, changed_content, ignored_settings, image_environment
 from profiles.build.inventory_step import make_inventory
 from profiles.build.steps import Step, StepCallback, StepRecord, Steps
@@ -45,7 +48,7 @@ from profiles.image.store import (
 )
 from profiles.oci.descriptor import bytes_digest
 from profiles.oci.image_source import OciImage
-from profiles.recipe.base import BaseKind
+from profiles.recipe.base import Base, BaseKind
 from profiles.recipe.environment import shell_lines
 from profiles.recipe.resources import any_option
 from profiles.recipe.spec import load_profile
@@ -116,13 +119,14 @@ def build(
     check_option: OptionCheck = any_option,
     sign_key: PrivateSigningKey | None = None,
     access: AccessTo = plain_access,
+    use_cache: bool = True,
 ) -> BuildResult:
     """Build the profile in the file `recipe` and publish it in `store`, unless it is published there already.
 
     `bases` is searched for `profile:` bases (default: `store`). `check_option` checks the options in `resources`,
     because a published version can never be corrected. `access` says how registries are reached. `work` is the folder
     on a local disk to build in (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. With `sign_key` a new
-    image is signed.
+    image is signed. Without `use_cache`, the steps of a Dockerfile and of features run again.
 
     Raises ProfileError for an invalid recipe, ImageExistsError if the version is published from another one, before the
     build or at its end, StoreError, and BuildError for a failed step. Then, and after an interruption, nothing is
@@ -135,9 +139,10 @@ def build(
     stage = store.stage(profile.name, profile.version)
     try:
         with (stage / LOG).open("wb") as log:
-            steps = Steps(_plan(profile), log, progress, time.monotonic() + time_limit)
+            derived = find_base(profile, catalog, access) if profile.base.kind.is_derived else None
+            steps = Steps(_plan(profile, derived), log, progress, time.monotonic() + time_limit)
             shutil.copyfile(recipe, stage / RECIPE)
-            made = _Build(profile, stage, steps, access).make(catalog, work or default_parent())
+            made = _Build(profile, stage, steps, access, use_cache).make(catalog, work or default_parent())
             description = json.dumps(made.image.description(), indent=1).encode()
             (stage / DESCRIPTION).write_bytes(description)
             if sign_key is not None:
@@ -157,11 +162,18 @@ def build(
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _plan(profile: Profile) -> list[str]:
-    """List the steps of this profile, in order."""
-    first = ["debian"] if profile.base.kind is BaseKind.DEBIAN else ["unpack", "packages"]
-    if profile.base.kind.is_container_image:
+def _plan(profile: Profile, derived: FoundBase) -> list[str]:
+    """List the steps of this profile, in order. `derived` is its base if that is built first."""
+    base, features = profile.base, list[str]()
+    if isinstance(derived, DerivedBase):
+        base = derived.inner_base or base
+        features = [] if derived.is_layered else feature_steps(derived.features)
+    first = ["debian"] if base.kind is BaseKind.DEBIAN else ["unpack", "packages"]
+    if base.kind.is_container_image or base.kind.is_derived:
         first = ["fetch", *first]
+    if isinstance(derived, DerivedBase) and derived.is_layered:
+        first = ["dockerfile" if derived.dockerfile else "features", *first]
+    first += features
     own = [name for name in ("files", "pip", "post") if getattr(profile, name)]
     return ["check", *first, *own, "finish", "inventory", "squashfs", "image"]
 
@@ -193,11 +205,15 @@ class _Made:
 class _Build:
     """One build: it leaves the SIF and the list of packages in `stage`."""
 
-    def __init__(self, profile: Profile, stage: Path, steps: Steps, access: AccessTo) -> None:
+    def __init__(self, profile: Profile, stage: Path, steps: Steps, access: AccessTo, use_cache: bool) -> None:
         self._profile = profile
         self._stage = stage
         self._steps = steps
         self._access = access
+        self._use_cache = use_cache
+        self._base = profile.base
+        """What the tree is filled from: not the base of the recipe if that is built first."""
+        self._derived: DerivedBase | None = None
         self._imported: ImportReport | None = None
         self._environment: dict[str, str] = {}
         """Variables that the image of a container sets, before those of the recipe."""
@@ -206,15 +222,19 @@ class _Build:
         """Run the steps in a folder below `parent`."""
         profile, steps, stage = self._profile, self._steps, self._stage
         with steps.step("check"):
-            check_machine(profile.base.kind, parent)
             base = find_base(profile, bases, self._access)
+            digest = base_digest(base)
+            if isinstance(base, DerivedBase):
+                self._derived, self._base, base = base, base.inner_base or profile.base, base.inner
+            check_machine(self._base.kind, parent)
             if isinstance(base, Image):
                 verify_image(base)
-            digest = base_digest(base)
             key = build_key(profile, digest)
             created = time.time()
             labels = make_labels(profile, digest, created)
         with workspace(parent) as folder:
+            if self._derived is not None and self._derived.is_layered:
+                base = self._build_layers(self._derived, folder, parent)
             tree = ImageTree(folder, steps.run)
             self._fill(tree, base, folder)
             with steps.step("finish"):
@@ -245,13 +265,34 @@ class _Build:
                 )
         return _Made(image, self._imported)
 
-    def _fill(self, tree: ImageTree, base: FoundBase, folder: Path) -> None:
+    def _build_layers(self, derived: DerivedBase, folder: Path, parent: Path) -> OciImage:
+        """Have buildah build the Dockerfile and the features, and return the image in the layout that it becomes."""
+        steps = self._steps
+        with (
+            steps.step("dockerfile" if derived.dockerfile else "features") as record,
+            layer_store(parent, folder / "containers") as store,
+        ):
+            buildah = Buildah(folder, store, steps.run)
+            if derived.dockerfile is not None:
+                image = buildah.build(derived.dockerfile, use_cache=self._use_cache)
+            else:
+                assert derived.inner_base is not None  # the base of features without a Dockerfile
+                image = buildah.pull(derived.inner_base, base_digest(derived.inner))
+            if derived.features:
+                image = buildah.add_features(image, derived.features, use_cache=self._use_cache)
+            layout = buildah.export(image)
+            self._base = Base(BaseKind.OCI_LAYOUT, path=layout)
+            found = find_container_image(self._base)
+            record.size = sum(each.size for each in found.layers)
+        return found
+
+    def _fill(self, tree: ImageTree, base: Path | Image | OciImage | None, folder: Path) -> None:
         """Fill the tree with the content of the profile."""
         profile, steps = self._profile, self._steps
         session = [*SESSION_PACKAGES, *(["python3-venv"] if profile.pip else [])]
         if base is None:
             with steps.step("debian"):
-                tree.debian(profile.base.suite, [*session, *profile.apt])
+                tree.debian(self._base.suite, [*session, *profile.apt])
         else:
             if isinstance(base, OciImage):
                 self._import(tree, base, folder)
@@ -260,6 +301,10 @@ class _Build:
                     tree.unpack(base.path if isinstance(base, Image) else base)
             with steps.step("packages"):
                 tree.install(session, profile.apt)
+        if self._derived is not None and not self._derived.is_layered:
+            for number, name in enumerate(feature_steps(self._derived.features)):
+                with steps.step(name):
+                    tree.feature(self._derived.features, number)
         if profile.files:
             with steps.step("files"):
                 tree.add(profile.files)
@@ -272,7 +317,7 @@ class _Build:
 
     def _import(self, tree: ImageTree, image: OciImage, folder: Path) -> None:
         """Fill the tree with the layers of a container image, and take its environment."""
-        base, steps, settings = self._profile.base, self._steps, image.config.settings
+        base, steps, settings = self._base, self._steps, image.config.settings
         with ExitStack() as held:
             with steps.step("fetch") as record:
                 layers = held.enter_context(fetched_layers(base, image, folder, self._access, steps.say))
@@ -287,14 +332,16 @@ class _Build:
                     )
         self._environment, items = image_environment(settings, self._profile.environment)
         items += [*ignored_settings(settings), *changed_content(findings)]
-        self._imported = ImportReport(str(base), image.digest, items)
+        self._imported = ImportReport(str(self._profile.base), image.digest, items)
 
     def _shell_environment(self) -> str:
         """Return the variables of the image and then those of the recipe, and the only locale of a fresh Debian."""
         profile, inherited = self._profile, self._environment
-        kind = profile.base.kind
+        kind = self._base.kind
         has_locale = kind in {BaseKind.PROFILE, BaseKind.SIF} or inherited.keys() & {"LANG", "LC_ALL"}
         first = shell_lines({**({} if has_locale else {"LANG": "C.UTF-8"}), **inherited}, venv=False)
+        if self._derived is not None:
+            first += self._derived.shell_environment()
         return first + shell_lines(profile.environment, venv=bool(profile.pip))
 
 

@@ -25,13 +25,14 @@ _ERROR_LINE = re.compile(r"(E|error|ERROR|FATAL ERROR|fatal): ", re.IGNORECASE)
 class CommandFailed(Exception):  # noqa: N818 - it says what happened
     """A program ended with another code than 0, did not exist, or did not end in time.
 
-    `complaint` is the line of its output that most likely has the reason, empty if there is none.
+    `complaint` is the line of its output that most likely has the reason, empty if there is none; `lines` has all
+    lines that are not empty.
     """
 
     def __init__(self, argv: Sequence[str], why: str, output: str = "") -> None:
         super().__init__(f"{argv[0]} {why}")
         self.argv = tuple(argv)
-        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        self.lines = lines = [line.strip() for line in output.splitlines() if line.strip()]
         marked = [line for line in lines if _ERROR_LINE.match(line)]
         self.complaint = (marked or lines[-1:] or [""])[0][:500]
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from profiles.build import namespace, network
+from profiles.build.feature_files import SCRIPT, write_feature_files
 from profiles.image import apptainer
 from profiles.image.sif import squashfs_offset
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from profiles.devcontainer.image_part import DevFeature
     from profiles.recipe.spec import File
 
 ProgramRunner = Callable[[Sequence[str], Mapping[str, str]], str]
@@ -84,6 +86,13 @@ class ImageTree:
     def pip(self, requirements: Sequence[str]) -> None:
         """Add Python packages in /opt/venv."""
         self._script("pip.sh", *requirements)
+
+    def feature(self, features: Sequence[DevFeature], number: int) -> None:
+        """Install a feature of a dev container, with the variables of those before it."""
+        folder = self._kit / "features" / str(number)
+        folder.parent.mkdir(exist_ok=True)
+        write_feature_files(features, number, folder)
+        self._enter("/bin/sh", f"{network.KIT}/features/{number}/{SCRIPT}")
 
     def post(self, script: str) -> None:
         """Run a profile's own script with bash, until its first failing command."""

@@ -14,6 +14,7 @@ _SUITE = re.compile(r"[a-z][a-z0-9-]{0,38}")
 _IMAGE = re.compile(
     r"(?P<owner>(?:(?:own|site)/)?)(?P<name>[a-z][a-z0-9-]{0,38})@(?P<version>[0-9A-Za-z][0-9A-Za-z.+~-]{0,63})"
 )
+_DOCKERFILE = re.compile(r"(?P<folder>[^#\x00-\x1f\x7f]+)(?:#(?P<target>[A-Za-z0-9][A-Za-z0-9._-]{0,127}))?")
 
 
 class BaseKind(StrEnum):
@@ -24,6 +25,8 @@ class BaseKind(StrEnum):
     OCI_ARCHIVE = "oci-archive"
     OCI_LAYOUT = "oci-layout"
     DOCKER_ARCHIVE = "docker-archive"
+    DOCKERFILE = "dockerfile"
+    DEVCONTAINER = "devcontainer"
 
     @property
     def is_path(self) -> bool:
@@ -33,7 +36,12 @@ class BaseKind(StrEnum):
     @property
     def is_container_image(self) -> bool:
         """Whether the base is an image of OCI or Docker, which consists of layers."""
-        return self not in {BaseKind.DEBIAN, BaseKind.PROFILE, BaseKind.SIF}
+        return not self.is_derived and self not in {BaseKind.DEBIAN, BaseKind.PROFILE, BaseKind.SIF}
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether the base itself is built first, from files of a repository."""
+        return self in {BaseKind.DOCKERFILE, BaseKind.DEVCONTAINER}
 
 
 _PATH_KINDS = {kind.value: kind for kind in BaseKind if kind.is_path}
@@ -51,6 +59,8 @@ class Base:
     """`own/`, `site/`, or empty: as in profiles.image.catalog."""
     path: Path = Path()
     image: ImageReference | None = None
+    target: str = ""
+    """The stage of a Dockerfile; empty for the last."""
 
     def __str__(self) -> str:
         match self.kind:
@@ -61,7 +71,7 @@ class Base:
             case BaseKind.OCI:
                 return f"oci:{self.image}"
             case _:
-                return f"{self.kind}:{self.path}"
+                return f"{self.kind}:{self.path}{f'#{self.target}' if self.target else ''}"
 
     @property
     def reference(self) -> str:
@@ -88,11 +98,13 @@ def parse_base(value: object) -> Base:
         return Base(BaseKind.PROFILE, name=found["name"], version=found["version"], owner=found["owner"])
     if kind == BaseKind.OCI:
         return Base(BaseKind.OCI, image=_parse_image(rest))
-    if kind in _PATH_KINDS and rest and rest.isprintable():
+    if kind == BaseKind.DOCKERFILE and (found := _DOCKERFILE.fullmatch(rest)):
+        return Base(BaseKind.DOCKERFILE, path=Path(found["folder"]), target=found["target"] or "")
+    if kind in _PATH_KINDS and kind != BaseKind.DOCKERFILE and rest and rest.isprintable():
         return Base(_PATH_KINDS[kind], path=Path(rest))
     raise ValueError(
-        "must be debian:<suite>, profile:<name>@<version>, oci:<image>, or sif:, oci-archive:, oci-layout: or "
-        "docker-archive: with a path"
+        "must be debian:<suite>, profile:<name>@<version>, oci:<image>, or sif:, oci-archive:, oci-layout:, "
+        "docker-archive:, dockerfile: or devcontainer: with a path"
     )
 
 

@@ -1,9 +1,9 @@
-"""Describe the errors that pydantic finds in a YAML document, in YAML's terms and with lines."""
+"""Describe the errors that pydantic finds in a document, in the document's terms and with lines."""
 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from profiles.recipe.problems import Problem
 
@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel, ValidationError
 
-    from profiles.recipe.yaml_document import YamlDocument
+
+class DocumentPlaces(Protocol):
+    """A document that knows the lines of its values."""
+
+    def line(self, place: tuple[str | int, ...]) -> int:
+        """Return the line of a value, or of the nearest one around it."""
+
 
 _PLAIN_MESSAGES = {
     "model_type": "must be a map of keys and values",
@@ -30,7 +36,7 @@ _PLAIN_MESSAGES = {
 
 def schema_problems(
     error: ValidationError,
-    document: YamlDocument,
+    document: DocumentPlaces,
     root: type[BaseModel],
     nested: Mapping[str, type[BaseModel]],
     patterns: Mapping[str, str],

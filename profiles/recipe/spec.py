@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from profiles.errors import ProfileError
-from profiles.recipe.base import Base, parse_base
+from profiles.recipe.base import Base, BaseKind, parse_base
 from profiles.recipe.duration import policy_time
 from profiles.recipe.fields import STRICT, Line, distinct
 from profiles.recipe.problems import Problem, problems_error
@@ -39,6 +39,7 @@ NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
 APT_PATTERN = r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[0-9A-Za-z.+:~-]+)?$"
 PIP_PATTERN = r"^[A-Za-z0-9][^\n]*$"
+FILE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 RESERVED_VARIABLES = re.compile(r"(BERTH|SLURM|APPTAINER|SINGULARITY)_|(HOME|USER|LOGNAME)$")
@@ -114,6 +115,7 @@ ResourceName = Annotated[str, StringConstraints(pattern=OPTION_PATTERN)]
 AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
 BindPath = Annotated[AbsolutePath, AfterValidator(_bindable)]
 PersistentPath = Annotated[Line, AfterValidator(_bindable), AfterValidator(_persistent), Field(max_length=1024)]
+FileId = Annotated[str, StringConstraints(pattern=FILE_ID_PATTERN)]
 Mode = Annotated[int, BeforeValidator(_parse_mode), Field(ge=0, le=0o777)]
 
 
@@ -167,6 +169,8 @@ class Profile(ProfileModel):
     version: Version
     description: Line = ""
     base: Annotated[Base, BeforeValidator(parse_base), PlainSerializer(str, return_type=str)]
+    build_args: Annotated[dict[Variable, Line], Field(max_length=64)] = {}
+    build_secrets: Annotated[dict[FileId, Path], Field(max_length=64)] = {}
     apt: list[AptPackage] = []
     pip: list[PipPackage] = []
     files: Annotated[list[File], AfterValidator(distinct("destination"))] = []
@@ -179,6 +183,12 @@ class Profile(ProfileModel):
     binds: Annotated[list[BindSpec], AfterValidator(distinct("destination"))] = []
     submission_directory: bool = True
     services: ServiceList = []
+
+    @model_validator(mode="after")
+    def _arguments_of_dockerfile(self) -> Self:
+        if (self.build_args or self.build_secrets) and self.base.kind is not BaseKind.DOCKERFILE:
+            raise ValueError("`build_args` and `build_secrets` need a `dockerfile:` base")
+        return self
 
     def resources_as_options(self) -> list[str]:
         """Write the default resources as sbatch options such as `--gres=gpu:intel:1`, in the file's order."""
@@ -198,6 +208,7 @@ _PATTERN_MESSAGES = {
     APT_PATTERN: "must be the name of a Debian package, such as `git`, or with a version, such as `git=1:2.47.3-1`",
     PIP_PATTERN: "must be a Python package in pip's form, such as `numpy==2.3.4`",
     VARIABLE_PATTERN: "must be the name of a variable: letters, digits and `_`, without a digit at the beginning",
+    FILE_ID_PATTERN: "must be a name of at most 64 letters, digits, `.`, `_` and `-`",
     OPTION_PATTERN: "must be the long name of an option of sbatch, without its hyphens, such as `gres`",
 }
 """The meaning of each pattern in words."""
@@ -248,6 +259,7 @@ def parse_profile(
             "resources": slurm_resources(profile.resources),
             "files": [_resolved(file, folder) for file in profile.files],
             "base": profile.base.resolved(folder),
+            "build_secrets": {name: folder / path for name, path in profile.build_secrets.items()},
         }
     )
 
@@ -258,7 +270,14 @@ def _resolved(file: File, folder: Path) -> File:
 
 def _source_problems(document: YamlDocument, folder: Path) -> Iterator[Problem]:
     """Find the files that the profile names and that do not exist."""
-    files = document.data.get("files") if isinstance(document.data, dict) else None
+    data = document.data if isinstance(document.data, dict) else {}
+    secrets = data.get("build_secrets")
+    for name, path in secrets.items() if isinstance(secrets, dict) else ():
+        if isinstance(path, str) and not is_file(folder / path):
+            yield Problem(
+                document.line(("build_secrets", name)), f"no such file: {path}", "it is relative to the profile"
+            )
+    files = data.get("files")
     for index, file in enumerate(files if isinstance(files, list) else []):
         source = file.get("source") if isinstance(file, dict) else None
         if isinstance(source, str) and not is_file(folder / source):

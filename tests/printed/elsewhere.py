@@ -69,6 +69,7 @@ ELSEWHERE = {
     ),
     r"scontrol update nodename=c1 state=drain ": "other tests need the node: tests/lab/test_lost_jobs.py drains one",
     r"berth admin ": "needs an operators group on the login node: tests/lab/test_operators.py",
+    r"berth up": "needs a repository with a devcontainer.json: tests/lab/test_devcontainer.py brings one up",
     r"berth tui": "fills the screen: tests/component/tui/test_tui_terminal.py runs it",
     r"sbatch --job-name=berth-<session id>": "the form of a submission, with names in angle brackets",
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 PROVIDES: dict[str, Callable[[], object]] = {
     "btrfs-progs": lambda: shutil.which("mkfs.btrfs"),
     "buildah": lambda: shutil.which("buildah"),
+    "busybox-static": lambda: Path("/bin/busybox").exists(),
     "chromium": lambda: shutil.which("chromium"),
     "curl": lambda: shutil.which("curl"),
     "docker-registry": lambda: shutil.which("docker-registry"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.bind_rules import bind_rule
 from broker.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ def allowed_binds(profile: Profile, site: list[str]) -> list[str]:
     """Return the profile's binds as `SRC:DEST` or `SRC:DEST:ro`; RefusedError names one that the site forbids."""
     binds = []
     for bind in profile.binds:
-        rule = _rule_for(bind.source, site)
+        rule = bind_rule(bind.source, site)
         if rule is None:
             raise RefusedError(
                 f"the profile binds {bind.source} of the shared file system, which this site does not allow",
@@ -23,13 +24,3 @@ def allowed_binds(profile: Profile, site: list[str]) -> list[str]:
         readonly = bind.readonly or rule.endswith(":ro")
         binds.append(f"{bind.source}:{bind.destination}" + (":ro" if readonly else ""))
     return binds
-
-
-def _rule_for(source: str, site: list[str]) -> str | None:
-    """Return the first rule whose path is `source` or an ancestor of it, component by component."""
-    parts = source.strip("/").split("/")
-    for rule in site:
-        allowed = rule.removesuffix(":ro").strip("/").split("/")
-        if ".." not in parts and parts[: len(allowed)] == allowed:
-            return rule
-    return None

@@ -27,6 +27,10 @@ else
     esac
 fi
 export PATH
+# Variables of a dev container (berth up).
+if [ -r "${HOME-}/.config/berth/environment.sh" ]; then
+    . "$HOME/.config/berth/environment.sh"
+fi
 PROFILE
 chmod 644 /etc/profile.d/zz-berth.sh
 

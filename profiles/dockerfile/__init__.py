@@ -1,0 +1,1 @@
+"""Dockerfiles: their instructions, and the files that their builds read."""
