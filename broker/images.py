@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker.errors import InvalidInputError, NotFoundError, RefusedError
 from profiles.errors import AmbiguousProfileError, DamagedImageError, ProfilesError
+from profiles.image.channels_file import RETIRED
 
 if TYPE_CHECKING:
     from profiles.image.catalog import Catalog
@@ -13,18 +14,27 @@ if TYPE_CHECKING:
 
 
 def published_image(catalog: Catalog, reference: str, version: str | None) -> Image:
-    """Return that version of the profile, or the newest one.
+    """Return that version of the profile, that of a channel, or the default one, for something new.
 
-    NotFoundError if there is none; InvalidInputError if several owners have one; RefusedError if it is damaged.
+    NotFoundError if there is none; InvalidInputError if several owners have one; RefusedError if it is damaged or
+    retired.
     """
     try:
-        return catalog.find(reference, version)
+        image = catalog.find(reference, version)
     except AmbiguousProfileError as error:
         raise InvalidInputError(error.message, hint=error.hint) from error
     except DamagedImageError as error:
         raise RefusedError(error.message, hint=error.hint) from error
     except ProfilesError as error:
         raise NotFoundError(error.message, hint=error.hint) from error
+    state = catalog.state_of(image)
+    if state is not None and state.state == RETIRED:
+        instead = catalog.replacement(image)
+        hint = f"use {instead}" if instead else "`berth profile list` shows others"
+        raise RefusedError(
+            state.describe(f"{image.name}@{image.version}"), hint=f"{hint}; sessions that have it keep working"
+        )
+    return image
 
 
 def require_image(catalog: Catalog, profile: str, version: str, digest: str) -> Image:

@@ -114,3 +114,11 @@ class BuildError(ProfilesError):
         super().__init__(message, hint=hint)
         self.step = step
         self.log = log
+
+
+class DamagedChannelsError(DamagedImageError):
+    """The file with a profile's channels cannot be used, or names a version that is not there."""
+
+
+class ChannelConflictError(ProfilesError):
+    """Another change of the channels is under way or came first, or the channels do not allow this one."""

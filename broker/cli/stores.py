@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from broker.config.settings import Config
     from profiles.build.steps import Step, StepCallback
     from profiles.errors import ProfilesError
-    from profiles.image.catalog import Catalog
+    from profiles.image.catalog import Catalog, Standing
     from profiles.image.store import Image, Store
 
 OTHER = "other"
@@ -208,6 +209,18 @@ def image_json(image: Image, owner: str) -> dict[str, object]:
     return {"owner": owner or OTHER, **image.description(), "packages": packages, "path": str(image.path)}
 
 
+def standing_json(standing: Standing) -> dict[str, object]:
+    """Return what the channels say of an image, for its JSON object."""
+    state = None if standing.state is None else asdict(standing.state)
+    return {"newest": standing.is_default, "channels": standing.channels, "state": state}
+
+
+def standing_words(standing: Standing) -> str:
+    """Return that in a few words."""
+    newest = ["newest"] if standing.is_default and "stable" not in standing.channels else []
+    return ", ".join([*standing.channels, *newest, *([standing.state.state] if standing.state else [])])
+
+
 def image_line(image: Image) -> str:
     """Return a line that describes the image of a build or a commit."""
     from broker.format import format_size
@@ -247,6 +260,7 @@ def _berth_error(error: ProfilesError) -> BerthError:
         errors.AmbiguousProfileError: InvalidInputError,
         errors.PatternError: InvalidInputError,
         errors.ImageExistsError: ConflictError,
+        errors.ChannelConflictError: ConflictError,
         errors.NothingChangedError: ConflictError,
         errors.StoreError: RefusedError,
         errors.KeyFileError: InvalidInputError,

@@ -15,7 +15,8 @@ from broker.errors import BerthError, RefusedError, UntrustedImageError
 from broker.images import published_image, require_image
 from broker.launcher.arguments import OwnImageArguments
 from profiles.errors import ProfilesError
-from profiles.image.catalog import OWN, SITE, Catalog, split_owner
+from profiles.image.catalog import OWN, SITE, Catalog, Standing, split_owner
+from profiles.image.channels_file import CHANNELS_FILE, RETIRED, ChannelsText
 from profiles.image.own_store import AnsweredStore, StoreAnswer
 from profiles.image.signature_file import SignatureFile
 from profiles.image.store import PACKAGES, Stores
@@ -50,10 +51,13 @@ class ImageFinder:
         self._contents = CheckedContents()
 
     async def published(self, user: str, reference: str, version: str | None) -> Image:
-        """Return that version of a profile, or the newest one. `reference` is NAME, site/NAME or own/NAME.
+        """Return that version of a profile, that of a channel, or the default one, for something new.
+
+        `reference` is NAME, site/NAME or own/NAME.
 
         NotFoundError if there is none; InvalidInputError if site and user have different ones; RefusedError if the
-        user's own store must not be read; UntrustedImageError if no session may start from the image.
+        user's own store must not be read, or the version is retired; UntrustedImageError if no session may start from
+        the image.
         """
         return await self._trusted(await self._published(user, reference, version))
 
@@ -70,23 +74,24 @@ class ImageFinder:
             ) from error
         return await asyncio.to_thread(published_image, self._catalog(own), reference, version)
 
-    async def listed(self, user: str) -> list[tuple[str, Image]]:
+    async def listed(self, user: str) -> list[tuple[str, Image, Standing]]:
         """Return the images of all profiles with their owners, the oldest version of a profile first.
 
-        Of the user's own profiles in site mode, the newest versions only: the launcher reads one image in a call.
-        Images that cannot be read are missing.
+        Of the user's own profiles in site mode, the default versions only: the launcher reads one image in a call.
+        Images that cannot be read, and retired ones, are missing.
         """
-        contents = await asyncio.to_thread(self._stores.images)
-        if not self._is_site:
-            return [(OWN, image) for image in contents]
-        return [*((SITE, image) for image in contents), *[(OWN, image) async for image in self._own_images(user)]]
+        listed = await asyncio.to_thread(_usable, self._catalog())
+        return [*listed, *[each async for each in self._own_images(user)]] if self._is_site else listed
 
-    async def _own_images(self, user: str) -> AsyncIterator[Image]:
+    async def _own_images(self, user: str) -> AsyncIterator[tuple[str, Image, Standing]]:
         try:
             names = (await self._launcher.own_image(user, OwnImageArguments(profile=_ANY_PROFILE))).names
             for name in names[:MAX_OWN_PROFILES]:
+                own = await self._own_store(user, name, None)
                 with contextlib.suppress(ProfilesError):
-                    yield (await self._own_store(user, name, None)).find(name)
+                    catalog = Catalog({OWN: Stores([own])})
+                    image = catalog.find(name)
+                    yield OWN, image, catalog.standings([image])[0]
         except (LauncherError, RefusedError) as error:
             log.info("own profiles not listed user=%s error=%s", user, error)
 
@@ -165,9 +170,20 @@ class ImageFinder:
         description = answer.description
         signature = SignatureFile(answer.signature, answer.signature_problem)
         stored = None if description is None else StoredImage(description, answer.size, answer.offset, signature)
-        return AnsweredStore(
-            StoreAnswer(Path(answer.store), answer.names, answer.versions, answer.version, stored, answer.problem), name
-        )
+        path = Path(answer.store)
+        channels = ChannelsText(path / name / CHANNELS_FILE, answer.channels, answer.channels_problem)
+        found = StoreAnswer(path, answer.names, answer.versions, answer.version, stored, answer.problem, channels)
+        return AnsweredStore(found, name)
+
+
+def _usable(catalog: Catalog) -> list[tuple[str, Image, Standing]]:
+    found = [(owner, image) for owner, each in catalog.contents().items() for image in each.images]
+    standings = catalog.standings([image for _, image in found])
+    return [
+        (owner, image, standing)
+        for (owner, image), standing in zip(found, standings, strict=True)
+        if standing.state is None or standing.state.state != RETIRED
+    ]
 
 
 def _site_packages(image: Image) -> str:

@@ -50,7 +50,7 @@ class ProfileChoice:
 
 
 def parse_profile_list(text: str) -> list[ProfileChoice]:
-    """Return the profiles in the output of `berth profile list --json`; ValueError for another text."""
+    """Return the profiles in the output of `berth profile list --json` that start; ValueError for another text."""
     try:
         return [
             ProfileChoice(
@@ -61,6 +61,7 @@ def parse_profile_list(text: str) -> list[ProfileChoice]:
                 bool(each.get("newest")),
             )
             for each in json.loads(text)["profiles"]
+            if (each.get("state") or {}).get("state") != "retired"
         ]
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError("the list of profiles is of another version of Berth") from error

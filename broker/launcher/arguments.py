@@ -142,7 +142,7 @@ class ManifestsArguments(Arguments):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnImageArguments(Arguments):
-    """Read a version, or the newest one, of a profile in the user's own store."""
+    """Read a version of a profile in the user's own store, that of a channel, or the default one."""
 
     VERB = "own_image"
     profile: ProfileName

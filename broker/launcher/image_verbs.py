@@ -6,11 +6,14 @@ answer, so that the controller can say it beside the profiles that there are.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from broker.volumes.errors import from_os_error
 from profiles.errors import ProfilesError
 from profiles.image import store_reader
+from profiles.image.channels_file import Channels, ChannelsText, read_channels_text
+from profiles.image.resolution import resolve_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,13 +23,19 @@ if TYPE_CHECKING:
 
 
 def own_image(context: RequestContext, arguments: OwnImageArguments) -> dict[str, Any]:
-    """Return what the user's own store has of a profile: its versions, and one of them, or the newest."""
+    """Return what the user's own store has of a profile: its versions, its channels, and one version.
+
+    That is the requested one, that of a channel, or the one that the name alone means.
+    """
     store = context.root / store_reader.OWN_STORE
     answer: dict[str, Any] = {"store": str(store), "names": [], "versions": []}
     try:
         answer["names"] = store_reader.profile_names(store)
         answer["versions"] = versions = store_reader.image_versions(store, arguments.profile)
-        version = arguments.version or (versions[-1] if versions else "")
+        channels = read_channels_text(store / arguments.profile, own=True) if versions else None
+        if channels is not None:
+            answer |= {"channels": channels.text, "channels_problem": channels.problem}
+        version = _resolved(versions, channels, arguments)
         if version in versions:
             answer |= {"version": version, **_read(store, arguments, version)}
     except OSError as error:
@@ -34,6 +43,30 @@ def own_image(context: RequestContext, arguments: OwnImageArguments) -> dict[str
     except ProfilesError as error:
         answer["problem"] = error.message
     return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadProfile:
+    """The versions and the channels of one profile, as they were read."""
+
+    listed: list[str]
+    text: ChannelsText
+
+    def versions(self, _: str) -> list[str]:
+        return self.listed
+
+    def channels(self, _: str) -> Channels:
+        return self.text.parsed()
+
+
+def _resolved(versions: list[str], channels: ChannelsText | None, arguments: OwnImageArguments) -> str:
+    """Return the version to read; empty if there is none, for which the controller finds the same reason."""
+    if channels is None:
+        return ""
+    try:
+        return resolve_version([_ReadProfile(versions, channels)], arguments.profile, arguments.version) or ""
+    except ProfilesError:
+        return ""
 
 
 def _read(store: Path, arguments: OwnImageArguments, version: str) -> dict[str, Any]:

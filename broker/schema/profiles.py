@@ -14,7 +14,11 @@ class ProfileView(Strict):
     """`site`, or `own` for the caller's own."""
     description: str = ""
     newest: bool
-    """Whether it is the newest version of its owner."""
+    """Whether the name alone means it: the stable version of its owner, or else the newest."""
+    channels: list[str] = []
+    """The channels that name it: `stable`, `candidate`, `previous`."""
+    note: str = ""
+    """A sentence if it is deprecated."""
 
 
 class ProfileList(Strict):

@@ -11,13 +11,16 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profiles.errors import AmbiguousProfileError, DamagedImageError, NoSuchImageError
+from profiles.errors import AmbiguousProfileError, DamagedImageError, NoSuchImageError, ProfilesError
+from profiles.image.channels_file import CHANNELS
+from profiles.image.resolution import resolve_version
 from profiles.image.store import Image, StoreContents, Stores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from profiles.image.channels_file import VersionState
     from profiles.image.store import Store
 
 SITE, OWN = "site", "own"
@@ -31,13 +34,25 @@ def split_owner(reference: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """The place of one version in the channels of its profile."""
+
+    channels: list[str]
+    """The channels that name it."""
+    state: VersionState | None
+    """None unless it is deprecated or retired."""
+    is_default: bool
+    """Whether the name alone means it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
     """The stores of each owner. In personal mode there is only OWN."""
 
     stores: Mapping[str, Stores]
 
     def find(self, reference: str, version: str | None = None) -> Image:
-        """Return this version of a profile, or the newest one.
+        """Return this version of a profile, that of a channel, or the one that the name alone means, for each owner.
 
         Raises NoSuchImageError with the alternatives, AmbiguousProfileError, and DamagedImageError.
         """
@@ -70,7 +85,7 @@ class Catalog:
         problem: NoSuchImageError | DamagedImageError | None = None
         for stores in self.stores.values():
             try:
-                image = stores.find(name, version)
+                image = stores.exact(name, version)
             except (NoSuchImageError, DamagedImageError) as error:
                 problem = error if problem is None or isinstance(error, DamagedImageError) else problem
                 continue
@@ -80,6 +95,39 @@ class Catalog:
         if other is not None and not isinstance(problem, DamagedImageError):
             return other
         raise problem or NoSuchImageError(f"no profile is called {name}")
+
+    def state_of(self, image: Image) -> VersionState | None:
+        """Return the state of an image in one of these stores; None also if the channels cannot be read."""
+        place = image.directory.parent.parent
+        for stores in self.stores.values():
+            for store in stores.stores:
+                if store.path == place:
+                    with contextlib.suppress(DamagedImageError):
+                        return store.channels(image.name).states.get(image.version)
+        return None
+
+    def standings(self, images: Sequence[Image]) -> list[Standing]:
+        """Return what the channels say of images in these stores; nothing where they cannot be read."""
+        known: dict[tuple[str, str], dict[str | None, str | None]] = {}
+        found: list[Standing] = []
+        for image in images:
+            owner = self.owner_of(image)
+            if (owner, image.name) not in known:
+                stores = self.stores[owner].stores if owner else []
+                meant = {wanted: _resolved(stores, image.name, wanted) for wanted in (*CHANNELS, None)}
+                known[owner, image.name] = meant
+            meant = known[owner, image.name]
+            channels = [channel for channel in CHANNELS if meant[channel] == image.version]
+            found.append(Standing(channels, self.state_of(image), meant[None] == image.version))
+        return found
+
+    def replacement(self, image: Image) -> str:
+        """Return the reference of a version to use instead of this one; empty if there is none."""
+        owner = self.owner_of(image)
+        state = self.state_of(image)
+        instead = state.instead if state is not None else ""
+        version = instead or (_resolved(self.stores[owner].stores, image.name, None) if owner else None)
+        return "" if version in {None, image.version} else f"{image.name}@{version}"
 
     def holders(self, reference: str, version: str) -> list[tuple[str, Store]]:
         """Return the stores that list this version, also if it is damaged, with their owners."""
@@ -112,6 +160,13 @@ class Catalog:
 
     def _all(self) -> Stores:
         return Stores([store for stores in self.stores.values() for store in stores.stores])
+
+
+def _resolved(stores: Sequence[Store], name: str, wanted: str | None) -> str | None:
+    with contextlib.suppress(ProfilesError):
+        version = resolve_version(stores, name, wanted)
+        return None if wanted is not None and version == wanted else version
+    return None
 
 
 def _at(version: str | None) -> str:

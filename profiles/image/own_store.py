@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from profiles.errors import DamagedImageError, ProfilesError, StoreError
 from profiles.image import store_reader
+from profiles.image.channels_file import NO_CHANNELS, Channels, ChannelsText, read_channels_text
 from profiles.image.store import REBUILD_HINT, Image, Store, parse_image
 from profiles.image.store_reader import DESCRIPTION, IMAGE, StoredImage
 from profiles.userfile import UnfitFileError
@@ -39,6 +40,10 @@ class OwnStore(Store):
             return store_reader.image_versions(self.path, name)
         except OSError as error:
             raise _unreadable(error) from error
+
+    def channels(self, name: str) -> Channels:
+        """Return the channels of a profile. Raises DamagedChannelsError."""
+        return read_channels_text(self.path / name, own=True).parsed()
 
     def read(self, name: str, version: str) -> Image:
         """Return a version that is listed. Raises DamagedImageError."""
@@ -79,6 +84,7 @@ class StoreAnswer:
     stored: StoredImage | None = None
     problem: str = ""
     """The reason why something could not be read."""
+    channels: ChannelsText | None = None
 
 
 class AnsweredStore(Store):
@@ -96,6 +102,9 @@ class AnsweredStore(Store):
         if self._answer.problem and not self._answer.version:
             raise DamagedImageError(self._answer.problem, hint=REBUILD_HINT)
         return self._answer.versions if name == self._name else []
+
+    def channels(self, name: str) -> Channels:
+        return self._answer.channels.parsed() if self._answer.channels and name == self._name else NO_CHANNELS
 
     def read(self, name: str, version: str) -> Image:
         stored = self._answer.stored

@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from profiles.errors import DamagedImageError, ImageExistsError, NoSuchImageError, ProfilesError, StoreError
+from profiles.errors import (
+    ChannelConflictError,
+    DamagedImageError,
+    ImageExistsError,
+    NoSuchImageError,
+    ProfilesError,
+    StoreError,
+)
+from profiles.image.channel_changes import channels_lock, check_unnamed, remove_if_empty
+from profiles.image.channels_file import CHANNELS, Channels, read_channels_text
+from profiles.image.resolution import resolve_version
 from profiles.image.sif import squashfs_offset
 from profiles.image.signature_file import UNSIGNED, SignatureFile, read_signature_file
 from profiles.image.store_files import sweep_stages, sync_to_disk, version_directories, visible_directories
@@ -28,7 +38,7 @@ from profiles.image.store_reader import DESCRIPTION, IMAGE, PACKAGES
 from profiles.inventory.model import recorded_counts
 from profiles.oci.descriptor import bytes_digest
 from profiles.recipe.spec import Profile
-from profiles.recipe.versions import version_sort_key
+from profiles.recipe.versions import distinct_version_key
 from profiles.userfile import read_bytes
 
 if TYPE_CHECKING:
@@ -129,6 +139,10 @@ class Store:
             except DamagedImageError as error:
                 contents.damaged.append(error)
                 continue
+            try:
+                self.channels(name)
+            except DamagedImageError as error:
+                contents.damaged.append(error)
             for version in versions:
                 try:
                     contents.images.append(self.read(name, version))
@@ -145,17 +159,21 @@ class Store:
         return self.contents().images
 
     def find(self, name: str, version: str | None = None) -> Image:
-        """Return this version, or the newest. Raises NoSuchImageError with the alternatives, DamagedImageError."""
+        """Return this version, that of this channel, or the one that the name alone means (resolution.py).
+
+        Raises NoSuchImageError with the alternatives, DamagedImageError.
+        """
         return Stores([self]).find(name, version)
 
     def versions(self, name: str) -> list[str]:
         """List the published versions of `name`, oldest first."""
         if "/" in name or name.startswith("."):
             return []
-        return sorted(
-            (path.name for path in version_directories(self.path / name)),
-            key=lambda version: (version_sort_key(version), version),
-        )
+        return sorted((path.name for path in version_directories(self.path / name)), key=distinct_version_key)
+
+    def channels(self, name: str) -> Channels:
+        """Return the channels of a profile that has a version. Raises DamagedChannelsError."""
+        return read_channels_text(self.path / name, own=False).parsed()
 
     def read(self, name: str, version: str) -> Image:
         """Return a version that is listed. Raises DamagedImageError."""
@@ -177,12 +195,15 @@ class Store:
             raise _unwritable(self.path, str(error.strerror)) from error
 
     def check_free(self, name: str, version: str) -> None:
-        """Raise ImageExistsError if the version is published."""
+        """Raise ImageExistsError if the version is published, ChannelConflictError if it is called as a channel."""
         if (self.path / name / version).exists():
             raise ImageExistsError(
                 f"{name}@{version} is published in {self.path} already",
                 hint="versions are never overwritten: raise the profile's version, or delete that one first",
             )
+        if version in CHANNELS:
+            hint = f"give it a number, and then `berth profile promote {name}@NUMBER`"
+            raise ChannelConflictError(f"no version can be called {version}, which is a channel", hint=hint)
 
     def check_writable(self, name: str) -> None:
         """Raise StoreError unless this user can add and delete versions of the profile."""
@@ -223,21 +244,22 @@ class Store:
         return kept
 
     def delete(self, name: str, version: str) -> None:
-        """Remove a version; sessions that run from it keep their open file.
+        """Remove a version that no channel names; sessions that run from it keep their open file.
 
-        Raises NoSuchImageError, StoreError.
+        Raises NoSuchImageError, ChannelConflictError, DamagedChannelsError, StoreError.
         """
         directory = self.path / name / version
         if name.startswith(".") or version.startswith(".") or not directory.is_dir():
             raise _not_found([self], name, version)
         grave = directory.with_name(f".{version}.deleted.{os.getpid()}")
         try:
-            directory.rename(grave)
-            shutil.rmtree(grave)
+            with channels_lock(self, name):
+                check_unnamed(self, name, version)
+                directory.rename(grave)
+                shutil.rmtree(grave)
+                remove_if_empty(self.path / name)
         except OSError as error:
             raise StoreError(f"cannot delete {directory}: {error.strerror}", hint="only its owner can") from error
-        if not any((self.path / name).iterdir()):
-            (self.path / name).rmdir()
 
     def verify(self, image: Image) -> None:
         """Read the whole SIF file. Raise DamagedImageError if it differs from the published one."""
@@ -267,7 +289,7 @@ class Stores:
             contents.damaged.extend(found.damaged)
             contents.images.extend(image for image in found.images if (image.name, image.version) not in seen)
             seen.update((image.name, image.version) for image in found.images)
-        contents.images.sort(key=lambda image: (image.name, version_sort_key(image.version), image.version))
+        contents.images.sort(key=lambda image: (image.name, distinct_version_key(image.version)))
         return contents
 
     def images(self) -> list[Image]:
@@ -275,12 +297,14 @@ class Stores:
         return self.contents().images
 
     def find(self, name: str, version: str | None = None) -> Image:
-        """As Store.find, over all stores: the newest version wherever it is."""
-        if version is None:
-            every = {version for store in self.stores for version in store.versions(name)}
-            if not every:
-                raise _not_found(self.stores, name, None)
-            version = max(every, key=lambda each: (version_sort_key(each), each))
+        """As Store.find, over all stores."""
+        resolved = resolve_version(self.stores, name, version)
+        if resolved is None:
+            raise _not_found(self.stores, name, None)
+        return self.exact(name, resolved)
+
+    def exact(self, name: str, version: str) -> Image:
+        """Return exactly this version, which is no channel. Raises as `find`."""
         for store in self.stores:
             if version in store.versions(name):
                 return store.read(name, version)
@@ -362,9 +386,7 @@ def verify_image(image: Image) -> None:
 
 
 def _not_found(stores: Sequence[Store], name: str, version: str | None) -> NoSuchImageError:
-    versions = sorted(
-        {each for store in stores for each in store.versions(name)}, key=lambda each: (version_sort_key(each), each)
-    )
+    versions = sorted({each for store in stores for each in store.versions(name)}, key=distinct_version_key)
     if versions:
         return NoSuchImageError(f"profile {name} has no version {version}", hint=f"there is: {', '.join(versions)}")
     names = sorted({each for store in stores for each in store.names()})

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from profiles.errors import ProfilesError
 from profiles.image.sif import squashfs_offset
 from profiles.image.signature_file import UNSIGNED, SignatureFile, read_signature_file
-from profiles.recipe.versions import version_sort_key
+from profiles.recipe.versions import distinct_version_key
 from profiles.userfile import UnfitFileError, open_regular, read_text
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def image_versions(store: Path, name: str) -> list[str]:
     """List what may be a version of a profile, oldest first; nothing if there is no such profile."""
     if not _NAME.fullmatch(name) or not _is_private(store):
         return []
-    return sorted(_names(store / name, _VERSION), key=lambda version: (version_sort_key(version), version))
+    return sorted(_names(store / name, _VERSION), key=distinct_version_key)
 
 
 def read_stored_image(store: Path, name: str, version: str) -> StoredImage:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}$"
+CHANNEL_WORDS = frozenset({"stable", "candidate", "previous"})
+"""Words that mean a version of a profile, as in profiles.image.channels_file."""
+
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+~-]{0,63}$"
 APT_PATTERN = r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[0-9A-Za-z.+:~-]+)?$"
 PIP_PATTERN = r"^[A-Za-z0-9][^\n]*$"
@@ -246,6 +249,7 @@ def parse_profile(
         *document.duplicates,
         *resource_problems(document, check_option),
         *(_source_problems(document, folder) if need_sources else ()),
+        *_version_problems(document),
     ]
     try:
         profile = Profile.model_validate(document.data)
@@ -266,6 +270,14 @@ def parse_profile(
 
 def _resolved(file: File, folder: Path) -> File:
     return file if file.source is None else file.model_copy(update={"source": folder / file.source})
+
+
+def _version_problems(document: YamlDocument) -> Iterator[Problem]:
+    """Refuse the name of a channel as a version. Old stores may have one, so the model allows it."""
+    version = document.data.get("version") if isinstance(document.data, dict) else None
+    if isinstance(version, str) and version in CHANNEL_WORDS:
+        line = document.line(("version",))
+        yield Problem(line, f"no version can be called {version}, which is a channel", "use a number")
 
 
 def _source_problems(document: YamlDocument, folder: Path) -> Iterator[Problem]:

@@ -20,3 +20,8 @@ def _rank(text: str) -> tuple[int, ...]:
         *(_TILDE if char == "~" else ord(char) if char.isalpha() else ord(char) + 256 for char in text),
         _END,
     )
+
+
+def distinct_version_key(version: str) -> tuple[tuple[tuple[tuple[int, ...], int], ...], str]:
+    """As `version_sort_key`, but two spellings of one number are in the order of their characters."""
+    return version_sort_key(version), version

@@ -22,11 +22,13 @@ _DAEMON = "runs as a service: the lab runs it for all tests"
 _GATEWAY_NODE = "prepares a gateway on a node of its own: tests/lab/test_second_login_node.py does the same on the lab"
 _WEB_NODE = "prepares web access with a site's certificate: tests/component/web does the same on loopback"
 _SIGNING_KEY = "needs or makes a signer's key: tests/component/profiles/test_signed_images.py runs these lines"
+_CHANNELS = "changes what the sessions of other tests start from: tests/unit/cli/test_cli_channels.py runs these"
 
 ELSEWHERE = {
     r"systemctl ": _NO_SYSTEMD,
     r"openssl (genpkey|pkey) ": _SIGNING_KEY,
     r"berth profile (sign|build) .*key": _SIGNING_KEY,
+    r"berth profile (promote|rollback|deprecate|retire|history) ": _CHANNELS,
     r"cp …/systemd/": _NO_SYSTEMD,
     r"(/opt|~)/berth/bin/pip install ": _INSTALLATION,
     r"python3 -m venv ": _INSTALLATION,

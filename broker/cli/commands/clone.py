@@ -93,6 +93,10 @@ def clone(
     if not no_wait:
         source = invocation.client.read_session(name).id if is_own else ""
         view = until_made(invocation, view, timeout=timeout, ready=start, source=source)
+    if profile is not None:
+        from broker.cli.channels import note_deprecated_session
+
+        note_deprecated_session(invocation, view)
     if start:
         from broker.cli.commands.start import announce
 
@@ -133,11 +137,13 @@ def switch(
     A running session is stopped, after a question, and started again under its name. To use two profiles at the same
     time, create a second session with `berth clone --profile`.
     """
+    from broker.cli.channels import note_deprecated_profile
     from broker.cli.wait import finish_operation, show_request_progress
     from broker.schema.volumes import SwitchRequest
 
     request = SwitchRequest(profile=profile.name, version=profile.version, fresh=fresh)
     report = check_request(invocation, name, yes=yes, switch=request)
+    note_deprecated_profile(invocation, profile.name, profile.version)
     announce_restart(
         invocation,
         report,

@@ -13,10 +13,15 @@ import click
 from broker.cli import output
 from broker.cli.build_result import import_report, print_build
 from broker.cli.commands.profile_commit import commit
+from broker.cli.commands.profile_deprecate import deprecate
 from broker.cli.commands.profile_diff import profile_diff
 from broker.cli.commands.profile_export import export
+from broker.cli.commands.profile_history import profile_history
+from broker.cli.commands.profile_promote import promote
 from broker.cli.commands.profile_pull import pull
 from broker.cli.commands.profile_push import push
+from broker.cli.commands.profile_retire import retire
+from broker.cli.commands.profile_rollback import profile_rollback
 from broker.cli.commands.profile_sbom import sbom
 from broker.cli.commands.profile_sign import sign
 from broker.cli.commands.profile_verify import verify
@@ -31,6 +36,8 @@ from broker.cli.stores import (
     note_target,
     profile_errors,
     show_steps_on,
+    standing_json,
+    standing_words,
     store_option,
     target_of,
     target_option,
@@ -65,6 +72,11 @@ profile.add_command(vulns)
 profile.add_command(push)
 profile.add_command(pull)
 profile.add_command(export)
+profile.add_command(promote)
+profile.add_command(profile_rollback)
+profile.add_command(deprecate)
+profile.add_command(retire)
+profile.add_command(profile_history)
 
 
 @profile.command()
@@ -142,42 +154,47 @@ def check(invocation: Invocation, recipe: str) -> None:
 def list_profiles(invocation: Invocation, store: Path | None) -> None:
     """List the images for sessions.
 
-    OWNER is `site`, or `own` for your own images, which only you can start. `newest` marks the default version of a
-    name. If the site and you have the same name, start `site/NAME` or `own/NAME`.
+    OWNER is `site`, or `own` for your own images, which only you can start. CHANNEL names the channels of a version:
+    the name alone means `stable`, or else the version marked `newest`. Deprecated and retired versions say so. If the
+    site and you have the same name, start `site/NAME` or `own/NAME`.
     """
     from broker.format import format_size, format_time
 
     with profile_errors():
         from profiles.recipe.shipped import shipped_profiles
 
-        contents = catalog_of(invocation, store).contents()
+        catalog = catalog_of(invocation, store)
+        contents = catalog.contents()
     images = [(owner, image) for owner, each in contents.items() for image in each.images]
     images.sort(key=lambda each: each[1].name)  # the versions of an owner are in their order
     damaged = [error.message for each in contents.values() for error in each.damaged]
-    newest = {(owner, image.name): image for owner, image in images}
+    standings = catalog.standings([image for _, image in images])
     if invocation.json:
-        listed = [image_json(image, owner) | {"newest": newest[owner, image.name] is image} for owner, image in images]
+        listed = [
+            image_json(image, owner) | standing_json(standing)
+            for (owner, image), standing in zip(images, standings, strict=True)
+        ]
         output.print_json({"profiles": listed, "damaged": damaged})
         return
     output.print_table(
-        ("NAME", "VERSION", "OWNER", "", "SIZE", "PACKAGES", "BUILT", "DESCRIPTION"),
+        ("NAME", "VERSION", "OWNER", "CHANNEL", "SIZE", "PACKAGES", "BUILT", "DESCRIPTION"),
         [
             (
                 image.name,
                 image.version,
                 owner,
-                "newest" if newest[owner, image.name] is image else "",
+                standing_words(standing),
                 format_size(image.size),
                 "" if image.packages is None else str(sum(image.packages.values())),
                 format_time(image.created),
                 image.profile.description,
             )
-            for owner, image in images
+            for (owner, image), standing in zip(images, standings, strict=True)
         ],
     )
     for message in damaged:
         output.print_note(f"damaged: {message}")
-    if unbuilt := sorted(shipped_profiles().keys() - {name for _, name in newest}):
+    if unbuilt := sorted(shipped_profiles().keys() - {image.name for _, image in images}):
         output.print_note(f"Not built yet: {', '.join(unbuilt)}. `berth profile build {unbuilt[0]}` builds one.")
 
 
@@ -191,6 +208,7 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
 
     With all defaults, and the image's owner, digest, labels, path and signature. For an image whose base is a container
     image, also what was taken from that, changed or ignored, and why.
+    With all defaults, and the image's owner, digest, labels, path, channels, state and signature.
     """
     with profile_errors():
         catalog = catalog_of(invocation, store)
@@ -198,6 +216,8 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
         owner = catalog.owner_of(image)
         signature = signature_json(assess_signature(invocation, image, owner))
         shown = image_json(image, owner) | {"signature": signature} | import_report(image)
+        (standing,) = catalog.standings([image])
+        shown = image_json(image, owner) | standing_json(standing) | {"signature": signature}
     if invocation.json:
         output.print_json(shown)
         return
@@ -207,6 +227,8 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
 
     described = shown | {"created": format_date(image.created)}
     output.write(yaml.safe_dump(described, sort_keys=False, allow_unicode=False))
+    if standing.state is not None:
+        output.print_note(standing.state.describe(f"{image.name}@{image.version}"))
 
 
 @profile.command()
@@ -228,6 +250,7 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
             f"the version of {wanted.name} is missing", hint="use NAME@VERSION; `berth profile list` shows the versions"
         )
     with profile_errors():
+        from profiles.image.channel_changes import check_unnamed
         from profiles.image.store import Image, Store
 
         catalog = catalog_of(invocation, store)
@@ -236,6 +259,7 @@ def delete(invocation: Invocation, wanted: ProfileReference, store: Path | None,
         digest = image.digest if isinstance(image, Image) else ""
         holder = Store(place.parent.parent)
         holder.check_writable(place.parent.name)
+        check_unnamed(holder, place.parent.name, place.name)
         if isinstance(image, Image) and not force:
             _require_unused(invocation, image)
         if not yes and not _confirm_deletion(wanted, place):

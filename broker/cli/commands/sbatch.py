@@ -250,6 +250,9 @@ def _make_environment(invocation: Invocation, request: EnvironmentRequest) -> En
     if progress.lasted is not None:
         size = f" from {format_size(amounts.total_bytes)} of changed files" if amounts.total_bytes else ""
         output.print_note(f"berth: made the environment of {name}{size} in {format_duration(progress.lasted)}")
+    from broker.cli.channels import note_deprecated_session
+
+    note_deprecated_session(invocation, environment)
     return environment
 
 

@@ -36,8 +36,8 @@ _OPTIONS_HINT = "`berth start NAME --profile PROFILE --mem=16G --time=8:00:00`; 
 @click.option(
     "--profile",
     type=ProfileName(),
-    metavar="PROFILE[@VERSION]",
-    help="The profile of a new session; default version: the newest. An existing session keeps its profile.",
+    metavar="PROFILE[@VERSION|@CHANNEL]",
+    help="The profile of a new session; default: stable, or else the newest. An existing session keeps its own.",
 )
 @click.option(
     "--keep",
@@ -111,6 +111,7 @@ def start(
     Ctrl-C ends only the wait. A session that is starting or ready is not changed: another profile, other options, or
     other --keep and --fresh are a conflict then, exit code 5.
     """  # noqa: D301 - \b is click's mark for lines to leave alone
+    from broker.cli.channels import note_deprecated_session
     from broker.text.session import ENDED
 
     names, resources = split_names(words, ctx)
@@ -135,6 +136,8 @@ def start(
         from broker.cli.wait import until_ready
 
         started = apply_to_each(list(views), lambda name: until_ready(invocation, views[name], timeout=timeout), failed)
+    for view in started:
+        note_deprecated_session(invocation, view)
     for view in [] if invocation.json else started:
         announce(invocation, view, domain, already=view.name in ready)
     print_views(invocation, started, single=len(chosen) == 1)

@@ -19,6 +19,7 @@ from broker.schema.environments import BatchJob, EnvironmentView, JobKey
 from broker.schema.sessions import Volumes
 from broker.schema.volumes import SnapshotView
 from broker.ssh.keys import PublicKey
+from profiles.image.channels_file import MAX_CHANNELS_BYTES
 from profiles.image.signature_file import MAX_SIGNATURE_BYTES
 from profiles.image.store_reader import MAX_ENTRIES, MAX_OWN_DESCRIPTION_BYTES, MAX_PACKAGES_BYTES
 
@@ -173,6 +174,10 @@ class OwnImageAnswer(BaseModel):
     packages: Annotated[str, StringConstraints(max_length=MAX_PACKAGES_BYTES)] = ""
     signature: Annotated[str, StringConstraints(max_length=MAX_SIGNATURE_BYTES)] | None = None
     signature_problem: Annotated[
+        str, StringConstraints(max_length=MESSAGE_CHARACTERS), AfterValidator(_replace_unprintable)
+    ] = ""
+    channels: Annotated[str, StringConstraints(max_length=MAX_CHANNELS_BYTES)] | None = None
+    channels_problem: Annotated[
         str, StringConstraints(max_length=MESSAGE_CHARACTERS), AfterValidator(_replace_unprintable)
     ] = ""
     problem: Annotated[str, StringConstraints(max_length=MESSAGE_CHARACTERS), AfterValidator(_replace_unprintable)] = ""

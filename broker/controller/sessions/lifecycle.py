@@ -27,6 +27,7 @@ from broker.schema.site import EventView
 from broker.text.log import without_noise
 from broker.text.status import connection_event
 from profiles.image.catalog import split_owner
+from profiles.image.channels_file import CHANNELS
 from slurm.sbatch import OptionError, check_options, merge_options
 
 if TYPE_CHECKING:
@@ -265,7 +266,12 @@ class Sessions:
         return await self._registry.update(session.id, _start_again(user, request, why, gpus))
 
     def _without_owner(self, session: Session, request: StartRequest) -> StartRequest:
-        """Return the request with the bare name of its profile. ConflictError if the session has the other owner's."""
+        """Return the request for an existing session: with the bare name of its profile, and without a channel.
+
+        ConflictError if the session has the other owner's.
+        """
+        if request.version in CHANNELS and request.version != session.version:
+            request = request.model_copy(update={"version": None})  # it has the version that it was created with
         owner, name = split_owner(request.profile or "")
         if not owner:
             return request

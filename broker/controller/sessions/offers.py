@@ -30,9 +30,7 @@ class Offers:
         self._added = added
 
     async def profiles(self, user: str) -> ProfileList:
-        """Return the profiles that the user can start: all versions of the site's, and the newest of the user's own."""
-        images = await self._images.listed(user)
-        newest = {(owner, image.name): image for owner, image in images}
+        """Return the profiles that the user can start: all versions of the site's, and the user's own defaults."""
         return ProfileList(
             profiles=[
                 ProfileView(
@@ -40,9 +38,11 @@ class Offers:
                     version=image.version,
                     owner=owner,
                     description=image.profile.description,
-                    newest=newest[owner, image.name] is image,
+                    newest=standing.is_default,
+                    channels=standing.channels,
+                    note=standing.state.describe(f"{image.name}@{image.version}") if standing.state else "",
                 )
-                for owner, image in images
+                for owner, image, standing in await self._images.listed(user)
             ]
         )
 

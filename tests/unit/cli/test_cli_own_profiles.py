@@ -82,7 +82,7 @@ def test_list_and_show_say_the_owner(site: Store, own: OwnStore) -> None:
     publish_own(own)
     publish_own(own, "base", "2")
     rows = [line.split()[:4] for line in run("profile", "list").stdout.splitlines()]
-    assert rows[0] == ["NAME", "VERSION", "OWNER", "SIZE"]
+    assert rows[0] == ["NAME", "VERSION", "OWNER", "CHANNEL"]
     assert rows[1:] == [
         ["base", "1", "site", "newest"],
         ["base", "2", "own", "newest"],
