@@ -145,11 +145,11 @@ class ActionRun:
         """Ask if the action is dangerous, and carry it out unless the answer is no."""
         if needs_confirmation(self.action, self.sessions):
             screen = ConfirmScreen(self.action.title, partial(self._question, form))
-            self.app.push_screen(screen, partial(self._answered, form))
+            self.app.push_screen(screen, partial(self._handle_answer, form))
         else:
             self._carry_out(form)
 
-    def _answered(self, form: Form | None, answer: bool | BerthError | None) -> None:
+    def _handle_answer(self, form: Form | None, answer: bool | BerthError | None) -> None:
         if isinstance(answer, BerthError):
             show_failure(self.app, self.action.title, answer)
         elif answer:

@@ -205,7 +205,7 @@ class BerthApp(App[None], inherit_bindings=False):
         if lost is not None:
             return lost
         for view in targets or (None,):
-            reason = action.allowed(view)
+            reason = action.refusal(view)
             if reason is not None:
                 return reason if view is None else f"{view.name}: {reason}"
         return None

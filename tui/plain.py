@@ -56,7 +56,7 @@ class PlainMode:
             if self._as_of is None:
                 return
             _print([f"This is the list as of {format_time(self._as_of)}."])
-        _print(self._menu.listing(time.time()))
+        _print(self._menu.list_sessions(time.time()))
 
     def _run_command(self, words: Sequence[str]) -> None:
         """Ask for the words in capitals, show the command line, and run it."""

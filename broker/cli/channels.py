@@ -95,14 +95,14 @@ def author(reason: str) -> ChannelAuthor:
         who = pwd.getpwuid(uid).pw_name
     except KeyError:
         who = str(uid)
-    return ChannelAuthor(who, time.time(), _checked(reason) if reason else "")
+    return ChannelAuthor(who, time.time(), _check_reason(reason) if reason else "")
 
 
 def required_reason(reason: str, what: str) -> str:
     """Return the reason; InvalidInputError without one."""
     if not reason:
         raise InvalidInputError(f"{what} needs a reason", hint="--reason TEXT says it to those who use the version")
-    return _checked(reason)
+    return _check_reason(reason)
 
 
 def print_channels(invocation: Invocation, profile: ProfileChannels, channels: Channels, done: str) -> None:
@@ -142,7 +142,7 @@ def note_deprecated_session(invocation: Invocation, made: SessionView | Environm
     own = user_storage(invocation.config) / OWN_STORE
     for store in (*invocation.config.profiles.stores, own):
         with contextlib.suppress(ProfilesError):
-            channels = read_channels_text(store / made.profile, own=store == own).parsed()
+            channels = read_channels_text(store / made.profile, own=store == own).parse()
             state = channels.states.get(made.version)
             if state is not None and _has_digest(store / made.profile / made.version, made.digest, own=store == own):
                 output.print_note(state.describe(f"{made.profile}@{made.version}"))
@@ -174,7 +174,7 @@ def _require_one_owner(owners: set[str], reference: str) -> None:
         )
 
 
-def _checked(reason: str) -> str:
+def _check_reason(reason: str) -> str:
     from profiles.image.channels_file import check_reason
 
     try:

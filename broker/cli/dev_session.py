@@ -64,7 +64,9 @@ class DevSession:
             self._argv, input=script.encode(), stdout=subprocess.PIPE, timeout=SETUP_LIMIT_S, check=False
         )
         if done.returncode != 0:
-            raise self._failed("the preparation", done.returncode, done.stdout.decode(errors="replace").splitlines())
+            raise self._command_error(
+                "the preparation", done.returncode, done.stdout.decode(errors="replace").splitlines()
+            )
         self._marks = read_marks(done.stdout.decode(errors="replace"))
         if not plan.is_bound and COPIED not in self._marks:
             self._copy()
@@ -114,7 +116,7 @@ class DevSession:
                 if not self._invocation.json:
                     output.print_note(f"  | {text}")
         if process.returncode != 0:
-            raise self._failed(title, process.returncode, tail)
+            raise self._command_error(title, process.returncode, tail)
 
     def _copy(self) -> None:
         """Copy the repository into the session, once."""
@@ -134,7 +136,7 @@ class DevSession:
                 hint=f"`berth up` tries again; `berth ssh {self._view.name}` logs in without a copy",
             )
 
-    def _failed(self, title: str, code: int, lines: Sequence[str] | deque[str]) -> BerthError:
+    def _command_error(self, title: str, code: int, lines: Sequence[str] | deque[str]) -> BerthError:
         end = "".join(f"\n  | {line}" for line in list(lines)[-SHOWN_LINES:])
         name = self._view.name
         return BerthError(

@@ -50,7 +50,7 @@ class ImageFinder:
         self._policy = policy
         self._contents = CheckedContents()
 
-    async def published(self, user: str, reference: str, version: str | None) -> Image:
+    async def find_image(self, user: str, reference: str, version: str | None) -> Image:
         """Return that version of a profile, that of a channel, or the default one, for something new.
 
         `reference` is NAME, site/NAME or own/NAME.
@@ -59,9 +59,9 @@ class ImageFinder:
         user's own store must not be read, or the version is retired; UntrustedImageError if no session may start from
         the image.
         """
-        return await self._trusted(await self._published(user, reference, version))
+        return await self._check_trusted(await self._find_published(user, reference, version))
 
-    async def _published(self, user: str, reference: str, version: str | None) -> Image:
+    async def _find_published(self, user: str, reference: str, version: str | None) -> Image:
         owner, name = split_owner(reference)
         if not self._is_site or owner == SITE:
             return await asyncio.to_thread(published_image, self._catalog(), reference, version)
@@ -74,13 +74,13 @@ class ImageFinder:
             ) from error
         return await asyncio.to_thread(published_image, self._catalog(own), reference, version)
 
-    async def listed(self, user: str) -> list[tuple[str, Image, Standing]]:
+    async def list_images(self, user: str) -> list[tuple[str, Image, Standing]]:
         """Return the images of all profiles with their owners, the oldest version of a profile first.
 
         Of the user's own profiles in site mode, the default versions only: the launcher reads one image in a call.
         Images that cannot be read, and retired ones, are missing.
         """
-        listed = await asyncio.to_thread(_usable, self._catalog())
+        listed = await asyncio.to_thread(_usable_images, self._catalog())
         return [*listed, *[each async for each in self._own_images(user)]] if self._is_site else listed
 
     async def _own_images(self, user: str) -> AsyncIterator[tuple[str, Image, Standing]]:
@@ -95,7 +95,7 @@ class ImageFinder:
         except (LauncherError, RefusedError) as error:
             log.info("own profiles not listed user=%s error=%s", user, error)
 
-    async def required(self, user: str, profile: str, version: str, digest: str) -> Image:
+    async def require_image(self, user: str, profile: str, version: str, digest: str) -> Image:
         """Return the image with `digest`, from which a session or snapshot of this user was created.
 
         RefusedError if it is in no store. LauncherError if the launcher gave no clear answer.
@@ -108,11 +108,11 @@ class ImageFinder:
         own = await self._own_store(user, profile, version)
         return await asyncio.to_thread(require_image, self._catalog(own), profile, version, digest)
 
-    async def startable(self, user: str, profile: str, version: str, digest: str) -> Image:
-        """As `required`, for a new job. UntrustedImageError if no session may start from the image now."""
-        return await self._trusted(await self.required(user, profile, version, digest))
+    async def require_startable(self, user: str, profile: str, version: str, digest: str) -> Image:
+        """As `require_image`, for a new job. UntrustedImageError if no session may start from the image now."""
+        return await self._check_trusted(await self.require_image(user, profile, version, digest))
 
-    async def _trusted(self, image: Image) -> Image:
+    async def _check_trusted(self, image: Image) -> Image:
         if not self._policy.is_empty:
             await asyncio.to_thread(self._require_trusted, image)
         return image
@@ -176,7 +176,7 @@ class ImageFinder:
         return AnsweredStore(found, name)
 
 
-def _usable(catalog: Catalog) -> list[tuple[str, Image, Standing]]:
+def _usable_images(catalog: Catalog) -> list[tuple[str, Image, Standing]]:
     found = [(owner, image) for owner, each in catalog.contents().items() for image in each.images]
     standings = catalog.standings([image for _, image in found])
     return [

@@ -98,7 +98,7 @@ class GuestRelays:
             report = asyncio.create_task(self._ask(HELD_S))
             changed = asyncio.create_task(self._changed.wait())
             try:
-                await asyncio.wait({report, changed}, timeout=self._left(), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({report, changed}, timeout=self._seconds_left(), return_when=asyncio.FIRST_COMPLETED)
                 if report.done():
                     self._cut(report.result().ended)
             except BerthError as error:
@@ -111,7 +111,7 @@ class GuestRelays:
                 report.cancel()
                 changed.cancel()
                 await asyncio.wait({report, changed})
-            if self._relays and self._left() <= 0:
+            if self._relays and self._seconds_left() <= 0:
                 _log.warning("no answer of the controller for %.0f s: guests are cut off", LEASE_S)
                 self._cut(list(self._relays))
 
@@ -124,7 +124,7 @@ class GuestRelays:
         except Exception:  # noqa: BLE001 - the loop must cut guests off when their time is over
             _log.exception("a report of guests failed")
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return max(0.0, self._confirmed + LEASE_S - time.monotonic())
 
     async def _ask(self, seconds: float) -> GatewayGuestsAnswer:

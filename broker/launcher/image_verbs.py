@@ -35,7 +35,7 @@ def own_image(context: RequestContext, arguments: OwnImageArguments) -> dict[str
         channels = read_channels_text(store / arguments.profile, own=True) if versions else None
         if channels is not None:
             answer |= {"channels": channels.text, "channels_problem": channels.problem}
-        version = _resolved(versions, channels, arguments)
+        version = _resolve(versions, channels, arguments)
         if version in versions:
             answer |= {"version": version, **_read(store, arguments, version)}
     except OSError as error:
@@ -56,10 +56,10 @@ class _ReadProfile:
         return self.listed
 
     def channels(self, _: str) -> Channels:
-        return self.text.parsed()
+        return self.text.parse()
 
 
-def _resolved(versions: list[str], channels: ChannelsText | None, arguments: OwnImageArguments) -> str:
+def _resolve(versions: list[str], channels: ChannelsText | None, arguments: OwnImageArguments) -> str:
     """Return the version to read; empty if there is none, for which the controller finds the same reason."""
     if channels is None:
         return ""

@@ -135,7 +135,7 @@ def build(
     profile = load_profile(recipe, check_option)
     catalog = bases or Catalog({OWN: Stores([store])})
     if (store.path / profile.name / profile.version).exists():
-        return BuildResult(_published(profile, store, catalog, access), built=False)
+        return BuildResult(_find_published(profile, store, catalog, access), built=False)
     stage = store.stage(profile.name, profile.version)
     try:
         with (stage / LOG).open("wb") as log:
@@ -153,7 +153,7 @@ def build(
         try:
             image = store.publish(stage, profile.name, profile.version)
         except ImageExistsError:  # another builder was faster
-            return BuildResult(_published(profile, store, catalog, access), built=False)
+            return BuildResult(_find_published(profile, store, catalog, access), built=False)
         return BuildResult(image, True, tuple(steps.records), made.imported)
     except BuildError as error:
         error.log = store.keep_log(stage, profile.name, profile.version)
@@ -178,7 +178,7 @@ def _plan(profile: Profile, derived: FoundBase) -> list[str]:
     return ["check", *first, *own, "finish", "inventory", "squashfs", "image"]
 
 
-def _published(profile: Profile, store: Store, bases: Catalog, access: AccessTo) -> Image:
+def _find_published(profile: Profile, store: Store, bases: Catalog, access: AccessTo) -> Image:
     """Return the published image if a build of the recipe would read the same. ImageExistsError if it would not."""
     try:
         image = store.read(profile.name, profile.version)
@@ -249,7 +249,7 @@ class _Build:
                 apptainer.make_sif(squashfs, sif, steps.remaining_seconds())
                 record.size = size = sif.stat().st_size
                 offset = squashfs_offset(sif)
-                described = profile.model_copy(update={"base": profile.base.pinned(digest)})
+                described = profile.model_copy(update={"base": profile.base.pin(digest)})
                 image = Image(
                     name=profile.name,
                     version=profile.version,

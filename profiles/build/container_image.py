@@ -42,7 +42,7 @@ def plain_access(_: ImageReference) -> RegistryAccess:
 
 def find_container_image(base: Base, access: AccessTo = plain_access) -> OciImage:
     """Read the documents of the image that `base` names, but no layer. Raises ProfilesError."""
-    with _opened(base, access) as source:
+    with _open_source(base, access) as source:
         return find_image(source, base.image.target if base.image else "")
 
 
@@ -85,7 +85,7 @@ def _fetch(
     base: Base, image: OciImage, cache: BlobCache, access: AccessTo, say: Callable[[str], None]
 ) -> list[LayerFile]:
     layers = []
-    with _opened(base, access) as source:
+    with _open_source(base, access) as source:
         for number, (descriptor, diff_id) in enumerate(zip(image.layers, image.config.diff_ids, strict=True), start=1):
             say(f"layer {number} of {len(image.layers)}: {descriptor.digest}, {descriptor.size} bytes")
             path = cache.fetch(source, descriptor)
@@ -96,7 +96,7 @@ def _fetch(
 
 
 @contextlib.contextmanager
-def _opened(base: Base, access: AccessTo) -> Iterator[BlobSource]:
+def _open_source(base: Base, access: AccessTo) -> Iterator[BlobSource]:
     """Open the source of an image. An unreadable file becomes an OciImageError."""
     if base.image is not None:
         with RegistryClient(base.image, access(base.image)) as client:

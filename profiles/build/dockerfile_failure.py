@@ -87,12 +87,12 @@ def _range_hint() -> str:
 
 def _instruction(step: str, instructions: Sequence[Instruction]) -> Instruction | None:
     """Return the instruction that buildah shows as `step`."""
-    wanted = _squeezed(step)
-    exact = [each for each in instructions if _squeezed(each.text) == wanted]
+    wanted = _squeeze(step)
+    exact = [each for each in instructions if _squeeze(each.text) == wanted]
     return exact[0] if exact else None
 
 
-def _squeezed(text: str) -> str:
+def _squeeze(text: str) -> str:
     return "".join(text.split()).lower()
 
 

@@ -58,7 +58,7 @@ def find_dev_config(place: Path, chosen: str | None = None) -> Path:
         for path in (place / chosen, place / FOLDER / chosen / CONFIG_FILE):
             if is_file(path):
                 return path.resolve()
-        raise NoSuchFileError(f"{place} has no {chosen}", hint=_known(place))
+        raise NoSuchFileError(f"{place} has no {chosen}", hint=_hint(place))
     for path in (place / FOLDER / CONFIG_FILE, place / f".{CONFIG_FILE}"):
         if is_file(path):
             return path.resolve()
@@ -66,7 +66,7 @@ def find_dev_config(place: Path, chosen: str | None = None) -> Path:
     if len(several) == 1:
         return several[0].resolve()
     if several:
-        raise NoSuchFileError(f"{place} has {len(several)} files devcontainer.json", hint=_known(place))
+        raise NoSuchFileError(f"{place} has {len(several)} files devcontainer.json", hint=_hint(place))
     raise NoSuchFileError(
         f"{place} has no devcontainer.json", hint=f"it belongs into {FOLDER}/{CONFIG_FILE} of the repository"
     )
@@ -101,12 +101,12 @@ def read_dev_config(file: Path, environment: Mapping[str, str] | None = None, in
     except ValueError as error:
         raise ProfileError(str(error), file=file) from error
     assert isinstance(data, dict)  # as the document's
-    dev = _validated(data, document, file)
+    dev = _validate(data, document, file)
     findings = (*local_variables(document.data), *ignored_keys(data, _known_keys()))
     return DevConfig(file, workspace, dev.workspace_folder or inside, dev, findings)
 
 
-def _validated(data: dict[str, JsonData], document: JsonDocument, file: Path) -> DevContainer:
+def _validate(data: dict[str, JsonData], document: JsonDocument, file: Path) -> DevContainer:
     try:
         return DevContainer.model_validate(data)
     except ValidationError as error:
@@ -121,6 +121,6 @@ def _several(place: Path) -> list[Path]:
     return sorted((place / FOLDER).glob(f"*/{CONFIG_FILE}"))[:MAX_CONFIGS]
 
 
-def _known(place: Path) -> str:
+def _hint(place: Path) -> str:
     names = [path.parent.name for path in _several(place)]
     return f"choose one with --config: {', '.join(names)}" if names else f"it belongs into {FOLDER}/{CONFIG_FILE}"

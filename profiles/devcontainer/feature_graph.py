@@ -58,7 +58,7 @@ def resolve_features(
     work = [(name, options, None) for name, options in wanted.items()]
     while work:
         name, given, needed_by = work.pop(0)
-        node, is_new = _node(nodes, _parsed(name, needed_by), user_options(given), load)
+        node, is_new = _node(nodes, _parse_name(name, needed_by), user_options(given), load)
         if needed_by is not None:
             needed_by.needs.append(node)
         if is_new:
@@ -68,7 +68,7 @@ def resolve_features(
     return nodes
 
 
-def _parsed(name: str, needed_by: FeatureNode | None) -> FeatureReference:
+def _parse_name(name: str, needed_by: FeatureNode | None) -> FeatureReference:
     try:
         return parse_feature(name)
     except ValueError as error:

@@ -43,7 +43,7 @@ class FeatureSource:
     def load(self, reference: FeatureReference) -> LoadedFeature:
         """Return a feature with its files on this machine. Raises ProfilesError."""
         if reference not in self._loaded:
-            self._loaded[reference] = self._local(reference) if reference.is_local else self._published(reference)
+            self._loaded[reference] = self._local(reference) if reference.is_local else self._find_published(reference)
         return self._loaded[reference]
 
     def _local(self, reference: FeatureReference) -> LoadedFeature:
@@ -54,7 +54,7 @@ class FeatureSource:
             raise FeatureError(f"the feature {reference} has no {FEATURE_FILE}: {folder}")
         return self._read(reference, folder, content_digest(folder))
 
-    def _published(self, reference: FeatureReference) -> LoadedFeature:
+    def _find_published(self, reference: FeatureReference) -> LoadedFeature:
         digest = self._locked_digest(reference) or reference.digest or self._registry.resolve(reference)
         folder = self._cache / digest.replace(":", "-")
         if not is_file(folder / FEATURE_FILE):

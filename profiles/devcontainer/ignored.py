@@ -68,8 +68,8 @@ def ignored_keys(data: dict[str, JsonData], known: set[str]) -> Iterator[Finding
     for key, value in data.items():
         if key in known or key in SILENT:
             continue
-        why = IGNORED.get(key) or _unknown(key, known)
-        yield Finding(key, "ignored", f"{_shown(value)}: {why}", key in IMPORTANT and value not in (False, [], None))
+        why = IGNORED.get(key) or _unknown_key(key, known)
+        yield Finding(key, "ignored", f"{_shorten(value)}: {why}", key in IMPORTANT and value not in (False, [], None))
     for section, inner, own in (
         ("build", data.get("build"), _BUILD_KEYS),
         ("hostRequirements", data.get("hostRequirements"), _HOST_KEYS),
@@ -77,7 +77,7 @@ def ignored_keys(data: dict[str, JsonData], known: set[str]) -> Iterator[Finding
         for key in inner if isinstance(inner, dict) else ():
             if key not in own:
                 name = f"{section}.{key}"
-                yield Finding(name, "ignored", IGNORED.get(name) or _unknown(key, own))
+                yield Finding(name, "ignored", IGNORED.get(name) or _unknown_key(key, own))
     yield from _customizations(data.get("customizations"))
     yield from _attributes(data.get("portsAttributes"))
 
@@ -109,11 +109,11 @@ def _attributes(value: JsonData) -> Iterator[Finding]:
             yield Finding(f"portsAttributes.{port}.{key}", "ignored", why)
 
 
-def _unknown(key: str, known: set[str]) -> str:
+def _unknown_key(key: str, known: set[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     return "Berth does not know this key" + (f"; did you mean `{near[0]}`?" if near else "")
 
 
-def _shown(value: JsonData) -> str:
+def _shorten(value: JsonData) -> str:
     text = json.dumps(value, ensure_ascii=True)
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 1]}…"

@@ -110,7 +110,7 @@ def _base(config: DevConfig, findings: list[Finding]) -> Base | DockerfileBuild:
 
 def _parsed_base(text: str, key: str, config: DevConfig) -> Base:
     try:
-        return parse_base(text).resolved(config.folder)
+        return parse_base(text).resolve(config.folder)
     except ValueError as error:
         raise ProfileError(f"`{key}` is {text[:120]!r}, and {error}", file=config.file) from error
 
@@ -137,7 +137,7 @@ def _feature(node: FeatureNode, findings: list[Finding]) -> DevFeature:
         findings.append(Finding(title, "taken", "its authors do not maintain it any more", important=True))
     demands = [Finding(f"{key} of {node.name}", "ignored", IGNORED[key], important=True) for key in metadata.demands]
     findings += demands
-    environment = dict(_referring(metadata.container_env, f"containerEnv of {node.name}", findings))
+    environment = dict(_references(metadata.container_env, f"containerEnv of {node.name}", findings))
     variables = option_variables(options) | _USERS
     return DevFeature(node.name, metadata.version, node.feature.folder, node.feature.digest, variables, environment)
 
@@ -153,15 +153,15 @@ _USERS = {
 
 def _literal(values: Mapping[str, str], key: str, findings: list[Finding]) -> Iterator[tuple[str, str]]:
     """Yield variables whose values stand for themselves."""
-    return ((name, value.replace("$", "$$")) for name, value in _usable(values, key, findings))
+    return ((name, value.replace("$", "$$")) for name, value in _usable_variables(values, key, findings))
 
 
-def _referring(values: Mapping[str, str], key: str, findings: list[Finding]) -> Iterator[tuple[str, str]]:
+def _references(values: Mapping[str, str], key: str, findings: list[Finding]) -> Iterator[tuple[str, str]]:
     """Yield variables whose values may refer to others, as ENV of a Dockerfile does."""
-    return ((name, value.replace("\\$", "$$")) for name, value in _usable(values, key, findings))
+    return ((name, value.replace("\\$", "$$")) for name, value in _usable_variables(values, key, findings))
 
 
-def _usable(values: Mapping[str, str], key: str, findings: list[Finding]) -> Iterator[tuple[str, str]]:
+def _usable_variables(values: Mapping[str, str], key: str, findings: list[Finding]) -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         if RESERVED_VARIABLES.match(name) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             findings.append(

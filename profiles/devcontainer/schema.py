@@ -41,7 +41,7 @@ def _plain_path(text: str) -> str:
     return text
 
 
-def _absolute(text: str) -> str:
+def _check_absolute(text: str) -> str:
     if not text.startswith("/") or ".." in text.split("/") or not text.isprintable():
         raise ValueError("must be an absolute path without `..`")
     return text.rstrip("/") or "/"
@@ -128,7 +128,7 @@ class DevContainer(BaseModel):
     remote_env: Annotated[RemoteVariables, Field(alias="remoteEnv")] = {}
     mounts: Annotated[list[MountField], Field(max_length=64)] = []
     workspace_mount: Annotated[MountField | None, Field(alias="workspaceMount")] = None
-    workspace_folder: Annotated[str, AfterValidator(_absolute)] | None = Field(None, alias="workspaceFolder")
+    workspace_folder: Annotated[str, AfterValidator(_check_absolute)] | None = Field(None, alias="workspaceFolder")
     forward_ports: Annotated[list[int | str], Field(alias="forwardPorts", max_length=MAX_PORTS)] = []
     ports_attributes: Annotated[dict[str, PortAttributes], Field(alias="portsAttributes")] = {}
     onCreateCommand: Command | None = None  # noqa: N815 - the names of lifecycle.LIFECYCLE_KEYS

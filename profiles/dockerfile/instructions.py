@@ -74,13 +74,13 @@ def _instructions(text: str) -> Iterator[Instruction]:
         begin = begin if parts else number
         parts.append(bare.removesuffix(escape).rstrip())
         if not bare.endswith(escape):
-            yield _parsed(begin, " ".join(part for part in parts if part))
+            yield _parse_instruction(begin, " ".join(part for part in parts if part))
             parts = []
     if parts:
-        yield _parsed(begin, " ".join(parts))
+        yield _parse_instruction(begin, " ".join(parts))
 
 
-def _parsed(line: int, text: str) -> Instruction:
+def _parse_instruction(line: int, text: str) -> Instruction:
     word, _, rest = text.partition(" ")
     flags = []
     rest = rest.lstrip()

@@ -119,7 +119,7 @@ def _unsquashfs(action: str, sif: Path, offset: int, *paths: str) -> bytes:
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/"
         ) as process:
             assert process.stdout is not None  # as asked for above
-            watch = _killed_after(process, READ_LIMIT_S)
+            watch = _kill_after(process, READ_LIMIT_S)
             try:
                 return process.stdout.read(MAX_LABELS_BYTES)
             finally:
@@ -129,7 +129,7 @@ def _unsquashfs(action: str, sif: Path, offset: int, *paths: str) -> bytes:
         raise TransferError("unsquashfs is not installed", hint="in Debian: squashfs-tools") from error
 
 
-def _killed_after(process: subprocess.Popen[bytes], seconds: float) -> threading.Timer:
+def _kill_after(process: subprocess.Popen[bytes], seconds: float) -> threading.Timer:
     timer = threading.Timer(seconds, process.kill)
     timer.daemon = True
     timer.start()

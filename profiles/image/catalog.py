@@ -71,7 +71,7 @@ class Catalog:
         if damaged:
             raise _with_way_out(next(iter(damaged.values())), name, version, [*found])
         if len({image.digest for image in found.values()}) > 1:
-            raise _ambiguous(name, version)
+            raise _ambiguity(name, version)
         for image in found.values():
             return image
         return self._all().find(name, version)  # raises with the alternatives of all owners
@@ -114,7 +114,7 @@ class Catalog:
             owner = self.owner_of(image)
             if (owner, image.name) not in known:
                 stores = self.stores[owner].stores if owner else []
-                meant = {wanted: _resolved(stores, image.name, wanted) for wanted in (*CHANNELS, None)}
+                meant = {wanted: _try_resolve(stores, image.name, wanted) for wanted in (*CHANNELS, None)}
                 known[owner, image.name] = meant
             meant = known[owner, image.name]
             channels = [channel for channel in CHANNELS if meant[channel] == image.version]
@@ -126,7 +126,7 @@ class Catalog:
         owner = self.owner_of(image)
         state = self.state_of(image)
         instead = state.instead if state is not None else ""
-        version = instead or (_resolved(self.stores[owner].stores, image.name, None) if owner else None)
+        version = instead or (_try_resolve(self.stores[owner].stores, image.name, None) if owner else None)
         return "" if version in {None, image.version} else f"{image.name}@{version}"
 
     def holders(self, reference: str, version: str) -> list[tuple[str, Store]]:
@@ -162,7 +162,7 @@ class Catalog:
         return Stores([store for stores in self.stores.values() for store in stores.stores])
 
 
-def _resolved(stores: Sequence[Store], name: str, wanted: str | None) -> str | None:
+def _try_resolve(stores: Sequence[Store], name: str, wanted: str | None) -> str | None:
     with contextlib.suppress(ProfilesError):
         version = resolve_version(stores, name, wanted)
         return None if wanted is not None and version == wanted else version
@@ -173,7 +173,7 @@ def _at(version: str | None) -> str:
     return f"@{version}" if version else ""
 
 
-def _ambiguous(name: str, version: str | None) -> AmbiguousProfileError:
+def _ambiguity(name: str, version: str | None) -> AmbiguousProfileError:
     at = _at(version)
     return AmbiguousProfileError(
         f"the site and you each have a profile {name}{at}",

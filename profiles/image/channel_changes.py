@@ -174,7 +174,7 @@ def channels_lock(store: ChannelStore, name: str) -> Iterator[None]:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(directory / LOCK_FILE, flags, mode)
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise _unwritable_channels(directory, error) from error
     try:
         with contextlib.suppress(PermissionError):  # another user's, who has set it
             os.fchmod(descriptor, mode)
@@ -186,7 +186,7 @@ def channels_lock(store: ChannelStore, name: str) -> Iterator[None]:
                 hint=f"look at `berth profile history {name}`, and try again",
             ) from None
         except OSError as error:
-            raise _unwritable(directory, error) from error
+            raise _unwritable_channels(directory, error) from error
         yield
     finally:
         os.close(descriptor)
@@ -220,10 +220,10 @@ def _replace(directory: Path, text: str, mode: int) -> None:
             raise
         sync_to_disk(directory)
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise _unwritable_channels(directory, error) from error
 
 
-def _unwritable(directory: Path, error: OSError) -> StoreError:
+def _unwritable_channels(directory: Path, error: OSError) -> StoreError:
     return StoreError(
         f"cannot change the channels in {directory}: {error.strerror}", hint="only those who may write to the store can"
     )

@@ -116,10 +116,10 @@ class ChannelsText:
     problem: str = ""
     """The reason why the file could not be read."""
 
-    def parsed(self) -> Channels:
+    def parse(self) -> Channels:
         """Return the channels; none without a file. Raises DamagedChannelsError."""
         if self.problem:
-            raise _damaged(self.problem)
+            raise _damaged_channels(self.problem)
         return NO_CHANNELS if self.text is None else parse_channels(self.text, self.path)
 
 
@@ -139,13 +139,13 @@ def read_channels_text(profile: Path, *, own: bool) -> ChannelsText:
 def parse_channels(text: str, path: Path) -> Channels:
     """Check the content of the file. Raises DamagedChannelsError."""
     try:
-        return _channels(json.loads(text, parse_constant=_no_number, object_pairs_hook=_distinct))
+        return _channels(json.loads(text, parse_constant=_no_number, object_pairs_hook=_refuse_duplicates))
     except RecursionError:
-        raise _damaged(f"{path} is damaged: it is nested too deeply") from None
+        raise _damaged_channels(f"{path} is damaged: it is nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise _damaged(f"{path} is damaged: it is not JSON from line {error.lineno} on") from error
+        raise _damaged_channels(f"{path} is damaged: it is not JSON from line {error.lineno} on") from error
     except ValueError as error:
-        raise _damaged(f"{path} is damaged: {error}") from error
+        raise _damaged_channels(f"{path} is damaged: {error}") from error
 
 
 def check_reason(text: str) -> str:
@@ -231,7 +231,7 @@ def _line(value: object, key: str, most: int) -> str:
     return value
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("it has an entry twice")
@@ -242,7 +242,7 @@ def _no_number(_: str) -> float:
     raise ValueError("it has a number that is none")
 
 
-def _damaged(message: str) -> DamagedChannelsError:
+def _damaged_channels(message: str) -> DamagedChannelsError:
     return DamagedChannelsError(
         message, hint="NAME@VERSION starts without this file; the store's owner repairs it, or removes it"
     )

@@ -32,25 +32,25 @@ class OwnStore(Store):
         try:
             return store_reader.profile_names(self.path)
         except OSError as error:
-            raise _unreadable(error) from error
+            raise _unreadable_image(error) from error
 
     def versions(self, name: str) -> list[str]:
         """List the versions of `name`, oldest first. Raises DamagedImageError if they must not be read."""
         try:
             return store_reader.image_versions(self.path, name)
         except OSError as error:
-            raise _unreadable(error) from error
+            raise _unreadable_image(error) from error
 
     def channels(self, name: str) -> Channels:
         """Return the channels of a profile. Raises DamagedChannelsError."""
-        return read_channels_text(self.path / name, own=True).parsed()
+        return read_channels_text(self.path / name, own=True).parse()
 
     def read(self, name: str, version: str) -> Image:
         """Return a version that is listed. Raises DamagedImageError."""
         try:
             return image_of_stored(store_reader.read_stored_image(self.path, name, version), self.path / name / version)
         except OSError as error:
-            raise _unreadable(error) from error
+            raise _unreadable_image(error) from error
         except DamagedImageError:
             raise
         except ProfilesError as error:
@@ -104,7 +104,7 @@ class AnsweredStore(Store):
         return self._answer.versions if name == self._name else []
 
     def channels(self, name: str) -> Channels:
-        return self._answer.channels.parsed() if self._answer.channels and name == self._name else NO_CHANNELS
+        return self._answer.channels.parse() if self._answer.channels and name == self._name else NO_CHANNELS
 
     def read(self, name: str, version: str) -> Image:
         stored = self._answer.stored
@@ -129,6 +129,6 @@ def image_of_stored(stored: StoredImage, directory: Path) -> Image:
     return image
 
 
-def _unreadable(error: OSError) -> DamagedImageError:
+def _unreadable_image(error: OSError) -> DamagedImageError:
     why = error.strerror if isinstance(error, UnfitFileError) else f"cannot be read: {error.strerror}"
     return DamagedImageError(f"{error.filename} {why}", hint=REBUILD_HINT)

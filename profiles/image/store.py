@@ -173,7 +173,7 @@ class Store:
 
     def channels(self, name: str) -> Channels:
         """Return the channels of a profile that has a version. Raises DamagedChannelsError."""
-        return read_channels_text(self.path / name, own=False).parsed()
+        return read_channels_text(self.path / name, own=False).parse()
 
     def read(self, name: str, version: str) -> Image:
         """Return a version that is listed. Raises DamagedImageError."""
@@ -192,7 +192,7 @@ class Store:
             sweep_stages(self.path / name)
             return Path(tempfile.mkdtemp(prefix=f".{version}.", dir=self.path / name))
         except OSError as error:
-            raise _unwritable(self.path, str(error.strerror)) from error
+            raise _unwritable_store(self.path, str(error.strerror)) from error
 
     def check_free(self, name: str, version: str) -> None:
         """Raise ImageExistsError if the version is published, ChannelConflictError if it is called as a channel."""
@@ -211,7 +211,7 @@ class Store:
         while not place.exists():
             place = place.parent
         if not os.access(place, os.W_OK | os.X_OK):
-            raise _unwritable(self.path, "permission denied")
+            raise _unwritable_store(self.path, "permission denied")
 
     def publish(self, stage: Path, name: str, version: str) -> Image:
         """Publish the content of `stage` as this version, as a whole and on disk.
@@ -266,7 +266,7 @@ class Store:
         verify_image(image)
 
 
-def _unwritable(store: Path, why: str) -> StoreError:
+def _unwritable_store(store: Path, why: str) -> StoreError:
     return StoreError(f"cannot write to the store {store}: {why}", hint="name a store of your own, or ask its owner")
 
 

@@ -21,7 +21,7 @@ from profiles.inventory.model import (
     InventoryError,
     LooseExecutable,
     UnreadPart,
-    visible,
+    name_text,
 )
 from profiles.inventory.node_reader import is_package_json, read_node_package
 from profiles.inventory.python_reader import is_python_metadata, python_files, read_python_package
@@ -91,7 +91,7 @@ def _survey(reader: ImageTreeReader) -> _Sight:
             if len(sight.python) + len(sight.node) > MAX_LANGUAGE_PACKAGES:
                 raise InventoryError(f"the image has more than {MAX_LANGUAGE_PACKAGES} Python and npm packages")
     except OSError as error:
-        place = visible(os.fsencode(error.filename or ""))
+        place = name_text(os.fsencode(error.filename or ""))
         raise InventoryError(f"/{place} of the image cannot be read: {error.strerror}") from error
     return sight
 
@@ -118,11 +118,11 @@ def _owned_paths(reader: ImageTreeReader, files: list[bytes], sight: _Sight) -> 
     wanted = {*sight.executables, *(entry.path for entry in (*sight.python, *sight.node))}
     moved = _moved_folders(reader)
 
-    def real(path: bytes) -> bytes:
+    def real_path(path: bytes) -> bytes:
         first, slash, rest = path.partition(b"/")
         return b"/".join((moved[first], rest)) if slash and first in moved else path
 
-    found: Iterable[bytes] = (real(path) for paths in (dpkg_files(reader), files) for path in paths)
+    found: Iterable[bytes] = (real_path(path) for paths in (dpkg_files(reader), files) for path in paths)
     return wanted.intersection(found)
 
 
@@ -150,7 +150,7 @@ def _language_packages(
         if isinstance(package, InstalledPackage):
             yield package
         elif len(unread) < MAX_UNREAD:
-            unread.append(UnreadPart("/" + visible(entry.path), package))
+            unread.append(UnreadPart("/" + name_text(entry.path), package))
         else:
             raise InventoryError(f"the image has more than {MAX_UNREAD} damaged packages")
 
@@ -165,7 +165,7 @@ def _loose_executables(sight: _Sight, owned: set[bytes], npm_folders: set[Folder
             number += 1
             if number > MAX_EXECUTABLES:
                 raise InventoryError(f"the image has more than {MAX_EXECUTABLES} executables that no package owns")
-            yield LooseExecutable("/" + visible(path), entry.status.st_size, digest_in(entry.folder, entry.name))
+            yield LooseExecutable("/" + name_text(path), entry.status.st_size, digest_in(entry.folder, entry.name))
 
 
 def _is_in_any(folder: Folder | None, folders: set[Folder]) -> bool:

@@ -10,7 +10,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from profiles.inventory.model import DATABASE_REMEDY, InstalledPackage, InventoryError, PackageKind, visible
+from profiles.inventory.model import DATABASE_REMEDY, InstalledPackage, InventoryError, PackageKind, name_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def read_dpkg(reader: ImageTreeReader) -> list[InstalledPackage]:
         )
     for name in single:
         text_of_one = reader.text(f"{ADMINISTRATION}/status.d/{os.fsdecode(name)}", MAX_STATUS_BYTES) or ""
-        found += _packages(text_of_one, f"/{ADMINISTRATION}/status.d/{visible(name)}", known, default="installed")
+        found += _packages(text_of_one, f"/{ADMINISTRATION}/status.d/{name_text(name)}", known, default="installed")
     if not found and (text is None or not known):
         raise InventoryError(f"/{DPKG_STATUS} of the image lists no package", hint=DATABASE_REMEDY)
     return found
@@ -61,7 +61,7 @@ def read_dpkg(reader: ImageTreeReader) -> list[InstalledPackage]:
 
 def _listed_packages(reader: ImageTreeReader) -> set[str]:
     """Return the packages of which dpkg has a list of files."""
-    names = (visible(name) for name in reader.names(f"{ADMINISTRATION}/info") if name.endswith(b".list"))
+    names = (name_text(name) for name in reader.names(f"{ADMINISTRATION}/info") if name.endswith(b".list"))
     return {name.removesuffix(".list").partition(":")[0] for name in names}
 
 

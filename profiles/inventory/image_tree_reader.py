@@ -7,7 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from profiles.inventory.model import InventoryError, visible
+from profiles.inventory.model import InventoryError, name_text
 from profiles.walk import Tree
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def read_in(folder: Folder, name: bytes, limit: int) -> bytes | None:
         content += piece
         if len(content) > limit:
             raise InventoryError(
-                f"/{visible(folder.below(name))} of the image is larger than {limit >> 10} KiB, the most that is read"
+                f"/{name_text(folder.below(name))} of the image is larger than {limit >> 10} KiB, the most that is read"
             )
     return bytes(content) if content or _is_regular(folder, name) else None
 
@@ -116,7 +116,9 @@ def pieces_in(folder: Folder, name: bytes, size: int = _PIECE_BYTES) -> Iterator
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise InventoryError(f"/{visible(folder.below(name))} of the image cannot be read: {error.strerror}") from error
+        raise InventoryError(
+            f"/{name_text(folder.below(name))} of the image cannot be read: {error.strerror}"
+        ) from error
 
 
 def _is_regular(folder: Folder, name: bytes) -> bool:

@@ -116,11 +116,11 @@ def recorded_counts(value: object) -> dict[str, int] | None:
     return {PackageKind(kind).value: number for kind, number in value.items()}
 
 
-def visible(raw: bytes) -> str:
+def name_text(raw: bytes) -> str:
     r"""Return a file's name as text that is safe to print: printable characters but `\`, and all others as `\xNN`."""
     text = raw.decode("utf-8", "surrogateescape")
-    return "".join(char if char.isprintable() and char != "\\" else _escaped(char) for char in text)
+    return "".join(char if char.isprintable() and char != "\\" else _escape(char) for char in text)
 
 
-def _escaped(char: str) -> str:
+def _escape(char: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from profiles.inventory.image_tree_reader import read_in
-from profiles.inventory.model import InstalledPackage, InventoryError, PackageKind, visible
+from profiles.inventory.model import InstalledPackage, InventoryError, PackageKind, name_text
 
 if TYPE_CHECKING:
     from profiles.walk import Folder, TreeEntry
@@ -46,4 +46,4 @@ def read_node_package(entry: TreeEntry) -> InstalledPackage | str:
         return "it has no valid name of an npm package"
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
         return "it has no valid version of an npm package"
-    return InstalledPackage(PackageKind.NPM, name, version, locations=("/" + visible(entry.folder.path),))
+    return InstalledPackage(PackageKind.NPM, name, version, locations=("/" + name_text(entry.folder.path),))

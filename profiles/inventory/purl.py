@@ -9,19 +9,19 @@ from profiles.inventory.model import DISTRIBUTION_KINDS, ImageOrigin, InstalledP
 
 def package_url(package: InstalledPackage, system: OperatingSystem) -> str:
     """Return the package's URL. For distributions it has the qualifiers that scanners match on."""
-    name, version = _encoded(package.name), package.version
+    name, version = _encode(package.name), package.version
     if package.kind is PackageKind.NPM:
         scope, slash, rest = package.name.partition("/")
-        name = f"{quote(scope, safe='')}/{_encoded(rest)}" if slash else name
+        name = f"{quote(scope, safe='')}/{_encode(rest)}" if slash else name
     if package.kind not in DISTRIBUTION_KINDS:
-        return f"pkg:{package.kind.value}/{name}@{_encoded(version)}"
+        return f"pkg:{package.kind.value}/{name}@{_encode(version)}"
     release = "-".join(filter(None, (system.id, system.version or system.suite)))
     qualifiers = {"arch": package.architecture, "distro": release, "upstream": _upstream(package)}
     if package.kind is PackageKind.RPM and ":" in version:
         qualifiers["epoch"], _, version = version.partition(":")
     text = "&".join(f"{key}={quote(value, safe='')}" for key, value in sorted(qualifiers.items()) if value)
-    namespace = f"{_encoded(system.id)}/" if system.id else ""
-    return f"pkg:{package.kind.value}/{namespace}{name}@{_encoded(version)}{'?' if text else ''}{text}"
+    namespace = f"{_encode(system.id)}/" if system.id else ""
+    return f"pkg:{package.kind.value}/{namespace}{name}@{_encode(version)}{'?' if text else ''}{text}"
 
 
 def _upstream(package: InstalledPackage) -> str:
@@ -36,8 +36,8 @@ def _upstream(package: InstalledPackage) -> str:
 
 def image_url(origin: ImageOrigin) -> str:
     """Return the URL of the image itself."""
-    return f"pkg:generic/{_encoded(origin.name)}@{_encoded(origin.version)}"
+    return f"pkg:generic/{_encode(origin.name)}@{_encode(origin.version)}"
 
 
-def _encoded(text: str) -> str:
+def _encode(text: str) -> str:
     return quote(text, safe=":")

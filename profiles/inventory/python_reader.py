@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from profiles.inventory.image_tree_reader import read_in, start_of
-from profiles.inventory.model import InstalledPackage, PackageKind, visible
+from profiles.inventory.model import InstalledPackage, PackageKind, name_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def read_python_package(entry: TreeEntry) -> InstalledPackage | str:
         return "it has no valid version of a Python package"
     place = entry.folder if entry.name.endswith(b".egg-info") else _parent(entry.folder)
     return InstalledPackage(
-        PackageKind.PYPI, normalised_python_name(name), version, locations=("/" + visible(place.path),)
+        PackageKind.PYPI, normalised_python_name(name), version, locations=("/" + name_text(place.path),)
     )
 
 

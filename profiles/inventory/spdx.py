@@ -24,7 +24,7 @@ def as_spdx(inventory: Inventory) -> str:
     """Return the document."""
     origin = inventory.origin
     base = _base(origin.base, origin.base_digest)
-    installed = _installed(inventory)
+    installed = _package_elements(inventory)
     image = _element("SPDXRef-Image", origin.name, origin.version, "CONTAINER") | _reference(image_url(origin))
     content: dict[str, Any] = {
         "name": f"{origin.name}@{origin.version}",
@@ -47,7 +47,7 @@ def as_spdx(inventory: Inventory) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def _installed(inventory: Inventory) -> list[dict[str, Any]]:
+def _package_elements(inventory: Inventory) -> list[dict[str, Any]]:
     elements = []
     for package in inventory.packages:
         url = package_url(package, inventory.system)

@@ -45,15 +45,15 @@ class FolderFiles:
         self._folder = folder
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        with self._opened(name) as file:
+        with self._open(name) as file:
             while piece := file.read(PIECE_BYTES):
                 yield piece
 
     def size(self, name: str) -> int:
-        with self._opened(name) as file:
+        with self._open(name) as file:
             return os.fstat(file.fileno()).st_size
 
-    def _opened(self, name: str) -> FileIO:
+    def _open(self, name: str) -> FileIO:
         try:
             root = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -61,7 +61,7 @@ class FolderFiles:
             finally:
                 os.close(root)
         except OSError as error:
-            raise _missing(self._folder, name, str(error.strerror)) from error
+            raise _missing_file(self._folder, name, str(error.strerror)) from error
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, descriptor)
             return open_regular(f"/proc/self/fd/{descriptor}", own=False, follow=True)
@@ -115,7 +115,7 @@ class ArchiveFiles:
             key = self._links[key]
         found = self._members.get(key)
         if found is None:
-            raise _missing(self._archive, name, "there is none")
+            raise _missing_file(self._archive, name, "there is none")
         return found
 
     def _refuse_compression(self, file: FileIO) -> None:
@@ -183,7 +183,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _missing(place: Path, name: str, why: str) -> OciImageError:
+def _missing_file(place: Path, name: str, why: str) -> OciImageError:
     return OciImageError(
         f"{place} has no readable file {name[:100]}: {why}",
         hint="is it an image of the kind that the recipe says, and complete?",

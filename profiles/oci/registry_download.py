@@ -51,7 +51,7 @@ class Download:
             except Interrupted as error:
                 if self._done - counted >= PROGRESS_BYTES:
                     counted = self._done
-                    retries.progressed()
+                    retries.reset()
                 retries.wait(error)
         if f"sha256:{self._hash.hexdigest()}" != self._blob.digest:
             raise TransferError(

@@ -53,7 +53,7 @@ class Retries:
         self._tries = tries
         self._failed = 0
 
-    def progressed(self) -> None:
+    def reset(self) -> None:
         """Begin the count again."""
         self._failed = 0
 
@@ -126,7 +126,7 @@ class RegistryHttp:
                 raise self._refusal(method, where, response)
             yield response
         except httpx.HTTPError as error:
-            raise self._broken(error) from error
+            raise self._connection_error(error) from error
         finally:
             response.close()
 
@@ -195,7 +195,7 @@ class RegistryHttp:
         try:
             response = self._client.send(request, stream=True)
         except httpx.HTTPError as error:
-            raise self._broken(error) from error
+            raise self._connection_error(error) from error
         except httpx.InvalidURL as error:
             raise TransferError(f"{self.reference.registry} names an invalid address") from error
         self._has_answered = True
@@ -223,7 +223,7 @@ class RegistryHttp:
             with self._client.stream("GET", url, headers=headers) as answer:
                 content = read_answer(answer, MAX_ANSWER_BYTES)
         except httpx.HTTPError as error:
-            raise self._broken(error) from error
+            raise self._connection_error(error) from error
         if answer.status_code in {401, 403}:
             raise self._login_wrong() if self._login else self._login_missing()
         if answer.status_code != httpx.codes.OK:
@@ -272,7 +272,7 @@ class RegistryHttp:
             return Interrupted(f"{name.registry} failed with status {status}{said}", wait_s=_asked_wait(response))
         return TransferError(f"{name.registry} refused {_what(where)} with status {status}{said}")
 
-    def _broken(self, error: httpx.HTTPError) -> TransferError:
+    def _connection_error(self, error: httpx.HTTPError) -> TransferError:
         """Return the error for a connection that could not be made, or that broke."""
         registry = self.reference.registry
         if (problem := _certificate_problem(error)) is not None:

@@ -65,7 +65,7 @@ class Upload:
                 interrupted = True
                 if self._done > best:
                     best = self._done
-                    retries.progressed()
+                    retries.reset()
                 retries.wait(error)
             else:
                 return
@@ -84,7 +84,7 @@ class Upload:
             "PATCH", self._where, headers=headers, body=lambda: self._pieces(begin, end), expect=(202, 204)
         ) as answer:
             self._where = self._http.location(answer)
-            self._done = min(end, self._received(answer, end))
+            self._done = min(end, self._count_received(answer, end))
         if self._done <= begin:
             raise Interrupted(f"{self._http.reference.registry} keeps nothing of what is uploaded")
         self._progress(self._done, self._blob.size)
@@ -104,7 +104,7 @@ class Upload:
             return
         try:
             with self._http.request("GET", self._where, expect=(204,)) as answer:
-                self._done = min(self._received(answer, 0), self._blob.size)
+                self._done = min(self._count_received(answer, 0), self._blob.size)
                 if answer.headers.get("Location"):
                     self._where = self._http.location(answer)
         except Interrupted:
@@ -112,7 +112,7 @@ class Upload:
         except TransferError:
             self._where = ""  # a new upload tells whether anything else is wrong
 
-    def _received(self, answer: httpx.Response, otherwise: int) -> int:
+    def _count_received(self, answer: httpx.Response, otherwise: int) -> int:
         """Return how many bytes the registry has, as its header says; `otherwise` without a valid one."""
         found = _RANGE.fullmatch(answer.headers.get("Range", ""))
         return int(found[1]) + 1 if found and found[1] != "0" else otherwise

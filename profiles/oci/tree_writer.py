@@ -97,7 +97,7 @@ class TreeWriter:
         """Give every folder its time of change."""
         for path, time_ns in self._times.items():
             try:
-                os.utime(self._opened(path), ns=(time_ns, time_ns))
+                os.utime(self._open_folder(path), ns=(time_ns, time_ns))
             except OSError as error:
                 if error.errno not in {errno.ENOENT, *_OUTSIDE}:  # deleted or replaced by a later layer
                     raise
@@ -109,7 +109,7 @@ class TreeWriter:
             if not _is_folder(folder, name):
                 self._remove(folder, name, path)
                 os.mkdir(name, 0o700, dir_fd=folder)
-        descriptor = self._opened(path)
+        descriptor = self._open_folder(path)
         os.fchown(descriptor, *self._owner(entry, path))
         os.fchmod(descriptor, entry.mode)
         self._times[path] = entry.mtime_ns
@@ -141,7 +141,7 @@ class TreeWriter:
         above, _, old = target.rpartition(b"/")
         folder = self._make_room(path, entry.mtime_ns)
         try:
-            source = self._opened(above)
+            source = self._open_folder(above)
             status = os.stat(old or b".", dir_fd=source, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 raise LayerInvalidError("it is a hard link to a folder", entry=path)
@@ -158,7 +158,7 @@ class TreeWriter:
             raise LayerInvalidError("it is a whiteout, and no empty file", entry=path)
         hidden = b"" if name == OPAQUE_NAME else hidden_name(name, path)
         try:
-            folder = self._opened(parent)
+            folder = self._open_folder(parent)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return
@@ -197,19 +197,19 @@ class TreeWriter:
     def _parent(self, path: bytes, time_ns: int) -> int:
         """Return the open folder `path`. Folders that no layer has named are made, for root and with mode 0755."""
         try:
-            return self._opened(path)
+            return self._open_folder(path)
         except FileNotFoundError:
             above, _, name = path.rpartition(b"/")
             folder = self._parent(above, time_ns)
             os.mkdir(name, 0o700, dir_fd=folder)
-            descriptor = self._opened(path)
+            descriptor = self._open_folder(path)
             os.fchmod(descriptor, 0o755)
             self._times[path] = time_ns
             return descriptor
         except OSError as error:
             raise _led_away(error, path) from error
 
-    def _opened(self, path: bytes) -> int:
+    def _open_folder(self, path: bytes) -> int:
         """Return the descriptor of a folder of the tree, valid until the next call. OSError."""
         if not path:
             return self._root

@@ -78,11 +78,11 @@ class Base:
         """The name of the profile, with its owner if the recipe says it."""
         return f"{self.owner}{self.name}"
 
-    def resolved(self, folder: Path) -> Base:
+    def resolve(self, folder: Path) -> Base:
         """Take a relative path from `folder`."""
         return replace(self, path=folder / self.path) if self.kind.is_path else self
 
-    def pinned(self, digest: str) -> Base:
+    def pin(self, digest: str) -> Base:
         """Name the image of a registry by the digest of its manifest, beside its tag; other bases stay as they are."""
         return replace(self, image=replace(self.image, digest=digest)) if self.image else self
 

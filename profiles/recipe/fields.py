@@ -26,7 +26,7 @@ def one_line(text: str) -> str:
 Line = Annotated[str, AfterValidator(one_line)]
 
 
-def distinct(*attributes: str) -> Callable[[list[Item]], list[Item]]:
+def refuse_duplicates(*attributes: str) -> Callable[[list[Item]], list[Item]]:
     """Return a validator that refuses two items of a list with the same value of one of the attributes."""
 
     def check(items: list[Item]) -> list[Item]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError, model_validator
 
-from profiles.recipe.fields import STRICT, distinct, one_line
+from profiles.recipe.fields import STRICT, one_line, refuse_duplicates
 from profiles.recipe.problems import problems_error
 from profiles.recipe.schema_problems import schema_problems
 from profiles.recipe.yaml_document import parse_yaml
@@ -86,7 +86,10 @@ class Service(BaseModel):
 
 
 ServiceList = Annotated[
-    list[Service], Field(max_length=MAX_SERVICES), AfterValidator(distinct("name")), AfterValidator(distinct("socket"))
+    list[Service],
+    Field(max_length=MAX_SERVICES),
+    AfterValidator(refuse_duplicates("name")),
+    AfterValidator(refuse_duplicates("socket")),
 ]
 
 
@@ -114,7 +117,7 @@ def parse_service_file(text: str, path: Path) -> list[Service]:
 def format_services(services: Iterable[Service]) -> str:
     """Return services as lines `KEY=VALUE`, an empty line after each: the program inside the session reads them."""
     return "".join(
-        "".join(f"{key}={_plain(value)}\n" for key, value in service.model_dump().items()) + "\n"
+        "".join(f"{key}={_format_value(value)}\n" for key, value in service.model_dump().items()) + "\n"
         for service in services
     )
 
@@ -130,5 +133,5 @@ def parse_services(text: str) -> list[Service]:
     return found
 
 
-def _plain(value: object) -> str:
+def _format_value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -24,7 +24,7 @@ from pydantic import (
 from profiles.errors import ProfileError
 from profiles.recipe.base import Base, BaseKind, parse_base
 from profiles.recipe.duration import policy_time
-from profiles.recipe.fields import STRICT, Line, distinct
+from profiles.recipe.fields import STRICT, Line, refuse_duplicates
 from profiles.recipe.problems import Problem, problems_error
 from profiles.recipe.resources import OPTION_PATTERN, OptionCheck, any_option, resource_problems, slurm_resources
 from profiles.recipe.schema_problems import schema_problems
@@ -49,20 +49,20 @@ RESERVED_VARIABLES = re.compile(r"(BERTH|SLURM|APPTAINER|SINGULARITY)_|(HOME|USE
 """Variables that the session, Slurm or Apptainer set. A profile that set them would break one of the three."""
 
 
-def _absolute(text: str) -> str:
+def _check_absolute(text: str) -> str:
     path = PurePosixPath(text)
     if not path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
         raise ValueError("must be an absolute path below / without `..`")
     return str(path)
 
 
-def _bindable(text: str) -> str:
+def _check_bindable(text: str) -> str:
     if set(text) & set(":,\\"):
         raise ValueError("must not contain `:`, `,` or a backslash: Apptainer's --bind cannot take them")
     return text
 
 
-def _persistent(text: str) -> str:
+def _check_persistent(text: str) -> str:
     """An absolute path or one below `~/`; plain, so that two spellings are two paths, and Apptainer can bind it."""
     parts = text.split("/")
     if parts[0] not in {"", "~"} or len(parts) < 2 or set(parts[1:]) & {"", ".", ".."}:
@@ -94,7 +94,7 @@ def _parse_flag(value: object) -> object:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
 
-def _variable(name: str) -> str:
+def _check_variable(name: str) -> str:
     if RESERVED_VARIABLES.match(name):
         raise ValueError(f"{name} is set by the session itself")
     return name
@@ -112,12 +112,14 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN)]
 AptPackage = Annotated[str, StringConstraints(pattern=APT_PATTERN)]
 PipPackage = Annotated[Line, StringConstraints(pattern=PIP_PATTERN, max_length=500)]
-Variable = Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN), AfterValidator(_variable)]
+Variable = Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN), AfterValidator(_check_variable)]
 ResourceValue = Annotated[bool | Line, BeforeValidator(_parse_flag)]
 ResourceName = Annotated[str, StringConstraints(pattern=OPTION_PATTERN)]
-AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
-BindPath = Annotated[AbsolutePath, AfterValidator(_bindable)]
-PersistentPath = Annotated[Line, AfterValidator(_bindable), AfterValidator(_persistent), Field(max_length=1024)]
+AbsolutePath = Annotated[Line, AfterValidator(_check_absolute)]
+BindPath = Annotated[AbsolutePath, AfterValidator(_check_bindable)]
+PersistentPath = Annotated[
+    Line, AfterValidator(_check_bindable), AfterValidator(_check_persistent), Field(max_length=1024)
+]
 FileId = Annotated[str, StringConstraints(pattern=FILE_ID_PATTERN)]
 Mode = Annotated[int, BeforeValidator(_parse_mode), Field(ge=0, le=0o777)]
 
@@ -176,14 +178,14 @@ class Profile(ProfileModel):
     build_secrets: Annotated[dict[FileId, Path], Field(max_length=64)] = {}
     apt: list[AptPackage] = []
     pip: list[PipPackage] = []
-    files: Annotated[list[File], AfterValidator(distinct("destination"))] = []
+    files: Annotated[list[File], AfterValidator(refuse_duplicates("destination"))] = []
     post: str = ""
     environment: dict[Variable, Line] = {}
     resources: dict[ResourceName, ResourceValue] = {}
     persistence: PersistenceSpec = PersistenceSpec()
     idle: Annotated[str, AfterValidator(_parse_idle)] | None = None
     continuation: Annotated[str, AfterValidator(_parse_continuation)] | None = None
-    binds: Annotated[list[BindSpec], AfterValidator(distinct("destination"))] = []
+    binds: Annotated[list[BindSpec], AfterValidator(refuse_duplicates("destination"))] = []
     submission_directory: bool = True
     services: ServiceList = []
 
@@ -261,14 +263,14 @@ def parse_profile(
     return profile.model_copy(
         update={
             "resources": slurm_resources(profile.resources),
-            "files": [_resolved(file, folder) for file in profile.files],
-            "base": profile.base.resolved(folder),
+            "files": [_resolve_file(file, folder) for file in profile.files],
+            "base": profile.base.resolve(folder),
             "build_secrets": {name: folder / path for name, path in profile.build_secrets.items()},
         }
     )
 
 
-def _resolved(file: File, folder: Path) -> File:
+def _resolve_file(file: File, folder: Path) -> File:
     return file if file.source is None else file.model_copy(update={"source": folder / file.source})
 
 

@@ -112,7 +112,7 @@ class SignaturePolicy:
         if signer is None:
             problem = _unknown_key(label, key.key_id)
         elif late := _outside_time(signer, now, now):
-            problem = _expired(label, late)
+            problem = _expired_signature(label, late)
         elif forbidden := _not_allowed(signer, label, owner, store):
             problem = _forbidden(forbidden)
         else:
@@ -139,16 +139,16 @@ class SignaturePolicy:
             hint = f"its publisher signs it: `berth profile sign {label} --key FILE`"
             return Assessment(problem=SignatureProblem.UNSIGNED, message=f"{label} is not signed", hint=hint)
         if read.text is None:
-            return _damaged(label, read.problem)
+            return _damaged_signature(label, read.problem)
         try:
             envelope = parse_envelope(read.text)
         except StatementError as error:
-            return _damaged(label, str(error))
+            return _damaged_signature(label, str(error))
         signer = next((each for each in self.signers if each.key.key_id == envelope.key_id), None)
         if signer is None:
             return _unknown_key(label, envelope.key_id)
         if not envelope.is_signed_by(signer.key):
-            return _changed(
+            return _mismatch(
                 signer, SignatureProblem.FORGED, f"the signature of {label} is not one of {signer.name}: it was changed"
             )
         return _assess_statement(signer, envelope, image, owner, now, size)
@@ -162,14 +162,16 @@ def _assess_statement(  # noqa: PLR0917 - all that the decision depends on
     try:
         statement = envelope.statement()
     except StatementError as error:
-        return _changed(signer, SignatureProblem.OTHER_IMAGE, f"{signer.name} has signed something else: {error}")
+        return _mismatch(signer, SignatureProblem.OTHER_IMAGE, f"{signer.name} has signed something else: {error}")
     if problem := _other_image(statement, image):
-        return _changed(signer, SignatureProblem.OTHER_IMAGE, f"{signer.name} has not signed this {label}: {problem}")
+        return _mismatch(signer, SignatureProblem.OTHER_IMAGE, f"{signer.name} has not signed this {label}: {problem}")
     if size is not None and size != statement.size:
-        return _changed(signer, SignatureProblem.SIZE, f"{image.path} {_size_difference(size, statement.size, signer)}")
+        return _mismatch(
+            signer, SignatureProblem.SIZE, f"{image.path} {_size_difference(size, statement.size, signer)}"
+        )
     found = Assessment()
     if late := _outside_time(signer, statement.signed, now):
-        found = _expired(label, late)
+        found = _expired_signature(label, late)
     elif forbidden := _not_allowed(signer, label, owner, image.directory.parent.parent):
         found = _forbidden(forbidden)
     return replace(found, signer=signer.name, key_id=signer.key.key_id, signed=statement.signed)
@@ -213,7 +215,7 @@ def _not_allowed(signer: Signer, label: str, owner: str, store: Path) -> str:
     return ""
 
 
-def _expired(label: str, late: str) -> Assessment:
+def _expired_signature(label: str, late: str) -> Assessment:
     return Assessment(
         problem=SignatureProblem.EXPIRED,
         message=f"the signature of {label} does not count: {late}",
@@ -235,7 +237,7 @@ def _unknown_key(label: str, key_id: str) -> Assessment:
     )
 
 
-def _damaged(label: str, why: str) -> Assessment:
+def _damaged_signature(label: str, why: str) -> Assessment:
     return Assessment(
         problem=SignatureProblem.DAMAGED,
         message=f"the signature of {label} cannot be read: {why}",
@@ -243,7 +245,7 @@ def _damaged(label: str, why: str) -> Assessment:
     )
 
 
-def _changed(signer: Signer, problem: SignatureProblem, message: str) -> Assessment:
+def _mismatch(signer: Signer, problem: SignatureProblem, message: str) -> Assessment:
     return Assessment(
         signer=signer.name,
         key_id=signer.key.key_id,

@@ -66,10 +66,10 @@ def mute_findings(
 ) -> list[VulnerabilityFinding]:
     """Return the findings, those muted that a statement says do not concern the image of this name and version."""
     in_order = sorted(statements, key=lambda each: each.time)
-    return [_muted(finding, in_order, image) for finding in findings]
+    return [_apply_statements(finding, in_order, image) for finding in findings]
 
 
-def _muted(
+def _apply_statements(
     finding: VulnerabilityFinding, statements: Sequence[VexStatement], image: tuple[str, str]
 ) -> VulnerabilityFinding:
     reason = ""

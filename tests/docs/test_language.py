@@ -41,6 +41,28 @@ _RELATIVE = re.compile(
 _FRAMEWORK = frozenset({"main", "upgrade", "downgrade"})
 """Names that a framework or an entry point demands in more than one module: programs and Alembic's migrations."""
 
+_PARTICIPLE = re.compile(
+    r"\w+(ed|ing)|begun|bound|bought|broken|brought|built|caught|chosen|done|drawn|felt|forgotten|found|frozen|given"
+    r"|gone|grown|had|heard|held|hidden|kept|known|laid|led|left|lent|lost|made|meant|met|paid|proven|said|seen|sent"
+    r"|shown|sold|spent|spoken|stolen|taken|taught|thought|thrown|told|torn|understood|unknown|unseen|won|worn|written"
+)
+"""Participles, without those that are also verbs in their basic form, such as `read` and `cut`."""
+
+_ADJECTIVE = re.compile(
+    r"\w+[ai]ble|absolute|ambiguous|bare|busy|canonical|current|distinct|due|free|fresh|idle|latest|natural|new|newest"
+    r"|normal|plain|ready|real|same|similar|unclear|unread|valid|whole"
+)
+
+_PREPOSITION = re.compile(r"after|at|before|below|by|for|from|in|into|of|on|since|to|until|with|without")
+
+_OTHER_WORD = re.compile(
+    r"bring|embed|enable|exceed|executable|feed|finding|heading|mapping|need|proceed|setting|speed|string|table|variable"
+)
+"""Verbs and nouns that end as participles and adjectives do."""
+
+_TEST_PROGRAMS = ("slurm/lab", "slurm/vm")
+"""Rooms of the tests' own programs, whose functions may be named as the tests name theirs."""
+
 _REGISTERS = re.compile(r"\b(command|group|verb|get|put|post|patch|delete|api_route)\b")
 """Decorators that register a function under another name: click's commands, routes, verbs of the launcher."""
 
@@ -72,6 +94,23 @@ def is_predicate(node: ast.Module | _Definition) -> bool:
     if isinstance(node, ast.Module | ast.ClassDef):
         return False
     return node.returns is not None and ast.unparse(node.returns) == "bool"
+
+
+def is_bare_participle(name: str) -> bool:
+    """Whether the name of a function is a participle or an adjective alone, or a participle with a preposition.
+
+    A participle with a noun names a value: `failed_operation`.
+    """
+    first, *others = name.strip("_").split("_")
+    if _OTHER_WORD.fullmatch(first):
+        return False
+    if not others:
+        return bool(_PARTICIPLE.fullmatch(first) or _ADJECTIVE.fullmatch(first))
+    return len(others) == 1 and bool(_PARTICIPLE.fullmatch(first) and _PREPOSITION.fullmatch(others[0]))
+
+
+def is_property(node: _Definition) -> bool:
+    return any(re.search(r"property$|\.setter$", ast.unparse(each)) for each in node.decorator_list)
 
 
 def begins_with_relative_clause(node: ast.Module | _Definition) -> bool:
@@ -156,6 +195,24 @@ def test_a_public_name_exists_once() -> None:
                 if isinstance(node, _Definition) and is_public(node) and not is_registered(node):
                     definitions[node.name].append(source.name)
     assert not {name: where for name, where in definitions.items() if len(where) > 1 and name not in _FRAMEWORK}
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if not room.startswith(_TEST_PROGRAMS)])
+def test_no_function_is_named_by_a_participle(room: str) -> None:
+    hits = [
+        f"{source.name}:{node.lineno}: {node.name}"
+        for source in sources(room)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_bare_participle(node.name)
+        if not is_property(node) and not is_registered(node)
+    ]
+    assert not hits, "name what the function does or returns: `find_script`, `is_due`, `finished_jobs`"
+
+
+def test_a_bare_participle_is_recognised() -> None:
+    bad = ["_found", "asking", "saved_at", "seen_by", "_visible", "due", "_interrupted"]
+    good = ["find", "failed_operation", "_string", "read", "shut_down", "finished_jobs", "open_session", "bring_up"]
+    assert [name for name in bad + good if is_bare_participle(name)] == bad
 
 
 @pytest.mark.parametrize(

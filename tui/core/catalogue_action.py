@@ -28,7 +28,7 @@ class CatalogueAction(Protocol):
     def group(self) -> str:
         """The section of the help."""
 
-    def allowed(self, session: SessionView | None) -> str | None:
+    def refusal(self, session: SessionView | None) -> str | None:
         """Return why the action is not possible for the session; None if it is. Without a session: for none."""
 
     def command(self, session: SessionView | None) -> Sequence[str]:

@@ -52,11 +52,11 @@ def make_check(action: SessionAction, form: Form | None) -> CheckRequest:
 
     match action.id:
         case "rollback":
-            return CheckRequest(rollback=rollback_request(_filled(form)))
+            return CheckRequest(rollback=rollback_request(_require_form(form)))
         case "switch":
-            return CheckRequest(switch=switch_request(_filled(form)))
+            return CheckRequest(switch=switch_request(_require_form(form)))
         case "resize":
-            return CheckRequest(resize=ResizeRequest(options=resource_options(_filled(form))))
+            return CheckRequest(resize=ResizeRequest(options=resource_options(_require_form(form))))
         case "restart":
             return CheckRequest(restart=True)
     return CheckRequest(delete=True)
@@ -114,9 +114,9 @@ def _texts(
         case "purge":
             return text.ask_delete(names, purge=True), text.LOST_FILES, text.CANNOT_BE_UNDONE
         case "rollback":
-            question = f"Roll {first.name} back to snapshot {_filled(form).text('snapshot')}?"
+            question = f"Roll {first.name} back to snapshot {_require_form(form).text('snapshot')}?"
         case "switch":
-            question = f"Switch {first.name} to {_profile(_filled(form))}?"
+            question = f"Switch {first.name} to {_profile(_require_form(form))}?"
         case _:
             raise KeyError(action.id)
     return question, text.LOST_NOTHING, text.undo_operation(first.name)
@@ -125,11 +125,11 @@ def _texts(
 def _plan(action: SessionAction, session: SessionView, form: Form | None) -> str:
     match action.id:
         case "rollback":
-            return text.describe_rollback_plan(_filled(form).text("snapshot"))
+            return text.describe_rollback_plan(_require_form(form).text("snapshot"))
         case "switch":
-            return text.describe_switch_plan(session, _profile(_filled(form)))
+            return text.describe_switch_plan(session, _profile(_require_form(form)))
         case "resize":
-            return text.describe_resize_plan(resource_options(_filled(form)))
+            return text.describe_resize_plan(resource_options(_require_form(form)))
         case "restart":
             return text.RESTART_PLAN
     return ""
@@ -139,7 +139,7 @@ def _changes(report: CheckReport, form: Form | None) -> Iterator[str]:
     """Yield what a switch changes; controllers of earlier versions do not report it."""
     if report.switch is None:
         return
-    fresh = _filled(form).values()["fresh"] is True
+    fresh = _require_form(form).values()["fresh"] is True
     for title, before, after in text.describe_switch_changes(report.session, report.switch, fresh=fresh):
         if before in {"", after}:
             yield f"{title:<{_TITLE_CELLS}}{after}{' (unchanged)' if before else ''}"
@@ -158,6 +158,6 @@ def _profile(form: Form) -> ProfileReference:
     return profile
 
 
-def _filled(form: Form | None) -> Form:
+def _require_form(form: Form | None) -> Form:
     assert form is not None, "the action has a form"
     return form

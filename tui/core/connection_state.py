@@ -53,7 +53,7 @@ class ReconnectBackoff:
     def __init__(self) -> None:
         self._next = FIRST_RETRY_S
 
-    def next(self) -> float:
+    def next_pause(self) -> float:
         """Return the seconds until the next attempt."""
         pause, self._next = self._next, min(self._next * 2, LONGEST_RETRY_S)
         return pause

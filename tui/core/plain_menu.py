@@ -59,10 +59,10 @@ class PlainMenu:
         general = [action for action in self._actions if _is_general(action)]
         return (*HELP, *(["Type one of these alone:"] if general else []), *_describe_actions(general))
 
-    def listing(self, now: float) -> list[str]:
+    def list_sessions(self, now: float) -> list[str]:
         """Return the list: one numbered line for each session."""
         lines = [title_line(self.sessions)]
-        lines += [f"{number}. {describe_session(view, now)}" for number, view in enumerate(self._shown(), 1)]
+        lines += [f"{number}. {describe_session(view, now)}" for number, view in enumerate(self._shown_views(), 1)]
         if self.sessions.views and not self.sessions.shown_count:
             lines.append("No session contains this text. Type / to list all.")
         return lines
@@ -76,9 +76,9 @@ class PlainMenu:
             return Reply(self.help())
         if line.startswith("/"):
             self.sessions.set_filter(line[1:])
-            return Reply(self.listing(now))
+            return Reply(self.list_sessions(now))
         number, _, action = line.partition(" ")
-        shown = self._shown()
+        shown = self._shown_views()
         if number.isdecimal() and 1 <= int(number) <= len(shown):
             view = shown[int(number) - 1]
             return self._act(view, action.strip(), number) if action else Reply(self._details(view, number, now))
@@ -86,20 +86,20 @@ class PlainMenu:
             return Reply([f"There is no session {number} in the list. Type r to read it again."])
         return self._act(None, line, "")
 
-    def _shown(self) -> list[SessionView]:
+    def _shown_views(self) -> list[SessionView]:
         lines = [self.sessions.line(index) for index in range(self.sessions.line_count)]
         return [self.sessions.views[line] for line in lines if isinstance(line, str)]
 
     def _details(self, view: SessionView, number: str, now: float) -> list[str]:
         lines = [f"{title}: {text}" for title, text in detail_texts(view, self._site, now)]
-        possible = [each for each in self._actions if not _is_general(each) and each.allowed(view) is None]
+        possible = [each for each in self._actions if not _is_general(each) and each.refusal(view) is None]
         return [f"Session {view.name}", *lines, "Actions:", *_describe_actions(possible, f"{number} ")]
 
     def _act(self, view: SessionView | None, word: str, number: str) -> Reply:
         found = next((action for action in self._actions if word in {action.id, action.key}), None)
         if found is None:
             return Reply([f"{word!r} is not an action. Type h for help, or {number or 'a number'} for the actions."])
-        refusal = found.allowed(view)
+        refusal = found.refusal(view)
         if refusal is not None:
             return Reply([f"{found.title}: {refusal}"])
         return Reply(command=found.command(view))
@@ -107,7 +107,7 @@ class PlainMenu:
 
 def _is_general(action: CatalogueAction) -> bool:
     """Whether the action concerns no session."""
-    return action.allowed(None) is None
+    return action.refusal(None) is None
 
 
 def _describe_actions(actions: Sequence[CatalogueAction], prefix: str = "") -> list[str]:

@@ -72,7 +72,7 @@ class SessionAction:
     missing: tuple[str, ...] = field(default=())
     """The words in place of the form's, while there is none; the user replaces those in capitals."""
 
-    def allowed(self, session: SessionView | None) -> str | None:
+    def refusal(self, session: SessionView | None) -> str | None:
         """Return why the action is not possible for the session now; None if it is."""
         if session is None:
             return NO_SELECTION if self.needs_session else None
@@ -109,7 +109,7 @@ def refusal(action: SessionAction, sessions: Sequence[SessionView]) -> str | Non
         return NO_SELECTION
     if len(sessions) > 1 and not action.several:
         return f"this action is for one session, and {len(sessions)} are marked"
-    return next((reason for session in sessions if (reason := action.allowed(session))), None)
+    return next((reason for session in sessions if (reason := action.refusal(session))), None)
 
 
 def needs_confirmation(action: SessionAction, sessions: Sequence[SessionView]) -> bool:

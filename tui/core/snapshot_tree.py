@@ -41,7 +41,7 @@ def find_origins(snapshots: Sequence[SnapshotView]) -> dict[int, int]:
     origins: dict[int, int] = {}
     ordered = sorted(snapshots, key=_number)
     for index, snapshot in enumerate(ordered):
-        shared = [(_shared(earlier, snapshot), earlier.number) for earlier in ordered[:index]]
+        shared = [(_count_shared_layers(earlier, snapshot), earlier.number) for earlier in ordered[:index]]
         if shared and (best := max(shared))[0] > 0:
             origins[snapshot.number] = best[1]
     return origins
@@ -116,7 +116,7 @@ def _row(snapshot: SnapshotView, now: float, branch: str, size: int | None) -> t
     )
 
 
-def _shared(earlier: SnapshotView, later: SnapshotView) -> int:
+def _count_shared_layers(earlier: SnapshotView, later: SnapshotView) -> int:
     """Return how many layers of the later snapshot are the whole stack of the earlier one; 0 if it did not begin so.
 
     The home decides. The system counts only if both have one of the same profile, because a switch begins another.

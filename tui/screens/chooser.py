@@ -27,7 +27,7 @@ class Choice:
     refusal: str = ""
 
 
-def matching(choices: Sequence[Choice], text: str) -> list[Choice]:
+def matching_choices(choices: Sequence[Choice], text: str) -> list[Choice]:
     """Return the choices that contain all words, those whose title begins with the text first."""
     words = text.casefold().split()
     found = [choice for choice in choices if all(word in f"{choice.id} {choice.title}".casefold() for word in words)]
@@ -99,7 +99,7 @@ class ChooserScreen(Screen[str | None], inherit_bindings=False):
             self.dismiss(choice.id)
 
     def _show(self, text: str) -> None:
-        self._found = matching(self._choices, text)
+        self._found = matching_choices(self._choices, text)
         options = self.query_one(OptionList)
         options.clear_options()
         options.add_options([Option(_line(choice)) for choice in self._found])

@@ -147,7 +147,7 @@ class SnapshotsScreen(ModalScreen[None], inherit_bindings=False):
         options.add_option(Option(Text(f"  {PRESENT}")))
         options.highlighted = min(before, len(self._tree))
 
-    def _chosen(self) -> str:
+    def _chosen_number(self) -> str:
         """Return the number of the chosen snapshot; empty for the present state."""
         index = self.query_one(OptionList).highlighted
         return str(self._tree[index].snapshot.number) if index is not None and index < len(self._tree) else ""
@@ -171,17 +171,17 @@ class SnapshotsScreen(ModalScreen[None], inherit_bindings=False):
         self.action_mark()
 
     def action_clone(self) -> None:
-        self._act("clone", {"snapshot": self._chosen()}, self.action_reload)
+        self._act("clone", {"snapshot": self._chosen_number()}, self.action_reload)
 
     def action_mark(self) -> None:
         """Mark the snapshot to compare with, or remove its mark."""
-        number = self._chosen()
+        number = self._chosen_number()
         self._marked = None if not number or int(number) == self._marked else int(number)
         self._show()
 
     def action_diff(self) -> None:
         """Compare the marked snapshot, or else the profile, with the chosen one."""
-        since, until = "" if self._marked is None else str(self._marked), self._chosen()
+        since, until = "" if self._marked is None else str(self._marked), self._chosen_number()
         if since == until and since:
             self.notify("mark another snapshot with Space first", severity="warning", markup=False)
             return
@@ -189,18 +189,18 @@ class SnapshotsScreen(ModalScreen[None], inherit_bindings=False):
             since, until = until, since
         if until and not since:
             since, until = until, ""
-        self._act("diff", {"from": since, "to": until}, _nothing)
+        self._act("diff", {"from": since, "to": until}, _do_nothing)
 
     def action_delete(self) -> None:
         if number := self._needs_snapshot():
             self._delete(number, self.action_reload)
 
     def _needs_snapshot(self) -> str:
-        number = self._chosen()
+        number = self._chosen_number()
         if not number:
             self.notify("choose a snapshot first", severity="warning", markup=False)
         return number
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Do nothing: a comparison changes no snapshot."""

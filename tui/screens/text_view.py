@@ -100,20 +100,20 @@ class ViewScreen(ModalScreen[None], inherit_bindings=False):
         self.notify("the command line was copied", timeout=2, markup=False)
 
     def action_scroll(self, lines: int) -> None:
-        self._scrolled().scroll_relative(y=lines, animate=False)
+        self._scrolled_widget().scroll_relative(y=lines, animate=False)
 
     def action_scroll_page(self, pages: int) -> None:
-        body = self._scrolled()
+        body = self._scrolled_widget()
         body.scroll_relative(y=pages * max(1, body.size.height - 1), animate=False)
 
     def action_scroll_to_end(self, end: bool) -> None:
-        body = self._scrolled()
+        body = self._scrolled_widget()
         if end:
             body.scroll_end(animate=False)
         else:
             body.scroll_home(animate=False)
 
-    def _scrolled(self) -> Log | VerticalScroll:
+    def _scrolled_widget(self) -> Log | VerticalScroll:
         return self.query_one(Log)
 
 
@@ -172,7 +172,7 @@ class LoadedTextScreen(ViewScreen):
             self._shown = text
             self.query_one("#text", Static).update(text)
 
-    def _scrolled(self) -> VerticalScroll:
+    def _scrolled_widget(self) -> VerticalScroll:
         return self.query_one(VerticalScroll)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from broker.schema.sessions import PresentJob, SessionView
 
 
-def _new(client: Client, _name: str, form: Form) -> SessionView:
+def _start_new(client: Client, _name: str, form: Form) -> SessionView:
     return client.start(str(form.values()["name"]), start_request(form, os.environ))
 
 
@@ -93,7 +93,7 @@ def _restore(client: Client, _name: str, form: Form) -> SessionView:
 
 
 FORM_CALLS: dict[str, Callable[[Client, str, Form], SessionView]] = {
-    "new": _new,
+    "new": _start_new,
     "stop-at": _stop_at,
     "extend": _extend,
     "resize": _resize,

@@ -79,7 +79,7 @@ class FeedWorker:
                 self._lose(str(error))
             self._feed = None
             if not self._stopped:
-                self._wake.wait(self._backoff.next())
+                self._wake.wait(self._backoff.next_pause())
 
     def _follow(self) -> None:
         """Read one connection until it ends. Raises BerthError."""

@@ -44,7 +44,7 @@ def verify(invocation: Invocation, wanted: ProfileReference, store: Path | None)
         output.print_json(verified | {"signature": signature_json(found)})
         return
     output.print_note(f"{image.name}@{image.version} has the published digest {image.digest}")
-    output.print_note(_signed_by(found))
+    output.print_note(_describe_signer(found))
 
 
 def _require_signature(invocation: Invocation, image: Image, owner: str) -> Assessment:
@@ -65,7 +65,7 @@ def _require_signature(invocation: Invocation, image: Image, owner: str) -> Asse
     return found
 
 
-def _signed_by(found: Assessment) -> str:
+def _describe_signer(found: Assessment) -> str:
     from broker.format import format_date
 
     if found.problem is not None:

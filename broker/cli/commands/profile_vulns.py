@@ -100,7 +100,7 @@ def _require_none(report: VulnerabilityReport, level: str) -> None:
 
     least = Severity.UNKNOWN if level == "any" else Severity[level.upper()]
     words = "any severity" if level == "any" else f"the severity {level} or above"
-    if found := report.gated(least):
+    if found := report.find_fixable(least):
         raise BerthError(
             f"{pluralize(len(found), 'finding')} of {words} can be fixed",
             hint="build the profile under another version, with the fixed packages",

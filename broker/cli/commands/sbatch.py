@@ -146,7 +146,7 @@ class Submission:
                 text = script.read_bytes() if script is not None else None
         elif not _only_prints(line):
             text = sys.stdin.buffer.read()
-        return cls(line, script, text, _requested(line, text or b""))
+        return cls(line, script, text, _requested_environment(line, text or b""))
 
     @property
     def prints_help(self) -> bool:
@@ -289,7 +289,7 @@ def _read(words: Sequence[str]) -> CommandLine:
         return read_command_line(words, site_options | OPTIONS)
 
 
-def _requested(line: CommandLine, script: bytes) -> EnvironmentRequest | None:
+def _requested_environment(line: CommandLine, script: bytes) -> EnvironmentRequest | None:
     """Return the requested environment: of the command line, else of $BERTH_ENV, else of the script; or None.
 
     `--at` of the command line has precedence over the script's, and belongs to any of the three.

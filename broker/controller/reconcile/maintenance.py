@@ -77,7 +77,7 @@ class Maintenance:
         await self._collecting.close()
 
     async def _flatten(self, session: Session) -> Session:
-        image = await self._images.required(session.owner, *session.image.values())
+        image = await self._images.require_image(session.owner, *session.image.values())
         arguments = FlattenArguments(
             session=session.id,
             operation=new_id(),

@@ -144,7 +144,7 @@ class FileRewriter:
 
     async def _job_env(self, session: Session) -> str:
         """Return run/job.env of the session's present submission."""
-        image = await self._images.required(session.owner, *session.image.values())
+        image = await self._images.require_image(session.owner, *session.image.values())
         jobs = await self._registry.jobs_of(session.id)
         content = self._files.job_env(session, session.submission, image, before(jobs))
         content += SHOWS_NAME if await self._names.are_shown() else ""

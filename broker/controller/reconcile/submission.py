@@ -141,7 +141,7 @@ class Submitter:
 
     async def _submit(self, session: Session, number: int) -> Session:
         try:
-            image = await self._images.startable(session.owner, *session.image.values())
+            image = await self._images.require_startable(session.owner, *session.image.values())
             session, login = await asyncio.gather(self._prepare(session, number), self._logins.of(session.owner))
             options = self.options(image.profile, session.options_of(number))
             job: dict[str, Any] = {

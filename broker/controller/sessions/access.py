@@ -197,7 +197,7 @@ class SessionAccess:
         own = grants_to(user, session, frozenset(), self.roles)
         # A group's grant may last longer.
         has_end = all(grant.until is not None for grant in own if grant_allows(grant, permission, service))
-        groups, roles = await self._standing(user, session.owner, needs_groups=has_end)
+        groups, roles = await self._groups_and_roles(user, session.owner, needs_groups=has_end)
         grants = grants_to(user, session, groups, roles)
         return max((grant for grant in grants if grant_allows(grant, permission, service)), key=_end, default=None)
 
@@ -206,7 +206,7 @@ class SessionAccess:
         if not self.sharing:
             return None
         has_groups = any(grant.grantee.startswith("@") for grant in session.active_grants(clock.now()))
-        groups, roles = await self._standing(user, session.owner, needs_groups=has_groups)
+        groups, roles = await self._groups_and_roles(user, session.owner, needs_groups=has_groups)
         giving = [each for each in grants_to(user, session, groups, roles) if each.role in ENTRY_ROLES]
         strength = list(ENTRY_ROLES)
         return max(giving, key=lambda grant: (strength.index(grant.role), _end(grant)), default=None)
@@ -230,7 +230,9 @@ class SessionAccess:
         if not grantee.startswith("@"):
             policy.check_guest(role, grantee, await self.groups.look_up(grantee))
 
-    async def _standing(self, user: str, owner: str, *, needs_groups: bool) -> tuple[frozenset[str], frozenset[Role]]:
+    async def _groups_and_roles(
+        self, user: str, owner: str, *, needs_groups: bool
+    ) -> tuple[frozenset[str], frozenset[Role]]:
         """Return the groups of a guest, and the roles that `owner` may give to them.
 
         The name service is asked only if groups are needed, or if roles depend on them.
@@ -311,7 +313,7 @@ class SessionAccess:
         if session is not None and permission is not None:
             own = grants_to(user, session, frozenset(), self.roles)
             is_given = any(grant_allows(grant, permission, service) for grant in own)
-        return await self._standing(user, owner, needs_groups=not is_given)
+        return await self._groups_and_roles(user, owner, needs_groups=not is_given)
 
 
 def _end(grant: SessionGrant) -> float:

@@ -79,7 +79,7 @@ class CloneService:
             check_source(source)
         former = source if snapshot is None else snapshot
         if request.profile is not None or request.version is not None:
-            image = await self._images.published(user, request.profile or former.profile, request.version)
+            image = await self._images.find_image(user, request.profile or former.profile, request.version)
         else:
             image = await self._requests.image(source, former.profile, former.version, former.digest)
         if request.start:

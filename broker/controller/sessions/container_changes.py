@@ -56,7 +56,7 @@ class ContainerChanges:
         """Check everything that `switch` checks."""
         session = await self._access.resolve(user, name, permission_for("switch"))
         check_free(session)
-        image = await self._images.published(user, request.profile, request.version)
+        image = await self._images.find_image(user, request.profile, request.version)
         same = (image.name, image.version, image.digest) == tuple(session.image.values())
         if same and not request.fresh:
             raise ConflictError(

@@ -154,10 +154,10 @@ class Environments:
         if at is not None:
             snapshot = await self._lookup.find(session, at)
             values = (snapshot.profile, snapshot.version, snapshot.digest or session.digest)
-            image = await with_user_errors(session.name, self._images.required(user, *values))
+            image = await with_user_errors(session.name, self._images.require_image(user, *values))
             return await self._create(user, session.name, image, source=session, snapshot=snapshot, chosen=True)
         check_source(session)
-        image = await with_user_errors(session.name, self._images.startable(user, *session.image.values()))
+        image = await with_user_errors(session.name, self._images.require_startable(user, *session.image.values()))
         allowed_binds(image.profile, self._settings.binds)  # before the copy, which may take long
         present: SnapshotView | None = None
         if session.state is SessionState.READY:
@@ -179,12 +179,12 @@ class Environments:
         """Return the image with the environment's digest; earlier versions of Berth recorded only the version."""
         profile, version, digest = environment.profile, environment.version, environment.digest
         if not digest:
-            return await self._images.published(user, profile, version)
-        return await with_user_errors(environment.of, self._images.startable(user, profile, version, digest))
+            return await self._images.find_image(user, profile, version)
+        return await with_user_errors(environment.of, self._images.require_startable(user, profile, version, digest))
 
     async def _of_profile(self, user: str, name: str, version: str | None) -> EnvironmentView:
         try:
-            image = await self._images.published(user, name, version)
+            image = await self._images.find_image(user, name, version)
         except NotFoundError as error:
             what = "profile" if version else "session or profile"
             raise NotFoundError(

@@ -216,7 +216,7 @@ class GuestService:
             for session in await self._registry.sessions_with_guests():
                 if session.endpoint is None:
                     continue
-                connected = await self._connected(session)
+                connected = await self._connected_guests(session)
                 admitted = self._sessions.setdefault(session.id, {})
                 for user in connected:
                     grant = await self._access.entry_grant(user, session)
@@ -225,7 +225,7 @@ class GuestService:
                     admitted[user] = _Admission(guest, session.generation, clock.monotonic())
             self._recovered.set()
 
-    async def _connected(self, session: Session) -> set[str]:
+    async def _connected_guests(self, session: Session) -> set[str]:
         """Return the guests with a connection to the session's present run."""
         since = clock.now() - CONNECTION_TIMEOUT_S
         rows = await self._registry.connections_of(session.owner, session.id, standing=True)
@@ -270,7 +270,7 @@ class GuestService:
         self, session: Session, admissions: dict[str, _Admission]
     ) -> tuple[dict[str, _Admission], dict[str, str]]:
         """Return the guests who may stay, and by user the reason why another may not."""
-        connected = await self._connected(session)
+        connected = await self._connected_guests(session)
         stay, reasons, now = {}, {}, clock.monotonic()
         for user, admission in admissions.items():
             grant = await self._access.entry_grant(user, session)

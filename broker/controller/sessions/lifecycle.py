@@ -230,7 +230,7 @@ class Sessions:
                 f"you have no session named {name}",
                 hint=f"`berth start {name} --profile PROFILE` makes one; `berth profile list` shows the profiles",
             )
-        image = await self._images.published(user, request.profile, request.version)
+        image = await self._images.find_image(user, request.profile, request.version)
         options = merge_options(request.defaults, request.options)
         gpus = self._submitter.check(image.profile, options)
         await self._limits.check_another(user)
@@ -255,7 +255,7 @@ class Sessions:
 
     async def _start_again(self, user: str, session: Session, request: StartRequest, why: str) -> Session:
         try:
-            image = await self._images.required(session.owner, *session.image.values())
+            image = await self._images.require_image(session.owner, *session.image.values())
         except BerthError:  # the submission reports this error
             gpus = session.job.gpus
         else:

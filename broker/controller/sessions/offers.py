@@ -42,7 +42,7 @@ class Offers:
                     channels=standing.channels,
                     note=standing.state.describe(f"{image.name}@{image.version}") if standing.state else "",
                 )
-                for owner, image, standing in await self._images.listed(user)
+                for owner, image, standing in await self._images.list_images(user)
             ]
         )
 
@@ -55,7 +55,7 @@ class Offers:
         """
         session = await self._access.resolve(user, name, Permission.VISIT)
         try:
-            image = await self._images.required(session.owner, *session.image.values())
+            image = await self._images.require_image(session.owner, *session.image.values())
         except LauncherError as error:
             raise BerthError(
                 f"Berth could not read the profile of {name}: {error.message}", hint="try again in a moment"

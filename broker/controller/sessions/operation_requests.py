@@ -66,7 +66,7 @@ class OperationRequests:
 
     async def image(self, session: Session, profile: str, version: str, digest: str) -> Image:
         """Return exactly that image. RefusedError if it does not exist."""
-        return await with_user_errors(session.name, self._images.required(session.owner, profile, version, digest))
+        return await with_user_errors(session.name, self._images.require_image(session.owner, profile, version, digest))
 
     async def has_same_resources(self, session: Session, image: Image) -> bool:
         """Whether a job with that image would request what the session's job did."""

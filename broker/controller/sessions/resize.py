@@ -93,7 +93,7 @@ class ResizeService:
         except OptionError as error:
             raise InvalidInputError(str(error)) from error
         session = await self._access.resolve(user, name, Permission.RESIZE)
-        image = await with_user_errors(name, self._images.startable(user, *session.image.values()))
+        image = await with_user_errors(name, self._images.require_startable(user, *session.image.values()))
         merged = merge_options(session.options, options)
         gpus = self._submitter.check(image.profile, merged)
         if gpus and not session.job.gpus:

@@ -88,9 +88,9 @@ class SharedCloneService:
     async def _image(self, user: str, snapshot: SnapshotView, name: str, request: CloneRequest) -> Image:
         """Return the image of the snapshot, or the one that is requested. RefusedError if `user` may not use it."""
         if request.profile is not None or request.version is not None:
-            return await self._images.published(user, request.profile or snapshot.profile, request.version)
+            return await self._images.find_image(user, request.profile or snapshot.profile, request.version)
         try:
-            return await self._images.required(user, snapshot.profile, snapshot.version, snapshot.digest)
+            return await self._images.require_image(user, snapshot.profile, snapshot.version, snapshot.digest)
         except BerthError as error:
             raise RefusedError(
                 f"{name} is on the profile {snapshot.profile}@{snapshot.version}, which you cannot use",

@@ -76,7 +76,7 @@ class SharedServices:
         if name in own:
             return own[name]
         try:
-            image = await self._images.required(session.owner, *session.image.values())
+            image = await self._images.require_image(session.owner, *session.image.values())
         except LauncherError as error:
             raise BerthError("Berth could not read the session's profile", hint="try again in a moment") from error
         return next((each for each in image.profile.services if each.name == name), None)

@@ -37,7 +37,7 @@ async def preview_switch(
 
 async def _present_options(session: Session, images: ImageFinder, submitter: Submitter) -> list[str] | None:
     try:
-        present = await images.required(session.owner, *session.image.values())
+        present = await images.require_image(session.owner, *session.image.values())
         return submitter.options(present.profile, session.options)
     except (BerthError, LauncherError):  # the image is missing, or no session can start with it any more
         return None

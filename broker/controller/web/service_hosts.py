@@ -91,7 +91,7 @@ class ServiceHosts:
 
     async def _declared_names(self, session: Session) -> list[str]:
         try:
-            image = await self._images.required(session.owner, *session.image.values())
+            image = await self._images.require_image(session.owner, *session.image.values())
         except BerthError:
             return []
         return [service.name for service in image.profile.services]

@@ -143,7 +143,7 @@ class ScreenViewer:
             self._size, self._drawn = (columns, lines), []
             self._terminal.write(b"\x1b[0m\x1b[2J")
         room = max(1, lines - 1)
-        rows, cursor = self._visible(room)
+        rows, cursor = self._visible_lines(room)
         shown = [clip_row(row, columns) for row in rows] + [""] * (room - len(rows))
         shown.append("\x1b[7m" + clip_row(self._status(), columns).ljust(columns))
         out = []
@@ -157,7 +157,7 @@ class ScreenViewer:
             out.append(f"\x1b[{cursor[1] + 1};{min(cursor[0], columns - 1) + 1}H\x1b[?25h")
         self._terminal.write("".join(out).encode())
 
-    def _visible(self, room: int) -> tuple[list[str], tuple[int, int] | None]:
+    def _visible_lines(self, room: int) -> tuple[list[str], tuple[int, int] | None]:
         """Return the lines that fit, and the place of the cursor among them."""
         if self.frame is None:
             return [], None

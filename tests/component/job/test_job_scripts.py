@@ -65,7 +65,7 @@ def up_to(script: str, part: str) -> str:
 
 
 def test_the_same_parts_make_the_same_bytes_in_another_process() -> None:
-    code = "import sys; from broker.job import bundle; sys.stdout.buffer.write(bundle.joined(sys.argv[1]))"
+    code = "import sys; from broker.job import bundle; sys.stdout.buffer.write(bundle.join_parts(sys.argv[1]))"
     for script in bundle.PARTS:
         command = [sys.executable, "-c", code, script]
         done = subprocess.run(command, capture_output=True, timeout=60, check=True, cwd=PARTS.parents[1])
@@ -75,7 +75,7 @@ def test_the_same_parts_make_the_same_bytes_in_another_process() -> None:
 def test_digest_names_the_version_of_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     before = bundle.digest(bundle.SESSION_SCRIPT)
     assert re.fullmatch("[0-9a-f]{12}", before)
-    monkeypatch.setattr(bundle, "joined", lambda name: f"another {name}".encode())
+    monkeypatch.setattr(bundle, "join_parts", lambda name: f"another {name}".encode())
     assert bundle.digest(bundle.SESSION_SCRIPT) != before
 
 

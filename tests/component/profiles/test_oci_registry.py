@@ -88,7 +88,7 @@ def test_recipe_can_name_the_digest_beside_a_tag(tmp_path: Path, port: int, cach
     push(newer, name, tmp_path)
     assert find_container_image(parse_base(f"oci:{name}")).digest == newer.digest
     assert find_container_image(parse_base(pinned)).digest == image.digest
-    assert str(parse_base(f"oci:{name}").pinned(image.digest)) == pinned
+    assert str(parse_base(f"oci:{name}").pin(image.digest)) == pinned
 
 
 def test_registry_that_does_not_have_the_image_is_said(port: int) -> None:

@@ -30,7 +30,7 @@ SHOWN = 40
 
 
 def session_for(action: CatalogueAction) -> SessionView:
-    return next(view for view in VIEWS if action.allowed(view) is None)
+    return next(view for view in VIEWS if action.refusal(view) is None)
 
 
 @pytest.mark.parametrize("size", mostly_soak(*SIZES), ids=lambda size: f"{size[0]}x{size[1]}")

@@ -65,7 +65,7 @@ WITH_FORM = [action.id for action in ACTIONS if action.make_form is not None]
 @pytest.mark.parametrize("action_id", WITH_FORM)
 def test_bad_text_is_refused_in_its_field_and_nothing_is_sent(controller: ScriptedController, action_id: str) -> None:
     action = find_action(action_id)
-    session = STOPPED if action.allowed(STOPPED) is None and action.allowed(READY) is not None else READY
+    session = STOPPED if action.refusal(STOPPED) is None and action.refusal(READY) is not None else READY
     controller.deleted = {"gone": make_view("gone", "deleted")}
 
     async def scenario(test: TuiTest) -> None:

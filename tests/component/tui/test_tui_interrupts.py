@@ -38,7 +38,7 @@ def has_screen(action: SessionAction) -> bool:
 def keys_of(action: SessionAction) -> str:
     """Return the keys that lead to the screen, of the first session, which is ready, or of the third, a stopped one."""
     key = {"exclamation_mark": "!"}.get(action.key, action.key)
-    return key if action.allowed(READY) is None else f"jj{key}"
+    return key if action.refusal(READY) is None else f"jj{key}"
 
 
 SCREENS = LIST_SCREENS | {action.id: (keys_of(action), "Esc ") for action in ACTIONS if has_screen(action)}

@@ -231,11 +231,11 @@ def test_personal_mode_asks_no_launcher_for_images(core: Core, own: OwnStore) ->
         publish_own(own)
         finder = ImageFinder(core.stores, core.launcher, Mode.PERSONAL, SignaturePolicy())
         image = core.stores.find("base")
-        assert await finder.published("alice", "base", None) == image
-        assert await finder.published("alice", "own/base", None) == image
-        assert await finder.required("alice", "base", "1", image.digest) == image
+        assert await finder.find_image("alice", "base", None) == image
+        assert await finder.find_image("alice", "own/base", None) == image
+        assert await finder.require_image("alice", "base", "1", image.digest) == image
         with pytest.raises(NotFoundError):
-            await finder.published("alice", "mine", None)
+            await finder.find_image("alice", "mine", None)
         assert not [asked for asked in core.launcher.asked if asked.startswith("own_image")]
 
     asyncio.run(scenario())

@@ -90,7 +90,7 @@ def test_suite_that_the_data_do_not_know_is_an_answer(tmp_path: Path) -> None:
     kali = replace(BOOKWORM, suite="kali-rolling", version="")
     report = report_vulnerabilities(inventory(OPENSSL, system=kali), folder)
     assert answers(report) == {"CVE-1": "unknown-suite"}
-    assert report.gated(Severity.UNKNOWN) == []
+    assert report.find_fixable(Severity.UNKNOWN) == []
 
 
 def test_osv_of_debian_is_used_if_it_alone_knows_the_release(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_gate_counts_only_what_has_a_fix_and_is_severe_enough(tmp_path: Path) ->
         },
     )
     report = report_vulnerabilities(inventory(OPENSSL), folder)
-    gated = {level: [each.id for each in report.gated(level)] for level in Severity}
+    gated = {level: [each.id for each in report.find_fixable(level)] for level in Severity}
     assert gated[Severity.HIGH] == []
     assert gated[Severity.MEDIUM] == gated[Severity.LOW] == ["CVE-2"]
     assert gated[Severity.UNKNOWN] == ["CVE-2", "CVE-3"]

@@ -234,35 +234,35 @@ def test_actions_are_allowed_as_the_behaviour_says(state: SessionState) -> None:
     limited = {word for words in ALLOWED.values() for word in words.split()}
     session = view("dev", state)
     for action_id in limited:
-        reason = find_action(action_id).allowed(session)
+        reason = find_action(action_id).refusal(session)
         assert (reason is None) == (action_id in ALLOWED[state].split()), (action_id, reason)
 
 
 def test_only_a_resize_that_waits_is_cancelled() -> None:
     action = find_action("cancel-resize")
-    assert action.allowed(ready("dev")) == "no resize of it waits"
-    assert action.allowed(ready("dev", resizing=True, beside=True, next_job_id=8)) is None
+    assert action.refusal(ready("dev")) == "no resize of it waits"
+    assert action.refusal(ready("dev", resizing=True, beside=True, next_job_id=8)) is None
     assert action.command_line([view("dev")]) == ["berth", "resize", "dev", "--cancel"]
 
 
 def test_an_unknown_state_forbids_everything_and_breaks_nothing() -> None:
     strange = JsonRecord(view("dev").model_dump(mode="json") | {"state": "hibernating"})
-    reasons = {action.allowed(cast("SessionView", strange)) for action in ACTIONS if action.needs_session}
+    reasons = {action.refusal(cast("SessionView", strange)) for action in ACTIONS if action.needs_session}
     assert reasons == {"its state is unknown to this version of Berth"}
 
 
 def test_a_pending_operation_forbids_further_ones() -> None:
     busy = view("dev", SessionState.STOPPED, operation=operation("rollback"))
     for action_id in ("rollback", "switch", "snapshot", "clone", "delete", "rename"):
-        assert find_action(action_id).allowed(busy) == "it is rolling back; wait for the end"
-    assert find_action("stop").allowed(busy) is None
+        assert find_action(action_id).refusal(busy) == "it is rolling back; wait for the end"
+    assert find_action("stop").refusal(busy) is None
 
 
 def test_root_mode_forbids_logins_and_operations() -> None:
     root = ready("dev", root=True)
     for action_id in ("ssh", "snapshot", "rollback", "switch", "clone"):
-        assert "root mode" in str(find_action(action_id).allowed(root))
-    assert find_action("stop").allowed(root) is None
+        assert "root mode" in str(find_action(action_id).refusal(root))
+    assert find_action("stop").refusal(root) is None
 
 
 def test_several_sessions_only_where_the_command_takes_several() -> None:

@@ -31,7 +31,7 @@ class StopAt(NamedTuple):
     title: str = "stop at a time"
     group: str = "Job"
 
-    def allowed(self, session: SessionView | None) -> str | None:
+    def refusal(self, session: SessionView | None) -> str | None:
         return "choose a session first" if session is None else None
 
     def command(self, session: SessionView | None) -> Sequence[str]:
@@ -47,7 +47,7 @@ def menu() -> PlainMenu:
 
 
 def test_listing_numbers_the_sessions(menu: PlainMenu) -> None:
-    assert menu.listing(NOW) == [
+    assert menu.list_sessions(NOW) == [
         "berth  3 sessions | 1 ready, 1 queued, 1 stopped",
         "1. dev: ready on gpu01",
         "2. new: queued",

@@ -206,12 +206,12 @@ def test_lost_connection_is_described_with_its_time() -> None:
 
 def test_pauses_grow_to_a_limit_and_never_end() -> None:
     backoff = ReconnectBackoff()
-    pauses = [backoff.next() for _ in range(50)]
+    pauses = [backoff.next_pause() for _ in range(50)]
     assert pauses[0] == FIRST_RETRY_S
     assert pauses[1] > pauses[0]
     assert pauses[-1] == LONGEST_RETRY_S
     backoff.reset()
-    assert backoff.next() == FIRST_RETRY_S
+    assert backoff.next_pause() == FIRST_RETRY_S
 
 
 def test_owner_and_newer_version_of_a_profile() -> None:

@@ -323,15 +323,15 @@ def test_takeover_that_begins_while_a_copy_is_requested_is_postponed(
 
     async def scenario(scene: Scene) -> None:
         await scene.resize()
-        images, required, taken = scene.core.images, scene.core.images.required, list[bool]()
+        images, required, taken = scene.core.images, scene.core.images.require_image, list[bool]()
 
         async def take_over_meanwhile(user: str, name: str, version: str, digest: str) -> Image:
-            monkeypatch.setattr(images, "required", required)
+            monkeypatch.setattr(images, "require_image", required)
             await scene.takes_over()
             taken.append(scene.row.takeover_begun)
             return await required(user, name, version, digest)
 
-        monkeypatch.setattr(images, "required", take_over_meanwhile)
+        monkeypatch.setattr(images, "require_image", take_over_meanwhile)
         await request_copy(scene, kind)
         assert taken == [False]
         await scene.ticks(4)
