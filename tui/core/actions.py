@@ -385,7 +385,7 @@ def find_action(action_id: str) -> SessionAction:
 OTHER_COMMANDS: dict[str, str] = {
     "list": "except with `--shared`, the list of the interface shows the same",
     "tui": "it opens the interface itself",
-    "cp": "it works on files beside the user's shell",
+    **dict.fromkeys(("cp", "up"), "they work on files beside the user's shell"),
     "services": "a service is opened by `berth open NAME SERVICE --local`, which runs until Ctrl-C",
     "forward": "it publishes the port of a server that the user has started in a shell",
     **dict.fromkeys(("sbatch", "fetch", "promote"), "they concern batch jobs, and files beside the user's shell"),
