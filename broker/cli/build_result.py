@@ -11,13 +11,18 @@ from broker.cli import output
 from broker.cli.stores import print_published
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from broker.cli.context import Invocation
     from profiles.build.builder import BuildResult
     from profiles.image.store import Image
 
 
-def print_build(invocation: Invocation, result: BuildResult) -> None:
-    """Print the image, whether it was built, what each step took, and the report of a container image."""
+def print_build(invocation: Invocation, result: BuildResult, sign_key: Path | None = None) -> None:
+    """Print the image, whether it was built, what each step took, and the report of a container image.
+
+    With `sign_key`, say that an image which was not built was not signed either.
+    """
     image = result.image
     steps = [asdict(step) for step in result.steps]
     print_published(invocation, image, {"built": result.built, "steps": steps, **import_report(image)})
@@ -25,6 +30,9 @@ def print_build(invocation: Invocation, result: BuildResult) -> None:
         return
     if not result.built:
         output.print_note(f"Nothing was built: {image.name}@{image.version} is published from the same recipe.")
+        if sign_key is not None:
+            sign = f"`berth profile sign {image.name}@{image.version} --key {sign_key}`"
+            output.print_note(f"Nothing was signed either: {sign} signs the published image.")
         return
     output.print_note(f"Steps: {'; '.join(f'{step.name} {step}' for step in result.steps)}")
     for line in result.imported.summary() if result.imported else []:

@@ -118,7 +118,7 @@ def build(invocation: Invocation, recipe: str, store: Path | None, sign_key: Pat
                 sign_key=key,
                 access=partial(access_of, invocation),
             )
-    print_build(invocation, result)
+    print_build(invocation, result, sign_key)
 
 
 @profile.command()

@@ -137,6 +137,18 @@ def test_build_gets_the_key_and_warns_without_one(image: Image, tmp_path: Path, 
     assert "No session starts from mine@1 before it is signed: `berth profile sign mine@1 --key" in done.stderr
 
 
+def test_key_of_a_build_that_builds_nothing_is_not_dropped_silently(
+    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = publish(Store(image.directory.parent.parent), "mine")
+    monkeypatch.setattr("profiles.build.builder.build", lambda *_, **__: BuildResult(published, built=False))
+    (tmp_path / "mine.yaml").write_text("name: mine\nversion: 1\nbase: profile:base@1\n")
+    path = key_file(tmp_path / "key", KEY)
+    done = run("profile", "build", str(tmp_path / "mine.yaml"), "--sign-key", str(path))
+    sign = f"`berth profile sign mine@1 --key {path}`"
+    assert (done.exit_code, f"Nothing was signed either: {sign}" in done.stderr) == (0, True), done.stderr
+
+
 def test_build_with_a_key_that_does_not_count_does_not_begin(image: Image, tmp_path: Path, builds: list[Any]) -> None:
     assert image.name == "base"
     (tmp_path / "other.yaml").write_text("name: other\nversion: 1\nbase: profile:base@1\n")
