@@ -88,6 +88,8 @@ SCREENS: dict[str, tuple[list[str], str]] = {
     "diff": (["f"], "empty for the profile"),
     "share": (["a"], "for example bob"),
     "shares": (["h"], "bob is in by ssh"),
+    "unshare": (["A"], "for example bob"),
+    "leave": (["L"], "for example alice.dev"),
 }
 """Names of screens, the keys that lead to them, and the text at which each is complete."""
 
