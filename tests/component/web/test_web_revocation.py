@@ -382,7 +382,7 @@ def test_failure_to_end_visits_ends_the_process() -> None:
         def fail(_: float) -> None:
             raise MemoryError
 
-        vars(world.gateway.access._grants).update(expired=fail)
+        vars(world.gateway.access._grants).update(find_expired=fail)
         async with asyncio.timeout(DEADLINE_S):
             await world.gateway.access.failed.wait()
 
