@@ -30,6 +30,8 @@ _RESOURCES = {
     "options": ("--gress=gpu:1", "did you mean --gres?"),
 }
 _SNAPSHOT = ("a b", "neither a snapshot's number nor a label")
+_ONE_OBJECT = {"service": ("My_App", "is not the name of a service"), "snapshot": _SNAPSHOT}
+_GRANTEE = ("a b", "neither a user's name nor @GROUP")
 
 BAD_TEXTS: dict[str, dict[str, tuple[str, str]]] = {
     "new": {
@@ -56,6 +58,9 @@ BAD_TEXTS: dict[str, dict[str, tuple[str, str]]] = {
     "commit": {"profile": ("tools", "the version of tools is missing"), "snapshot": _SNAPSHOT},
     "exec": {"command": ("'", "is not completed")},
     "diff": {"from": _SNAPSHOT, "to": _SNAPSHOT},
+    "share": {"grantee": _GRANTEE, **_ONE_OBJECT, "until": ("yesterday", "is not a time such as 18:00")},
+    "unshare": {"grantee": _GRANTEE, **_ONE_OBJECT},
+    "leave": {"name": ("dev", "is not OWNER.NAME"), **_ONE_OBJECT},
 }
 """Action → field → a text that is wrong there, and a part of the reason. Fields of fixed choices have no wrong text."""
 

@@ -14,7 +14,7 @@ import pytest
 from broker.client.client import Client
 from broker.controller.api.route_access import BERTH_WEB
 from broker.controller.registry.registry import EventEntry
-from broker.errors import BerthError, InvalidInputError, NotFoundError
+from broker.errors import BerthError, NotFoundError, RefusedError
 from broker.names import new_id
 from broker.schema import volumes
 from broker.schema.admin import AuditReport, NodeReport, OperatorSessionList, OperatorSessionView, UserLimits
@@ -85,7 +85,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "connecting": lambda c: c.set_connecting("dev", ConnectPolicy(wait=30)),
     "doctor": lambda c: c.doctor(),
     "share": lambda c: c.share("dev", OTHER, ShareRequest(role="operate")),
-    "share in a role of the future": lambda c: c.share("dev", OTHER, ShareRequest(role="pair")),
+    "share in a role that is off": lambda c: c.share("dev", OTHER, ShareRequest(role="pair")),
     "unshare": lambda c: c.unshare("dev", OTHER),
     "grants of one": lambda c: c.grants("dev"),
     "grants": lambda c: c.grants(),
@@ -245,8 +245,10 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
             f"DELETE /v1/sessions/dev/grants/{OTHER}": NotFoundError(f"dev is not shared with {OTHER}"),
             "DELETE /v1/shared/zoe.dev": NotFoundError("zoe has no session named dev that you may use"),
         }
-        if word == "share in a role of the future":
-            scripted.failures[f"PUT /v1/sessions/dev/grants/{OTHER}"] = InvalidInputError("the role pair is planned")
+        if word == "share in a role that is off":
+            scripted.failures[f"PUT /v1/sessions/dev/grants/{OTHER}"] = RefusedError(
+                "this site does not have the role pair"
+            )
         if word in {"keys", "remove key"}:
             Client(scripted.socket).add_key(HOST_KEY)
         assert _kind(CALLS[word], Client(scripted.socket)) == real
