@@ -1,4 +1,4 @@
-"""The report of `berth sbatch --json`: what a CI server needs to know of a job in an environment."""
+"""The report of `berth sbatch --env dev --json`: what a CI server needs to know of a job in an environment."""
 
 from __future__ import annotations
 
