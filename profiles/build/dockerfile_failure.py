@@ -60,14 +60,21 @@ def feature_failure(error: CommandFailed, features: Sequence[DevFeature]) -> Pro
 
 
 def _reason(lines: Sequence[str]) -> str:
-    """Return what buildah says of its failure, or if that is only an exit code, the last line of the program's own."""
+    """Return what buildah says of its failure, or if that is only an exit code, the last line of the program's own.
+
+    buildah 1.28 sometimes ends before it has passed on the output of a program that fails at once (seen in 1 of 20
+    runs on a busy machine). Then there is only the exit code.
+    """
+    code = ""
     for line in reversed(lines):
         found = _BUILDAH_ERROR.match(line)
         if found and not _EXIT.search(found["why"]):
             return found["why"]
-        if not found and not _OWN.match(line):
+        if found:
+            code = found["why"]
+        elif not _OWN.match(line):
             return line
-    return ""
+    return code
 
 
 def _range_hint() -> str:
