@@ -212,7 +212,7 @@ class _Build:
         self._access = access
         self._use_cache = use_cache
         self._base = profile.base
-        """What the tree is filled from: not the base of the recipe if that is built first."""
+        """The base from which the tree is filled. If the recipe's base is built first, it is the result."""
         self._derived: DerivedBase | None = None
         self._imported: ImportReport | None = None
         self._environment: dict[str, str] = {}

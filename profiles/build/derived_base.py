@@ -29,7 +29,7 @@ class DerivedBase:
     inner: Path | Image | OciImage | None = None
     """Without a Dockerfile: the base of the features; None for a fresh Debian."""
     inner_base: Base | None = None
-    """What a recipe says for `inner`."""
+    """The name of `inner` in the form of a recipe's `base`."""
     features: tuple[DevFeature, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of the dev container, in the form of a recipe's `environment`."""

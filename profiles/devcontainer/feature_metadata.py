@@ -25,7 +25,7 @@ LOOSE = ConfigDict(extra="ignore", frozen=True, strict=True, populate_by_name=Tr
 """The configuration of models of JSON that others define: unknown keys are reported elsewhere."""
 
 FeatureOptions = str | bool | dict[str, str | bool]
-"""What devcontainer.json says for a feature: its options, or one text or switch for the option `version`."""
+"""The value of a feature in devcontainer.json: its options, or one text or switch for the option `version`."""
 
 
 class FeatureOption(BaseModel):
@@ -56,7 +56,7 @@ class FeatureMetadata(BaseModel):
     lifecycle: dict[str, Command] = {}
     """The commands that the feature runs in a session, by their keys."""
     demands: dict[str, Any] = {}
-    """What the feature asks of a container that sessions do not have, by its key."""
+    """The requests of the feature that no session can meet, by their keys."""
 
 
 DEMANDS = ("privileged", "init", "capAdd", "securityOpt", "entrypoint")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ARCHITECTURES = {b"02": "amd64", b"04": "arm64", b"06": "ppc64le", b"12": "riscv64"}
-"""What the header says of the machine, and the names that OCI has for these."""
+"""The values of the header for the kinds of machines, and the names that OCI has for these."""
 _ARCHITECTURE_AT = 45
 
 _HEADER = struct.Struct("<32x10s22x24xqq24x")

@@ -56,7 +56,7 @@ ROLE_TEXTS = {
     Role.PORT: "open the service that was shared: `berth list --shared`",
     Role.SNAPSHOT: "clone the snapshots that were shared: `berth list --shared`",
 }
-"""What a guest with each role can do."""
+"""The permissions of a guest with each role."""
 
 OPERATOR_PERMISSIONS = frozenset({Permission.SEE, Permission.STOP, Permission.EXTEND, Permission.MESSAGE})
 """The permissions of the site's operators on all sessions. SEE is the view of `operator_view` for them."""
@@ -120,7 +120,7 @@ class SessionAccess:
     roles: frozenset[Role] = ALL_ROLES
     """The roles of the site. A grant of another one gives nothing."""
     policies: Mapping[Role, RolePolicy] = field(default_factory=dict)
-    """Who may grant and receive them, for those that are not for everybody."""
+    """The users who may grant and receive a role, for each role that is not for everybody."""
 
     async def resolve(self, user: str, reference: str, permission: Permission, service: str | None = None) -> Session:
         """Return the session `NAME` or `OWNER.NAME` if `user` has `permission` on it, or on its `service`.

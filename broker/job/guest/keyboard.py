@@ -44,7 +44,7 @@ class Keyboard:
     def __init__(self, pane: TmuxPane) -> None:
         self._pane = pane
         self._guests: list[str] = []
-        """Who gets the keyboard next comes first."""
+        """The guests; the one that gets the keyboard next comes first."""
         self.key = KEYBOARD_KEYS[0]
         """The owner's key."""
 

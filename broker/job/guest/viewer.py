@@ -25,7 +25,7 @@ _CODES = (
     "g \x1b[H \x1b[1~ \x1bOH,G \x1b[F \x1b[4~ \x1bOF,i"
 )
 KEYS = {code.encode(): action for action, codes in enumerate(_CODES.split(",")) for code in codes.split(" ")}
-"""What terminals send for each key, and its action."""
+"""The bytes that terminals send for each key, and its action."""
 
 ENTER = b"\x1b[?1049h\x1b[?7l\x1b[2J"
 LEAVE = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"

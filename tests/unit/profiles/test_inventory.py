@@ -86,9 +86,9 @@ def test_debian_sid_is_known_by_what_apt_installs_from(tmp_path: Path) -> None:
     os_release = "ID=debian\nVERSION_CODENAME=forky\n"
     debian_tree(tmp_path, os_release=os_release)
     assert inventory(tmp_path).system.suite == "forky"
-    write(tmp_path / "etc/apt/sources.list", "deb http://deb.debian.org/debian sid main\n")
+    write(tmp_path / "etc/apt/sources.list", "deb http://mirror.example.org/debian sid main\n")
     assert inventory(tmp_path).system.suite == "sid"
-    write(tmp_path / "etc/apt/sources.list", "# deb http://deb.debian.org/debian sid main\n")
+    write(tmp_path / "etc/apt/sources.list", "# deb http://mirror.example.org/debian sid main\n")
     write(tmp_path / "etc/apt/sources.list.d/debian.sources", "Types: deb\nSuites: unstable\n")
     assert inventory(tmp_path).system.suite == "sid"
 
