@@ -46,7 +46,8 @@ ln -s /proc/self/fd/0 "$root/dev/stdin"
 ln -s /proc/self/fd/1 "$root/dev/stdout"
 ln -s /proc/self/fd/2 "$root/dev/stderr"
 mount -t proc proc "$root/proc"
-mount --rbind /sys "$root/sys"
+mount --bind /sys "$root/sys" 2>/dev/null || mount --rbind /sys "$root/sys" # the latter in a user namespace
+mount -o remount,bind,ro,nosuid,nodev,noexec "$root/sys"
 while [ "$1" != -- ]; do
   case $1 in
   ro:*) show "${1#ro:}" ro ;;

@@ -114,6 +114,14 @@ class TestDockerfile:
         [processes] = [line for line in machine.lines if line.startswith("processes ")]
         assert len(processes.split()) < 12
 
+    def test_run_cannot_change_settings_of_the_machine(self, machine: BuildMachine, context: Path) -> None:
+        """Not even a build of root, whose kernel settings these are."""
+        machine.build(dockerfile(context, f"{FROM_BASE}RUN echo mounts $(sed -n 's,^[^ ]* /sys ,,p' /proc/mounts)\n"))
+        [mounts] = [line for line in machine.lines if line.startswith("mounts ")]
+        options = mounts.split()[2::4]
+        assert options
+        assert all(each.split(",")[0] == "ro" for each in options)
+
 
 class TestFailures:
     def failure(self, machine: BuildMachine, build: DockerfileBuild) -> ProfilesError:
