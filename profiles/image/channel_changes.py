@@ -171,8 +171,8 @@ def channels_lock(store: ChannelStore, name: str) -> Iterator[None]:
     directory = store.path / name
     try:
         mode = 0o600 | (stat.S_IMODE(directory.stat().st_mode) & 0o020 and 0o060)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(directory / LOCK_FILE, flags, mode)
+        flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | flags, mode)
     except OSError as error:
         raise _unwritable_channels(directory, error) from error
     try:
