@@ -32,7 +32,7 @@ _TRANSPORT = re.compile(r"(?:oci|oci-archive|docker-archive):")
 
 @dataclass(frozen=True, slots=True)
 class DevFeature:
-    """A feature as it is installed: its files, and the variables of its script."""
+    """A feature to install: its files, and the variables of its script."""
 
     name: str
     version: str

@@ -49,7 +49,7 @@ class Pushed:
 
 
 def version_tag(version: str) -> str:
-    """Return the tag for a version: as it is, with `_` for `+` and `~`, which tags cannot have."""
+    """Return the tag for a version: the same text, with `_` for `+` and `~`, which tags cannot have."""
     return version.replace("+", "_").replace("~", "_")
 
 

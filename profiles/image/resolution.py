@@ -25,7 +25,7 @@ class ChannelSource(Protocol):
 def resolve_version(stores: Sequence[ChannelSource], name: str, wanted: str | None) -> str | None:
     """Return the version that `NAME` or `NAME@WANTED` means in the stores of one owner; None without such a profile.
 
-    A version that no store has is returned as it is. A published version that is called like a channel keeps its name.
+    A version that no store has is returned unchanged. A published version that is called like a channel keeps its name.
     Of several stores, the first that names the channel decides. The name alone means stable; where no store names a
     stable version, the newest that is not retired, or the newest.
 

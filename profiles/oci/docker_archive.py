@@ -41,7 +41,7 @@ class DockerArchive:
         ]
         self._names = dict(zip(digests, layer_names, strict=True))
         self.digest = bytes_digest(self._config)
-        """That of the configuration, which docker calls the id of the image."""
+        """The digest of the configuration, which docker calls the id of the image."""
         document = {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,

@@ -65,7 +65,7 @@ class ImageConfig:
 
     diff_ids: tuple[str, ...]
     settings: dict[str, Any]
-    """The object `config`, as it is: profiles.build.import_report checks each value."""
+    """The object `config`, unchecked: profiles.build.import_report checks each value."""
 
 
 def machine_architecture() -> str:

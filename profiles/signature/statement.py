@@ -56,7 +56,7 @@ class Statement(_Strict):
 
     @classmethod
     def about(cls, image: Image, now: float) -> Statement:
-        """Return the statement that the image is published as it is."""
+        """Return the statement about the published image."""
         return cls(
             name=image.name,
             version=image.version,

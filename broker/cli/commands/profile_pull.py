@@ -32,7 +32,7 @@ def pull(
     """Copy an image from a registry.
 
     It is published like one that was built here, under its own name and version, after its size, its digest, its recipe
-    and its description were checked. A version that is there with the same content is left as it is, and one with
+    and its description were checked. A version that is there with the same content is kept, and one with
     another content is an error.
 
     Images of `apptainer push oras://` have no recipe: they are called after the last part of NAME and the TAG, or as

@@ -23,7 +23,7 @@ CHANGES_AT_ONCE = 100
 
 
 class SessionChange(NamedTuple):
-    """A session as it was observed, and as it is recorded now."""
+    """A session before a change, as it was observed, and after it, as the registry has it."""
 
     observed: Session
     current: Session

@@ -1,6 +1,6 @@
 #!/bin/sh
 # install-rpm.sh MANAGER [PACKAGE...]: install what sessions need in a relative of Red Hat's distributions, with dnf, microdnf
-# or yum. What another package provides already stays as it is. Runs as root of the tree.
+# or yum. What another package provides already is not replaced. Runs as root of the tree.
 set -eu
 manager=$1
 shift

@@ -95,13 +95,13 @@ def test_report_is_one_json_object_with_job_log_and_environment(
     exit_code: int | None,
 ) -> None:
     scontrol = tmp_path / "bin/scontrol"
-    scontrol.write_text('#!/bin/sh\n[ "$*" = "show job 42" ] && echo "   StdOut=/work/slurm-42.out"\n')
+    scontrol.write_text('#!/bin/sh\n[ "$*" = "show job 42" ] && echo "   StdOut=/srv/slurm-42.out"\n')
     scontrol.chmod(0o755)
     monkeypatch.setenv("CODE", code)
     done = sbatch("--env=dev", "--at", "3", "--json", *words, "job.sh")
     assert done.returncode == int(code)
     report = json.loads(done.stdout)
-    assert (report["job_id"], report["exit_code"], report["log"]) == (42, exit_code, "/work/slurm-42.out")
+    assert (report["job_id"], report["exit_code"], report["log"]) == (42, exit_code, "/srv/slurm-42.out")
     assert report["environment"]["of"] == "dev"
     assert "--json" not in given(tmp_path)[0]
 

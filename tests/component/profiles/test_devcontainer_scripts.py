@@ -33,20 +33,20 @@ class Inside:
         self.home.mkdir()
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
-        text = script.replace(STATE, str(self.folder / "state")).replace("/work", str(self.folder / "work"))
+        text = script.replace(STATE, str(self.folder / "state")).replace("/srv", str(self.folder / "work"))
         env = {"HOME": str(self.home), "PATH": "/usr/bin:/bin", "IMAGE": "of the image"}
         return subprocess.run(
             ["/bin/bash", "-s"], input=text, capture_output=True, text=True, timeout=DEADLINE_S, env=env, check=False
         )
 
     def prepare(self, environment: Mapping[str, str | None] | None = None) -> dict[str, str]:
-        done = self.run(setup_script("/work/repo", ["/work/cache dir"], environment or {}, ["a.b", "c.d"]))
+        done = self.run(setup_script("/srv/repo", ["/srv/cache dir"], environment or {}, ["a.b", "c.d"]))
         assert done.returncode == 0, done.stderr
         return read_marks(done.stdout)
 
     def hook(self, *lines: tuple[str, str], key: str = "postCreateCommand", run: str = "1.0") -> tuple[int, str]:
         hook = Hook(key, "", lines)
-        done = self.run(hook_script(hook, "/work/repo", hook_mark(hook), run))
+        done = self.run(hook_script(hook, "/srv/repo", hook_mark(hook), run))
         return done.returncode, done.stdout + done.stderr
 
 

@@ -52,7 +52,7 @@ class TestDockerfile:
     def test_stages_arguments_owners_and_settings(self, machine: BuildMachine, context: Path) -> None:
         text = (
             f"{FROM_BASE}RUN echo one >/one\nFROM scratch AS built\nADD base.tar /\nARG FLAVOUR=plain\n"
-            "COPY --from=0 --chown=42:60000 /one /two\nENV WHERE=image FLAVOUR=$FLAVOUR\nUSER 42\nWORKDIR /work/here\n"
+            "COPY --from=0 --chown=42:60000 /one /two\nENV WHERE=image FLAVOUR=$FLAVOUR\nUSER 42\nWORKDIR /srv/here\n"
             'ENTRYPOINT ["/bin/sh"]\nEXPOSE 8080\nRUN id && cat /two && echo "flavour $FLAVOUR in $PWD"\n'
             "FROM built AS not-wanted\nRUN false\n"
         )
@@ -62,9 +62,9 @@ class TestDockerfile:
             settings = read_layout(layout).config.settings
             owners = listed(layout, "two")
         assert any("uid=42" in line for line in machine.lines)
-        assert "flavour sweet in /work/here" in machine.lines
+        assert "flavour sweet in /srv/here" in machine.lines
         assert {"WHERE=image", "FLAVOUR=sweet"} <= set(settings["Env"])
-        assert (settings["User"], settings["WorkingDir"]) == ("42", "/work/here")
+        assert (settings["User"], settings["WorkingDir"]) == ("42", "/srv/here")
         assert list(settings["ExposedPorts"]) == ["8080/tcp"]
         assert owners == [(42, 60000)]
 

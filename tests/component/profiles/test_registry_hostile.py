@@ -177,7 +177,7 @@ HOSTILE: dict[str, tuple[Callable[[Image], Fault], str]] = {
     "no layer": (answer_with_body("manifests", b'{"layers": []}'), "is something else"),
     "a layer that is no SIF": (answer_with_body("manifests", manifest_of()), "is no SIF file|gives no name"),
 }
-"""What a registry sends instead, and the words of the refusal."""
+"""The answers of a hostile registry, and the words of the refusal."""
 
 
 @pytest.mark.parametrize("case", HOSTILE)
