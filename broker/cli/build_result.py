@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.cli.context import Invocation
-    from profiles.build.builder import BuildResult
+    from profiles.build.result import BuildResult
     from profiles.image.store import Image
 
 

@@ -42,16 +42,23 @@ def _ask_passphrase(path: Path) -> bytes | None:
 
 
 def key_for_build(invocation: Invocation, path: Path, recipe: Path, target: Store) -> PrivateSigningKey:
-    """Return the private key for the image of a recipe. Raises KeyFileError; SignatureError if the target requires
-    signatures, and this one would not count.
+    """Return the private key for the image of a recipe. Raises as `key_for`."""
+    from profiles.recipe.spec import load_profile
+
+    profile = load_profile(recipe)
+    return key_for(invocation, path, f"{profile.name}@{profile.version}", target)
+
+
+def key_for(invocation: Invocation, path: Path, label: str, target: Store) -> PrivateSigningKey:
+    """Return the private key for the image `label`, NAME@VERSION.
+
+    Raises KeyFileError; SignatureError if the target requires signatures, and this one would not count.
     """
     from broker.cli.stores import OTHER, config_catalog
     from broker.config.signature_policy import signature_policy
-    from profiles.recipe.spec import load_profile
 
-    key, profile = load_key(path), load_profile(recipe)
+    key = load_key(path)
     owner = config_catalog(invocation.config).owner_at(target.path) or OTHER
-    label = f"{profile.name}@{profile.version}"
     signature_policy(invocation.config).require_signer(key.public, label, owner, target.path, time.time())
     return key
 

@@ -1,34 +1,36 @@
-"""Find the base of a profile, and what identifies it."""
+"""Find the base of a profile, and what identifies it.
+
+What reads one kind of base is imported when there is such a base: most recipes have a Debian or a profile, and need
+neither a client of registries nor the schemas of dev containers.
+"""
+
+# ruff: noqa: PLC0415 - see above, and ADR 0071
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.build.buildah import check_buildah
-from profiles.build.container_image import AccessTo, find_container_image, plain_access
-from profiles.build.derived_base import DerivedBase
-from profiles.devcontainer.config import find_dev_config, read_dev_config
-from profiles.devcontainer.feature_registry import FeatureRegistries
-from profiles.devcontainer.plan import load_image_part
-from profiles.dockerfile.spec import DockerfileBuild, dockerfile_in
 from profiles.errors import NoSuchImageError, ProfileError
-from profiles.image.store import Image, file_digest
-from profiles.oci.image_source import OciImage
+from profiles.image.store import file_digest
+from profiles.oci.registry_access import AccessTo, plain_access
 from profiles.recipe.base import BaseKind
 from profiles.userfile import is_file
 
 if TYPE_CHECKING:
+    from profiles.build.derived_base import DerivedBase
     from profiles.image.catalog import Catalog
+    from profiles.image.store import Image
+    from profiles.oci.image_source import OciImage
     from profiles.recipe.base import Base
     from profiles.recipe.spec import Profile
 
-FoundBase = Path | Image | OciImage | DerivedBase | None
-"""A SIF file, the image of a profile, a container image, what is built first, or nothing for a fresh Debian."""
+    FoundBase = Path | Image | OciImage | DerivedBase | None
+    """A SIF file, the image of a profile, a container image, what is built first, or nothing for a fresh Debian."""
 
 
 def find_base(profile: Profile, bases: Catalog, access: AccessTo = plain_access) -> FoundBase:
-    """Find the base to start from. Raises ProfilesError."""
+    """Find the base to start from; `access` says how registries are reached. Raises ProfilesError."""
     match profile.base.kind:
         case BaseKind.DOCKERFILE:
             return _dockerfile(profile)
@@ -39,6 +41,10 @@ def find_base(profile: Profile, bases: Catalog, access: AccessTo = plain_access)
 
 
 def _dockerfile(profile: Profile) -> DerivedBase:
+    from profiles.build.buildah import check_buildah
+    from profiles.build.derived_base import DerivedBase
+    from profiles.dockerfile.spec import DockerfileBuild, dockerfile_in
+
     base = profile.base
     check_buildah()
     folder = base.path.resolve()
@@ -48,6 +54,13 @@ def _dockerfile(profile: Profile) -> DerivedBase:
 
 def _devcontainer(base: Base, bases: Catalog, access: AccessTo) -> DerivedBase:
     """Read a devcontainer.json, and find what its image is built from."""
+    from profiles.build.buildah import check_buildah
+    from profiles.build.derived_base import DerivedBase
+    from profiles.devcontainer.config import find_dev_config, read_dev_config
+    from profiles.devcontainer.feature_registry import FeatureRegistries
+    from profiles.devcontainer.plan import load_image_part
+    from profiles.dockerfile.spec import DockerfileBuild
+
     part = load_image_part(read_dev_config(find_dev_config(base.path)), FeatureRegistries(access))
     if isinstance(part.base, DockerfileBuild):
         check_buildah()
@@ -75,6 +88,8 @@ def _plain_base(base: Base, bases: Catalog, access: AccessTo) -> Path | Image | 
         case BaseKind.PROFILE:
             return bases.find(base.reference, base.version)
         case _:
+            from profiles.build.container_image import find_container_image
+
             return find_container_image(base, access)
 
 

@@ -14,49 +14,50 @@ import os
 import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from profiles.build import namespace, network
-from profiles.build.bases import FoundBase, base_digest, find_base
+from profiles.build.bases import base_digest, find_base
 from profiles.build.build_key import build_key
 from profiles.build.buildah import Buildah
-from profiles.build.container_image import AccessTo, fetched_layers, find_container_image, plain_access, unpack_layers
+from profiles.build.container_image import fetched_layers, find_container_image, unpack_layers
 from profiles.build.derived_base import DerivedBase, feature_steps
 from profiles.build.image_store import layer_store
 from profiles.build.import_report import ImportReport, changed_content, ignored_settings, image_environment
 from profiles.build.inventory_step import make_inventory
-from profiles.build.steps import Step, StepCallback, StepRecord, Steps
+from profiles.build.published import catalog_with, find_published, is_version_taken
+from profiles.build.result import BuildResult
+from profiles.build.steps import Step, StepCallback, Steps
 from profiles.build.tree import ImageTree
 from profiles.build.workspace import default_parent, free_bytes, workspace
-from profiles.errors import BuildError, DamagedImageError, ImageExistsError, OciImageError, ProfilesError
+from profiles.errors import BuildError, ImageExistsError, OciImageError, ProfilesError
 from profiles.image import apptainer
-from profiles.image.catalog import OWN, Catalog
 from profiles.image.sif import squashfs_offset
-from profiles.image.signature_file import SIGNATURE
 from profiles.image.store import (
-    DESCRIPTION,
     IMAGE,
     LOG,
     PACKAGES,
     RECIPE,
     Image,
     Store,
-    Stores,
     file_digest,
     verify_image,
 )
-from profiles.oci.descriptor import bytes_digest
 from profiles.oci.image_source import OciImage
+from profiles.oci.registry_access import plain_access
 from profiles.recipe.base import Base, BaseKind
 from profiles.recipe.environment import shell_lines
 from profiles.recipe.resources import any_option
 from profiles.recipe.spec import load_profile
-from profiles.signature.signing import signature_of
+from profiles.signature.signing import write_description
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from profiles.build.bases import FoundBase
+    from profiles.image.catalog import Catalog
+    from profiles.oci.registry_access import AccessTo
     from profiles.recipe.resources import OptionCheck
     from profiles.recipe.spec import Profile
     from profiles.signature.keys import PrivateSigningKey
@@ -96,18 +97,6 @@ TOOLS = {
 """The programs that a build runs, and the Debian packages that have them."""
 
 
-@dataclass(frozen=True, slots=True)
-class BuildResult:
-    """The published image of a recipe."""
-
-    image: Image
-    built: bool
-    """False if the version was published before, from what the recipe still reads."""
-    steps: tuple[StepRecord, ...] = ()
-    imported: ImportReport | None = None
-    """The report of a container image that is the base."""
-
-
 def build(
     recipe: Path,
     *,
@@ -133,9 +122,9 @@ def build(
     published, and only the log that a BuildError names is left.
     """
     profile = load_profile(recipe, check_option)
-    catalog = bases or Catalog({OWN: Stores([store])})
-    if (store.path / profile.name / profile.version).exists():
-        return BuildResult(_find_published(profile, store, catalog, access), built=False)
+    catalog = bases or catalog_with(store)
+    if is_version_taken(profile, store):
+        return BuildResult(find_published(profile, store, catalog, access), built=False)
     stage = store.stage(profile.name, profile.version)
     try:
         with (stage / LOG).open("wb") as log:
@@ -143,17 +132,13 @@ def build(
             steps = Steps(_plan(profile, derived), log, progress, time.monotonic() + time_limit)
             shutil.copyfile(recipe, stage / RECIPE)
             made = _Build(profile, stage, steps, access, use_cache).make(catalog, work or default_parent())
-            description = json.dumps(made.image.description(), indent=1).encode()
-            (stage / DESCRIPTION).write_bytes(description)
-            if sign_key is not None:
-                described = replace(made.image, description_digest=bytes_digest(description))
-                (stage / SIGNATURE).write_text(signature_of(described, sign_key, time.time()).text or "")
+            write_description(stage, made.image, sign_key)
             if made.imported is not None:
                 made.imported.write(stage)
         try:
             image = store.publish(stage, profile.name, profile.version)
         except ImageExistsError:  # another builder was faster
-            return BuildResult(_find_published(profile, store, catalog, access), built=False)
+            return BuildResult(find_published(profile, store, catalog, access), built=False)
         return BuildResult(image, True, tuple(steps.records), made.imported)
     except BuildError as error:
         error.log = store.keep_log(stage, profile.name, profile.version)
@@ -176,24 +161,6 @@ def _plan(profile: Profile, derived: FoundBase) -> list[str]:
     first += features
     own = [name for name in ("files", "pip", "post") if getattr(profile, name)]
     return ["check", *first, *own, "finish", "inventory", "squashfs", "image"]
-
-
-def _find_published(profile: Profile, store: Store, bases: Catalog, access: AccessTo) -> Image:
-    """Return the published image if a build of the recipe would read the same. ImageExistsError if it would not."""
-    try:
-        image = store.read(profile.name, profile.version)
-    except DamagedImageError:
-        store.check_free(profile.name, profile.version)
-        raise
-    if not image.build_key:
-        store.check_free(profile.name, profile.version)
-    if build_key(profile, base_digest(find_base(profile, bases, access))) != image.build_key:
-        raise ImageExistsError(
-            f"{profile.name}@{profile.version} is published in {store.path} already, and the recipe, its base or a "
-            "file of it has changed since",
-            hint="versions are never overwritten: raise the profile's version",
-        )
-    return image
 
 
 @dataclass(frozen=True, slots=True)

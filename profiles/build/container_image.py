@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from profiles.build.command import CommandFailed
@@ -16,28 +15,18 @@ from profiles.oci.docker_archive import DockerArchive
 from profiles.oci.image_files import ArchiveFiles, FolderFiles
 from profiles.oci.image_layout import ImageLayout
 from profiles.oci.image_source import BlobSource, OciImage, find_image
-from profiles.oci.reference import ImageReference
-from profiles.oci.registry_access import RegistryAccess
-from profiles.oci.registry_client import RegistryClient
+from profiles.oci.registry_access import AccessTo, plain_access
 from profiles.oci.unpack_layers import LayerFile
 from profiles.oci.unpack_stream import MAGIC_BYTES, detect_compression
 from profiles.recipe.base import Base, BaseKind
 from profiles.userfile import is_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from profiles.build.tree import ProgramRunner
     from profiles.oci.unpack_findings import UnpackFindings
-
-AccessTo = Callable[[ImageReference], RegistryAccess]
-"""Says how the registry of an image is reached."""
-
-
-def plain_access(_: ImageReference) -> RegistryAccess:
-    """Reach every registry with the system's certificates and the user's logins."""
-    return RegistryAccess()
 
 
 def find_container_image(base: Base, access: AccessTo = plain_access) -> OciImage:
@@ -99,6 +88,8 @@ def _fetch(
 def _open_source(base: Base, access: AccessTo) -> Iterator[BlobSource]:
     """Open the source of an image. An unreadable file becomes an OciImageError."""
     if base.image is not None:
+        from profiles.oci.registry_client import RegistryClient  # noqa: PLC0415 - the client of HTTP is large
+
         with RegistryClient(base.image, access(base.image)) as client:
             yield client
         return

@@ -28,15 +28,18 @@ from profiles.image import apptainer
 from profiles.image.layered_tree import KEPT, MAX_KEPT_BYTES, MAX_OWNERS_BYTES, OWNERS, TREE
 from profiles.image.overlayfs import FUSE_WRITTEN
 from profiles.image.sif import squashfs_offset
-from profiles.image.store import DESCRIPTION, IMAGE, LOG, PACKAGES, RECIPE, Image, Store, file_digest, verify_image
+from profiles.image.store import IMAGE, LOG, PACKAGES, RECIPE, Image, Store, file_digest, verify_image
 from profiles.image.unpack_layers import unpack_with_fuse_marks
 from profiles.recipe.base import BaseKind
 from profiles.recipe.spec import load_profile
+from profiles.signature.signing import write_description
 from profiles.userfile import read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from profiles.signature.keys import PrivateSigningKey
 
 SQUASHFS = "layer.squashfs"
 """File in a layer's directory, instead of `tree`, where the storage keeps layers packed."""
@@ -71,13 +74,14 @@ def commit_session(
     progress: StepCallback = lambda _: None,
     work: Path | None = None,
     time_limit: float = TIME_LIMIT_S,
+    sign_key: PrivateSigningKey | None = None,
 ) -> Image:
     """Make an image of the session's system and publish it in `store` as `name`@`version`.
 
     `work` is the folder on a local disk to work in (default: $TMPDIR, else /var/tmp). `time_limit` is in seconds,
-    without the time of `approve`. Raises PatternError, ImageExistsError, StoreError, NothingChangedError, BuildError
-    for a failed step, and every exception of `approve`. Then nothing is published, and only the log that a BuildError
-    names is left.
+    without the time of `approve`. With `sign_key` the image is signed. Raises PatternError, ImageExistsError,
+    StoreError, NothingChangedError, BuildError for a failed step, and every exception of `approve`. Then nothing is
+    published, and only the log that a BuildError names is left.
     """
     path_filter = path_filter or PathFilter()
     path_filter.check()
@@ -87,7 +91,7 @@ def commit_session(
             steps = Steps(STEPS, log, progress, time.monotonic() + time_limit)
             target = _Target(name, version, stage, work or default_parent())
             image = _make(source, target, path_filter, approve, steps)
-            (stage / DESCRIPTION).write_text(json.dumps(image.description(), indent=1))
+            write_description(stage, image, sign_key)
         return store.publish(stage, name, version)
     except BuildError as error:
         error.log = store.keep_log(stage, name, version)

@@ -59,8 +59,8 @@ class ForeignName:
             )
 
 
-def describe_foreign(stage: Path, name: str, version: str, digest: str, where: str) -> None:
-    """Write recipe and description of the SIF in `stage`, which came from `where`.
+def describe_foreign(stage: Path, name: str, version: str, digest: str, where: str) -> str:
+    """Write recipe and description of the SIF in `stage`, which came from `where`. Return the description.
 
     Raises TransferError if no session could run in it, DamagedImageError if its labels name another profile.
     """
@@ -79,7 +79,9 @@ def describe_foreign(stage: Path, name: str, version: str, digest: str, where: s
     profile = load_profile(stage / RECIPE)
     size = sif.stat().st_size
     image = Image(name, version, sif, digest, size, time.time(), labels, profile, offset)
-    (stage / DESCRIPTION).write_text(json.dumps(image.description(), indent=1))
+    described = json.dumps(image.description(), indent=1)
+    (stage / DESCRIPTION).write_text(described)
+    return described
 
 
 def _require_session_programs(sif: Path, offset: int, where: str) -> None:

@@ -25,12 +25,15 @@ from profiles.exchange.artifact import CONFIG_TYPES, MAX_CONFIG_BYTES, Artifact,
 from profiles.exchange.attachments import CORE, MAX_ATTACHMENT_BYTES
 from profiles.exchange.foreign_image import MAX_LABEL_CHARACTERS, MAX_LABELS, ForeignName, describe_foreign
 from profiles.image.sif import squashfs_offset
+from profiles.image.signature_file import SIGNATURE, SignatureFile
 from profiles.image.store import DESCRIPTION, IMAGE, LOG, RECIPE, Image, Store, parse_image
 from profiles.oci.registry_client import RegistryClient, TransferCallback
 from profiles.recipe.resources import any_option
 from profiles.recipe.spec import parse_profile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from profiles.oci.reference import ImageReference
     from profiles.oci.registry_access import RegistryAccess
     from profiles.recipe.resources import OptionCheck
@@ -62,14 +65,16 @@ def pull_image(
     access: RegistryAccess,
     foreign_name: ForeignName,
     check_option: OptionCheck = any_option,
+    admit: Callable[[Image], object] = lambda _: None,
     progress: TransferCallback = lambda _done, _total: None,
 ) -> Pulled:
     """Copy the image `reference` to `store`.
 
-    An image that Apptainer pushed has no recipe: `foreign_name` says what it is called here. Raises ImageExistsError if
-    the store has the version with another digest, DamagedImageError or ProfileError for an image that contradicts
-    itself or has an invalid recipe, StoreError, and TransferError. Then, and after an interruption, nothing is
-    published or left.
+    An image that Apptainer pushed has no recipe: `foreign_name` says what it is called here. `admit` gets the image as
+    it would be published, with its signature, and raises if it may not enter the store: of one with a recipe, before
+    the SIF is fetched. Raises ImageExistsError if the store has the version with another digest, DamagedImageError or
+    ProfileError for an image that contradicts itself or has an invalid recipe, StoreError, and TransferError. Then, and
+    after an interruption, nothing is published or left.
     """
     with RegistryClient(reference, access, progress=progress) as client:
         manifest = client.manifest(reference.target)
@@ -84,13 +89,16 @@ def pull_image(
         if present := _present(store, name, version, artifact):
             return Pulled(present, manifest.digest, is_new=False, missing=[])
         store.check_writable(name)
+        if parts is not None:
+            admit(_image_in(store.path / name / version, parts.texts))
         stage = store.stage(name, version)
         try:
             _require_space(stage, artifact)
             client.fetch_blob(artifact.layer, stage / IMAGE)
             if parts is None:
                 where = str(reference.with_digest(manifest.digest))
-                describe_foreign(stage, name, version, artifact.layer.digest, where)
+                described = describe_foreign(stage, name, version, artifact.layer.digest, where)
+                admit(_image_in(store.path / name / version, {DESCRIPTION: described}))
                 missing = []
             else:
                 _require_same_offset(stage, parts)
@@ -146,6 +154,11 @@ def _check_resources(image: Image, file: Path, check_option: OptionCheck) -> Non
             check_option(name, value)
         except ValueError as error:
             raise ProfileError(f"`resources.{name}`: {error}", file=file) from error
+
+
+def _image_in(directory: Path, texts: Mapping[str, str]) -> Image:
+    """Return the image that these files beside a SIF describe, as it will be in `directory`."""
+    return parse_image(texts[DESCRIPTION].encode(), directory, 0, SignatureFile(texts.get(SIGNATURE)))
 
 
 def _present(store: Store, name: str, version: str, artifact: Artifact) -> Image | None:

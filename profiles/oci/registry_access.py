@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from profiles.oci.reference import ImageReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +24,12 @@ class RegistryAccess:
     """Seconds in which a download must bring 64 KiB, so that no registry holds a command for ever."""
     login_files: tuple[Path, ...] | None = None
     """Files with logins, the first one that has the registry decides; None: those of the user."""
+
+
+AccessTo = Callable[["ImageReference"], RegistryAccess]
+"""Says how the registry of an image is reached."""
+
+
+def plain_access(_: ImageReference) -> RegistryAccess:
+    """Reach every registry with the system's certificates and the user's logins."""
+    return RegistryAccess()

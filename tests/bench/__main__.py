@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.bench import (
     batch,
+    build_again,
     bulk,
     command_line,
     connect,
@@ -87,6 +88,7 @@ BENCHMARKS = {
     volumes.UNTAR: volumes.measure_untar,
     volumes.LIVE: volumes.measure_live,
     container_image.NAME: container_image.measure,
+    build_again.NAME: build_again.measure,
     sharing.NAME: sharing.measure,
     watching.LAG: watching.measure_lag,
     watching.REVOKE: watching.measure_revoke,

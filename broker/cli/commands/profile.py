@@ -35,7 +35,6 @@ from broker.cli.stores import (
     image_json,
     note_target,
     profile_errors,
-    show_steps_on,
     standing_json,
     standing_words,
     store_option,
@@ -96,28 +95,14 @@ def build(invocation: Invocation, recipe: str, store: Path | None, sign_key: Pat
     them, wherever the image is published.
     """
     with profile_errors():
-        from functools import partial
-
-        from broker.cli.progress import ProgressLine
-        from broker.cli.registries import access_of
-        from broker.profile_options import check_profile_option
-        from profiles.build import builder
+        from broker.cli.builds import build_profile
 
         file = _recipe(recipe)
         target = target_of(invocation, store)
         bases = bases_of(invocation, target)
         note_target(invocation, store, target)
         key = None if sign_key is None else key_for_build(invocation, sign_key, file, target)
-        with ProgressLine(quiet=invocation.json) as line:
-            result = builder.build(
-                file,
-                store=target,
-                bases=bases,
-                progress=show_steps_on(line),
-                check_option=check_profile_option,
-                sign_key=key,
-                access=partial(access_of, invocation),
-            )
+        result = build_profile(invocation, file, target, bases, key)
     print_build(invocation, result, sign_key)
 
 

@@ -16,6 +16,7 @@ from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import ProfileName, SnapshotReference
 from broker.cli.prompts import confirm, yes_option
+from broker.cli.signatures import key_for, sign_key_option
 from broker.cli.stores import (
     catalog_of,
     note_target,
@@ -49,6 +50,7 @@ MAX_SHOWN_LINES = 100
 @click.option("--include", multiple=True, metavar="PATH", help="Include this although it is excluded by default.")
 @click.option("--exclude", multiple=True, metavar="PATH", help="Exclude this.")
 @target_option
+@sign_key_option
 @yes_option
 @json_option
 @pass_invocation
@@ -61,6 +63,7 @@ def commit(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     store: Path | None,
+    sign_key: Path | None,
     yes: bool,
 ) -> None:
     """Build an image from a session's system.
@@ -92,6 +95,7 @@ def commit(
         target.check_free(profile, wanted.version)
         target.check_writable(profile)
         note_target(invocation, store, target)
+        key = None if sign_key is None else key_for(invocation, sign_key, f"{profile}@{wanted.version}", target)
         path_filter = PathFilter(include, exclude)
         path_filter.check()
         found: list[Findings] = []
@@ -116,6 +120,7 @@ def commit(
                 approve=approve,
                 path_filter=path_filter,
                 progress=show_steps_on(line),
+                sign_key=key,
             )
     print_published(invocation, image, {"committed": asdict(found[0])})
 

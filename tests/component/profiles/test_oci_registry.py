@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from profiles.build.container_image import fetched_layers, find_container_image, plain_access
+from profiles.build.container_image import fetched_layers, find_container_image
 from profiles.errors import TransferError
 from profiles.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from profiles.oci.documents import OCI_CONFIG, OCI_LAYER
 from profiles.oci.reference import ImageReference
+from profiles.oci.registry_access import plain_access
 from profiles.oci.registry_client import RegistryClient
 from profiles.recipe.base import parse_base
 from tests.container_images import MadeImage, Member, layer, layout_files, make_image, sha256

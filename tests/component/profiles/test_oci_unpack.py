@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,7 @@ import pytest
 
 from profiles.build import namespace
 from profiles.errors import OciImageError
-from profiles.oci import unpack_worker
+from profiles.oci import gunzip, unpack_worker
 from profiles.oci.unpack_layers import LayerFile, unpack_image
 from profiles.oci.unpack_limits import UnpackLimits
 from profiles.oci.unpack_stream import Compression
@@ -200,18 +201,22 @@ def test_layer_with_another_digest_is_refused(tmp_path: Path) -> None:
         unpack_image(wrong, tmp_path / "tree")
 
 
+PYTHON = sys.executable
 USER, FIRST_SUBORDINATE, SUBORDINATES = 65534, 200_000, 65536
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Path:
-    """A folder of an ordinary user's, which that user reaches."""
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of an ordinary user's, which that user reaches, as what decompresses layers."""
     for each in (tmp_path, *tmp_path.parents):
         if each.name.startswith(("test_", "pytest-", "popen-")) or each == tmp_path.parent:
             each.chmod(0o755)
     place = tmp_path / "room"
     place.mkdir()
     os.chown(place, USER, USER)
+    program = shutil.copy(gunzip.__file__, place / "gunzip.py")
+    monkeypatch.setattr(gunzip, "__file__", str(program))
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
     return place
 
 
@@ -280,7 +285,7 @@ def test_full_disk_is_said(tmp_path: Path, room: Path) -> None:
         room, stored([layer(Member("x", os.urandom(2**20)))], tmp_path / "l"), room / "disk/tree"
     )
     (room / "disk").mkdir()
-    script = f"mount -t tmpfs -o size=64k tmpfs {room}/disk; exec {sys.executable} -m profiles.oci.unpack_worker {room}"
+    script = f"mount -t tmpfs -o size=64k tmpfs {room}/disk; exec {PYTHON} -m profiles.oci.unpack_worker {room}"
     subprocess.run(
         namespace.as_root("sh", "-c", script),
         cwd=ROOT,

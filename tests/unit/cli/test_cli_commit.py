@@ -18,6 +18,7 @@ from profiles.image.store import Store
 from tests.fakes.command_line import command_line, run
 from tests.fakes.controller import CREATED, ScriptedController, operation, view
 from tests.fakes.core import publish
+from tests.fakes.signing import key_file, signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from profiles.commit.commit import Source
     from profiles.commit.filters import PathFilter
     from profiles.image.store import Image
+    from profiles.signature.keys import PrivateSigningKey
 
 FOUND = Findings(
     added=[("hello", "2.12")],
@@ -38,6 +40,8 @@ FOUND = Findings(
         LeftOut("/var/cache/apt/b", CACHE),
     ],
 )
+
+KEY = signing_key()
 
 
 @pytest.fixture
@@ -56,7 +60,13 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Scri
 
 
 @pytest.fixture
-def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, PathFilter]]:
+def keys() -> list[PrivateSigningKey | None]:
+    """The keys of all commits."""
+    return []
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch, keys: list[PrivateSigningKey | None]) -> list[tuple[Source, PathFilter]]:
     """The sources and filters of all commits, which do no work."""
     seen: list[tuple[Source, PathFilter]] = []
 
@@ -68,9 +78,11 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, PathFilter]]:
         store: Store,
         approve: Callable[[Findings], None],
         path_filter: PathFilter,
+        sign_key: PrivateSigningKey | None,
         **_: Any,  # noqa: ANN401 - what is not looked at
     ) -> Image:
         seen.append((source, path_filter))
+        keys.append(sign_key)
         approve(FOUND)
         return publish(store, name, version)
 
@@ -94,6 +106,16 @@ def test_a_snapshot_is_made_committed_and_forgotten(
     ]
     assert result.stdout.startswith("mine@2 sha256:")
     assert Store(tmp_path / "store").versions("mine") == ["2"]
+
+
+def test_image_is_signed_with_the_key_and_a_key_that_cannot_be_read_stops_it(
+    controller: ScriptedController, sources: list[tuple[Source, PathFilter]], keys: list[Any], tmp_path: Path
+) -> None:
+    refused = run("profile", "commit", "dev", "mine@2", "--yes", "--sign-key", str(tmp_path / "gone"))
+    assert (refused.exit_code, sources, controller.asked) == (2, [], [])
+    done = run("profile", "commit", "dev", "mine@2", "--yes", "--sign-key", str(key_file(tmp_path / "key", KEY)))
+    assert (done.exit_code, len(sources)) == (0, 1), done.stderr
+    assert [each.public.key_id for each in keys] == [KEY.public.key_id]
 
 
 def test_what_goes_in_and_what_does_not_is_shown(

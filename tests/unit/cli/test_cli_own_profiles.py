@@ -13,7 +13,7 @@ import yaml
 
 from broker import errors
 from broker.cli.params import ProfileName
-from profiles.build.builder import BuildResult
+from profiles.build.result import BuildResult
 from profiles.commit import commit as committing
 from profiles.commit.generate_recipe import generate_recipe
 from profiles.errors import ProfileError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from profiles.build.builder import BuildResult
+from profiles.build.result import BuildResult
 from profiles.image.signature_file import SIGNATURE
 from profiles.image.store import Store
 from tests.fakes.command_line import run
@@ -141,7 +141,7 @@ def test_key_of_a_build_that_builds_nothing_is_not_dropped_silently(
     image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = publish(Store(image.directory.parent.parent), "mine")
-    monkeypatch.setattr("profiles.build.builder.build", lambda *_, **__: BuildResult(published, built=False))
+    monkeypatch.setattr("profiles.build.published.unchanged_image", lambda *_, **__: published)
     (tmp_path / "mine.yaml").write_text("name: mine\nversion: 1\nbase: profile:base@1\n")
     path = key_file(tmp_path / "key", KEY)
     done = run("profile", "build", str(tmp_path / "mine.yaml"), "--sign-key", str(path))

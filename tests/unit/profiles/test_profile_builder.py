@@ -24,6 +24,7 @@ from profiles.image.store import Store
 from profiles.recipe.shipped import shipped_profiles
 from profiles.recipe.spec import load_profile
 from tests.container_images import Member, layer, layout_files, make_image, write_archive
+from tests.deadlines import DEADLINE_S
 from tests.fakes.core import publish
 from tests.fakes.sif import squashfs_sif
 
@@ -220,6 +221,23 @@ def test_unchanged_recipe_of_a_published_version_builds_nothing(tmp_path: Path) 
     result = build(file, store=Store(tmp_path / "store"), progress=steps.append)
     assert (result.built, result.steps, steps) == (False, (), [])
     assert result.image.version == "1"
+
+
+def test_unchanged_recipe_is_found_without_what_builds(tmp_path: Path) -> None:
+    """The benchmark `build-again` allows little time, and what would break it first is an import."""
+    file = imported_recipe(tmp_path)
+    publish_built(tmp_path / "store", file)
+    code = (
+        "import sys; from pathlib import Path; from profiles.build.published import unchanged_image; "
+        "from profiles.image.store import Store; "
+        "image = unchanged_image(Path(sys.argv[1]), store=Store(Path(sys.argv[2]))); "
+        "print(image.version, *sys.modules)"
+    )
+    argv = [sys.executable, "-c", code, str(file), str(tmp_path / "store")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    version, *modules = done.stdout.split()
+    assert version == "1"
+    assert not {"httpx", "profiles.build.builder", "profiles.devcontainer.schema"} & {*modules}
 
 
 @pytest.mark.parametrize("change", ["recipe", "base", "no key"])
