@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 
 def build_profile(
-    invocation: Invocation, recipe: Path, target: Store, bases: Catalog, key: PrivateSigningKey | None
+    invocation: Invocation,
+    recipe: Path,
+    target: Store,
+    bases: Catalog,
+    key: PrivateSigningKey | None,
+    *,
+    use_cache: bool = True,
 ) -> BuildResult:
     """Build the recipe and publish it in `target`, unless it is there unchanged: that is found with few imports.
 
-    Raises ProfilesError.
+    Without `use_cache`, all steps are run. Raises ProfilesError.
     """
     from broker.cli.registries import access_of
     from broker.profile_options import check_profile_option
@@ -36,7 +42,9 @@ def build_profile(
     from broker.cli.progress import ProgressLine
     from broker.cli.stores import show_steps_on
     from profiles.build import builder
+    from profiles.build.step_cache import BuildCache
 
+    limit_bytes = invocation.config.profiles.build_cache_gib << 30
     with ProgressLine(quiet=invocation.json) as line:
         return builder.build(
             recipe,
@@ -46,4 +54,5 @@ def build_profile(
             check_option=check_profile_option,
             sign_key=key,
             access=access,
+            cache=BuildCache(use_cache, limit_bytes),
         )

@@ -73,6 +73,7 @@ def _build(invocation: Invocation, plan: DevPlan, version: str, *, use_cache: bo
     from broker.cli.stores import bases_of, show_steps_on, target_of
     from broker.profile_options import check_profile_option
     from profiles.build import builder
+    from profiles.build.step_cache import BuildCache
 
     target = target_of(invocation, OWN_STORE)
     with tempfile.TemporaryDirectory(prefix="berth-up-") as folder:
@@ -85,5 +86,5 @@ def _build(invocation: Invocation, plan: DevPlan, version: str, *, use_cache: bo
                 bases=bases_of(invocation, target),
                 progress=show_steps_on(line),
                 check_option=check_profile_option,
-                use_cache=use_cache,
+                cache=BuildCache(use_cache, invocation.config.profiles.build_cache_gib << 30),
             )

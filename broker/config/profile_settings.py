@@ -76,6 +76,9 @@ class ProfileSettings(Section):
     vulnerability_data: AbsolutePath | None = None
     """Directory with data about vulnerabilities, for `berth profile vulns`: files of OSV and of Debian's security
     tracker."""
+    build_cache_gib: Annotated[int, Field(ge=0, le=10_000)] = 10
+    """Most GiB that the steps of a user's builds may keep on the disk of the machine that builds, in
+    `$TMPDIR/berth-steps-UID`, for a day. 0 keeps none."""
     require_signature: bool = False
     """Whether sessions start only from signed images: of the site's stores, not of users' own; in personal mode of all
     stores. Without it, an image still does not start if it was changed after a signer signed it."""

@@ -28,10 +28,15 @@ def build_key(profile: Profile, base_digest: str) -> str:
         "format": BUILD_FORMAT,
         "machine": platform.machine(),
         "base": [named, base_digest],
-        "files": [_file(file) for file in profile.files],
+        "files": file_keys(profile),
         "recipe": profile.model_dump(mode="json", exclude={"base", "build_secrets", "files"}),
     }
     return f"sha256:{hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()}"
+
+
+def file_keys(profile: Profile) -> list[list[object]]:
+    """Return what a build reads of the recipe's `files`: for each its destination, mode and digest. Raises OSError."""
+    return [_file(file) for file in profile.files]
 
 
 def _file(file: File) -> list[object]:

@@ -27,8 +27,8 @@ from profiles.userfile import is_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from profiles.build.command import ProgramRunner
     from profiles.build.image_store import LayerStore
-    from profiles.build.tree import ProgramRunner
     from profiles.devcontainer.image_part import DevFeature
     from profiles.recipe.base import Base
 

@@ -21,17 +21,20 @@ from profiles.build import namespace, network
 from profiles.build.bases import base_digest, find_base
 from profiles.build.build_key import build_key
 from profiles.build.buildah import Buildah
-from profiles.build.container_image import fetched_layers, find_container_image, unpack_layers
+from profiles.build.cached_steps import CachedSteps
+from profiles.build.container_image import find_container_image
 from profiles.build.derived_base import DerivedBase, feature_steps
+from profiles.build.filling import Filling, TreeFiller
 from profiles.build.image_store import layer_store
-from profiles.build.import_report import ImportReport, changed_content, ignored_settings, image_environment
 from profiles.build.inventory_step import make_inventory
+from profiles.build.layer_stack import LayerStack
 from profiles.build.published import catalog_with, find_published, is_version_taken
 from profiles.build.result import BuildResult
+from profiles.build.step_cache import DEFAULT_CACHE, BuildCache
 from profiles.build.steps import Step, StepCallback, Steps
 from profiles.build.tree import ImageTree
 from profiles.build.workspace import default_parent, free_bytes, workspace
-from profiles.errors import BuildError, ImageExistsError, OciImageError, ProfilesError
+from profiles.errors import BuildError, ImageExistsError, ProfilesError
 from profiles.image import apptainer
 from profiles.image.sif import squashfs_offset
 from profiles.image.store import (
@@ -44,10 +47,8 @@ from profiles.image.store import (
     file_digest,
     verify_image,
 )
-from profiles.oci.image_source import OciImage
 from profiles.oci.registry_access import plain_access
 from profiles.recipe.base import Base, BaseKind
-from profiles.recipe.environment import shell_lines
 from profiles.recipe.resources import any_option
 from profiles.recipe.spec import load_profile
 from profiles.signature.signing import write_description
@@ -56,28 +57,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from profiles.build.bases import FoundBase
+    from profiles.build.import_report import ImportReport
     from profiles.image.catalog import Catalog
+    from profiles.oci.image_source import OciImage
     from profiles.oci.registry_access import AccessTo
     from profiles.recipe.resources import OptionCheck
     from profiles.recipe.spec import Profile
     from profiles.signature.keys import PrivateSigningKey
 
 __all__ = ["BuildResult", "Step", "StepCallback", "build"]
-
-SESSION_PACKAGES = (
-    "bash",
-    "ca-certificates",
-    "coreutils",
-    "less",
-    "libc-bin",
-    "ncurses-base",
-    "ncurses-term",
-    "openssh-client",
-    "openssh-server",
-    "procps",
-    "tzdata",
-)
-"""Packages that every session needs: an sshd, the data of terminals, and tools to find problems."""
 
 TIME_LIMIT_S = 3600.0
 """Seconds for a whole build."""
@@ -108,14 +96,14 @@ def build(
     check_option: OptionCheck = any_option,
     sign_key: PrivateSigningKey | None = None,
     access: AccessTo = plain_access,
-    use_cache: bool = True,
+    cache: BuildCache = DEFAULT_CACHE,
 ) -> BuildResult:
     """Build the profile in the file `recipe` and publish it in `store`, unless it is published there already.
 
     `bases` is searched for `profile:` bases (default: `store`). `check_option` checks the options in `resources`,
     because a published version can never be corrected. `access` says how registries are reached. `work` is the folder
     on a local disk to build in (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. With `sign_key` a new
-    image is signed. Without `use_cache`, the steps of a Dockerfile and of features run again.
+    image is signed. `cache` says whether steps that earlier builds have run are run again.
 
     Raises ProfileError for an invalid recipe, ImageExistsError if the version is published from another one, before the
     build or at its end, StoreError, and BuildError for a failed step. Then, and after an interruption, nothing is
@@ -131,7 +119,7 @@ def build(
             derived = find_base(profile, catalog, access) if profile.base.kind.is_derived else None
             steps = Steps(_plan(profile, derived), log, progress, time.monotonic() + time_limit)
             shutil.copyfile(recipe, stage / RECIPE)
-            made = _Build(profile, stage, steps, access, use_cache).make(catalog, work or default_parent())
+            made = _Build(profile, stage, steps, access, cache).make(catalog, work or default_parent())
             write_description(stage, made.image, sign_key)
             if made.imported is not None:
                 made.imported.write(stage)
@@ -172,18 +160,12 @@ class _Made:
 class _Build:
     """One build: it leaves the SIF and the list of packages in `stage`."""
 
-    def __init__(self, profile: Profile, stage: Path, steps: Steps, access: AccessTo, use_cache: bool) -> None:
+    def __init__(self, profile: Profile, stage: Path, steps: Steps, access: AccessTo, cache: BuildCache) -> None:
         self._profile = profile
         self._stage = stage
         self._steps = steps
         self._access = access
-        self._use_cache = use_cache
-        self._base = profile.base
-        """The base from which the tree is filled. If the recipe's base is built first, it is the result."""
-        self._derived: DerivedBase | None = None
-        self._imported: ImportReport | None = None
-        self._environment: dict[str, str] = {}
-        """Variables that the image of a container sets, before those of the recipe."""
+        self._cache = cache
 
     def make(self, bases: Catalog, parent: Path) -> _Made:
         """Run the steps in a folder below `parent`."""
@@ -191,21 +173,25 @@ class _Build:
         with steps.step("check"):
             base = find_base(profile, bases, self._access)
             digest = base_digest(base)
+            what = Filling(profile, profile.base, None)
             if isinstance(base, DerivedBase):
-                self._derived, self._base, base = base, base.inner_base or profile.base, base.inner
-            check_machine(self._base.kind, parent)
+                what.derived, what.base, base = base, base.inner_base or profile.base, base.inner
+            check_machine(what.base.kind, parent)
             if isinstance(base, Image):
                 verify_image(base)
             key = build_key(profile, digest)
             created = time.time()
             labels = make_labels(profile, digest, created)
-        with workspace(parent) as folder:
-            if self._derived is not None and self._derived.is_layered:
-                base = self._build_layers(self._derived, folder, parent)
-            tree = ImageTree(folder, steps.run)
-            self._fill(tree, base, folder)
+        with ExitStack() as held:
+            folder = held.enter_context(workspace(parent))
+            if what.derived is not None and what.derived.is_layered:
+                base = self._build_layers(what, folder, parent)
+            cache = held.enter_context(self._cache.open(parent, folder, steps.run_quietly))
+            stack = LayerStack(folder / "layers")
+            tree = ImageTree(folder, steps.run, stack)
+            TreeFiller(tree, CachedSteps(steps, stack, cache), steps, folder, self._access).fill(what, base)
             with steps.step("finish"):
-                (stage / PACKAGES).write_text(tree.finish(self._shell_environment(), json.dumps(labels)))
+                (stage / PACKAGES).write_text(tree.finish(what.shell_environment(), json.dumps(labels)))
             with steps.step("inventory"):
                 packages = make_inventory(tree, folder, stage, profile, labels=labels, run=steps.run).counts()
             with steps.step("squashfs") as record:
@@ -230,86 +216,29 @@ class _Build:
                     packages=packages,
                     build_key=key,
                 )
-        return _Made(image, self._imported)
+        return _Made(image, what.imported)
 
-    def _build_layers(self, derived: DerivedBase, folder: Path, parent: Path) -> OciImage:
+    def _build_layers(self, what: Filling, folder: Path, parent: Path) -> OciImage:
         """Have buildah build the Dockerfile and the features, and return the image in the layout that it becomes."""
-        steps = self._steps
+        steps, derived = self._steps, what.derived
+        assert derived is not None  # it is built by buildah
         with (
             steps.step("dockerfile" if derived.dockerfile else "features") as record,
             layer_store(parent, folder / "containers") as store,
         ):
             buildah = Buildah(folder, store, steps.run)
             if derived.dockerfile is not None:
-                image = buildah.build(derived.dockerfile, use_cache=self._use_cache)
+                image = buildah.build(derived.dockerfile, use_cache=self._cache.is_used)
             else:
                 assert derived.inner_base is not None  # the base of features without a Dockerfile
                 image = buildah.pull(derived.inner_base, base_digest(derived.inner))
             if derived.features:
-                image = buildah.add_features(image, derived.features, use_cache=self._use_cache)
+                image = buildah.add_features(image, derived.features, use_cache=self._cache.is_used)
             layout = buildah.export(image)
-            self._base = Base(BaseKind.OCI_LAYOUT, path=layout)
-            found = find_container_image(self._base)
+            what.base = Base(BaseKind.OCI_LAYOUT, path=layout)
+            found = find_container_image(what.base)
             record.size = sum(each.size for each in found.layers)
         return found
-
-    def _fill(self, tree: ImageTree, base: Path | Image | OciImage | None, folder: Path) -> None:
-        """Fill the tree with the content of the profile."""
-        profile, steps = self._profile, self._steps
-        session = [*SESSION_PACKAGES, *(["python3-venv"] if profile.pip else [])]
-        if base is None:
-            with steps.step("debian"):
-                tree.debian(self._base.suite, [*session, *profile.apt])
-        else:
-            if isinstance(base, OciImage):
-                self._import(tree, base, folder)
-            else:
-                with steps.step("unpack"):
-                    tree.unpack(base.path if isinstance(base, Image) else base)
-            with steps.step("packages"):
-                tree.install(session, profile.apt)
-        if self._derived is not None and not self._derived.is_layered:
-            for number, name in enumerate(feature_steps(self._derived.features)):
-                with steps.step(name):
-                    tree.feature(self._derived.features, number)
-        if profile.files:
-            with steps.step("files"):
-                tree.add(profile.files)
-        if profile.pip:
-            with steps.step("pip"):
-                tree.pip(profile.pip)
-        if profile.post:
-            with steps.step("post"):
-                tree.post(profile.post)
-
-    def _import(self, tree: ImageTree, image: OciImage, folder: Path) -> None:
-        """Fill the tree with the layers of a container image, and take its environment."""
-        base, steps, settings = self._base, self._steps, image.config.settings
-        with ExitStack() as held:
-            with steps.step("fetch") as record:
-                layers = held.enter_context(fetched_layers(base, image, folder, self._access, steps.say))
-                record.size = sum(each.size for each in image.layers)
-            with steps.step("unpack") as record:
-                findings = unpack_layers(layers, tree.path, folder, steps.run)
-                record.size = findings.unpacked_bytes
-                if not findings.has_shell:
-                    raise OciImageError(
-                        "the image has no /bin/sh, and a session needs a shell and an OpenSSH server",
-                        hint="take an image with a package manager as the base, and copy what you need from this one",
-                    )
-        self._environment, items = image_environment(settings, self._profile.environment)
-        items += [*ignored_settings(settings), *changed_content(findings)]
-        self._imported = ImportReport(str(self._profile.base), image.digest, items)
-
-    def _shell_environment(self) -> str:
-        """Return the variables of the image and then those of the recipe, and the only locale of a fresh Debian."""
-        profile, inherited = self._profile, self._environment
-        kind = self._base.kind
-        has_locale = kind in {BaseKind.PROFILE, BaseKind.SIF} or inherited.keys() & {"LANG", "LC_ALL"}
-        first = shell_lines({**({} if has_locale else {"LANG": "C.UTF-8"}), **inherited}, venv=False)
-        if self._derived is not None:
-            first += self._derived.shell_environment()
-        return first + shell_lines(profile.environment, venv=bool(profile.pip))
 
 
 def check_machine(kind: BaseKind, parent: Path) -> None:

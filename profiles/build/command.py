@@ -9,10 +9,11 @@ import selectors
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+ProgramRunner = Callable[[Sequence[str], Mapping[str, str]], str]
+"""Runs a program with an environment to its end and returns its output; raises when it fails."""
 
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 """Ends the programs of a builder that was ended by SIGKILL: prctl(2), PR_SET_PDEATHSIG."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from profiles.build.tree import ProgramRunner
+    from profiles.build.command import ProgramRunner
     from profiles.oci.unpack_findings import UnpackFindings
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from profiles.build.tree import ProgramRunner
+    from profiles.build.command import ProgramRunner
     from profiles.image.store import Image
     from profiles.recipe.spec import Profile
 
@@ -41,7 +41,7 @@ def make_inventory(
     `folder` is the build's own. Raises what `run` raises, and InventoryError.
     """
     InventoryRequest(str(tree.path), _origin(profile, labels), is_kept=True).write(folder)
-    run_tree_module(run, "profiles.inventory.inventory_worker", str(folder))
+    run_tree_module(run, "profiles.inventory.inventory_worker", str(folder), enter=tree.enter)
     for name in (CYCLONEDX_NAME, SPDX_NAME):
         shutil.copyfile(folder / name, stage / name)
     return read_inventory(folder / CYCLONEDX_NAME)

@@ -10,8 +10,12 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from profiles.removal import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 INSIDE = Path(__file__).parent / "inside"
 """The scripts that run in the namespace, and in the tree."""
@@ -27,9 +31,12 @@ def as_root(*argv: str) -> list[str]:
     return ["unshare", *user, *isolated, *argv]
 
 
-def in_tree(tree: Path, kit: Path, *argv: str) -> list[str]:
-    """Return the command that runs `argv` as root of `tree`, with the folder `kit` at /run/berth-build."""
-    return as_root("/bin/sh", str(INSIDE / "enter.sh"), str(tree), str(kit), *argv)
+def in_tree(tree: Path, kit: Path, *argv: str, enter: Sequence[str] = ()) -> list[str]:
+    """Return the command that runs `argv` as root of `tree`, with the folder `kit` at /run/berth-build.
+
+    `enter` is the beginning of a command that mounts the tree first.
+    """
+    return as_root(*enter, "/bin/sh", str(INSIDE / "enter.sh"), str(tree), str(kit), *argv)
 
 
 def namespace_problem() -> str:

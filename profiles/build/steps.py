@@ -22,8 +22,12 @@ class StepRecord:
     name: str
     seconds: float = 0.0
     size: int | None = None
+    cached: bool = False
+    """Whether an earlier build has run it, and its result was still there."""
 
     def __str__(self) -> str:
+        if self.cached:
+            return "as in an earlier build"
         size = "" if self.size is None else f", {self.size / 2**20:.1f} MiB"
         return f"{self.seconds:.1f} s{size}"
 
@@ -102,6 +106,18 @@ class Steps:
         record.seconds = round(time.monotonic() - began, 3)
         self.records.append(record)
         self._progress(replace(self._now, line=str(record), record=record))
+
+    def skip(self, name: str) -> None:
+        """Announce a step whose result an earlier build has left."""
+        record = StepRecord(name, cached=True)
+        self._now = Step(name, self._names.index(name) + 1, len(self._names), str(record), record)
+        self._log.write(f"== {self._now.number}/{self._now.total} {name}: {record}\n".encode())
+        self.records.append(record)
+        self._progress(self._now)
+
+    def run_quietly(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
+        """Run a program that is no part of a step: its output goes to the log only. Raises CommandFailed."""
+        return run_logged(argv, log=self._log, deadline=self._deadline, env=env)
 
     def run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """Run a program as part of the step. Raises CommandFailed."""

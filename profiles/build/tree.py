@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from profiles.build import namespace, network
@@ -11,13 +10,13 @@ from profiles.image import apptainer
 from profiles.image.sif import squashfs_offset
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from profiles.build.command import ProgramRunner
+    from profiles.build.layer_stack import LayerStack
     from profiles.devcontainer.image_part import DevFeature
     from profiles.recipe.spec import File
-
-ProgramRunner = Callable[[Sequence[str], Mapping[str, str]], str]
-"""Runs a program with an environment to its end and returns its output; raises when it fails."""
 
 LEAVE_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*")
 """Not unpacked by dpkg, as in Debian's own slim images; the copyright files stay."""
@@ -30,16 +29,33 @@ ZSTD_LEVEL = 3
 
 
 class ImageTree:
-    """A tree below `folder`, which must be empty, private and on a local disk."""
+    """A tree below `folder`, which must be empty, private and on a local disk; with a `stack`, a tree of layers."""
 
-    def __init__(self, folder: Path, run: ProgramRunner) -> None:
-        self.path = folder / "tree"
+    def __init__(self, folder: Path, run: ProgramRunner, stack: LayerStack | None = None) -> None:
+        self._plain = folder / "tree"
+        self._stack = stack
         self.squashfs = folder / "tree.squashfs"
         self._run = run
         self._kit = folder / "kit"
         self._kit.mkdir()
         self._outside = network.outside_environment()
         self._inside = network.inside_environment(self._kit)
+
+    @property
+    def path(self) -> Path:
+        """The tree as programs see it that run behind `enter`."""
+        return self._plain if self._stack is None else self._stack.tree
+
+    @property
+    def enter(self) -> list[str]:
+        """The beginning of a command of root, which mounts the tree if that has layers."""
+        return [] if self._stack is None else self._stack.enter
+
+    def pip_settings(self) -> list[list[str]]:
+        """Return the settings of the machine that decide which packages pip finds."""
+        variables = [[name, text] for name, text in sorted(self._inside.items()) if name.startswith("PIP_")]
+        files = [[path.parent.parent.name, path.read_text()] for path in sorted(self._kit.glob("pip-*/pip/pip.conf"))]
+        return [each for each in variables if each[0] not in network.BUNDLES] + files
 
     def debian(self, suite: str, packages: Sequence[str]) -> None:
         """Fill the tree with a Debian and packages, without recommended packages."""
@@ -114,7 +130,7 @@ class ImageTree:
         compression = ["-comp", "zstd", "-Xcompression-level", str(ZSTD_LEVEL)]
         quietly = ["-noappend", "-no-progress", "-quiet", "-no-xattrs"]
         mksquashfs = ["mksquashfs", str(self.path), str(self.squashfs), *compression, *quietly]
-        self._run(namespace.as_root(*mksquashfs, "-wildcards", "-e", *EMPTIED), self._outside)
+        self._run(namespace.as_root(*self.enter, *mksquashfs, "-wildcards", "-e", *EMPTIED), self._outside)
         return self.squashfs
 
     def _script(self, name: str, *arguments: str) -> str:
@@ -123,4 +139,4 @@ class ImageTree:
         return self._enter("/bin/sh", f"{network.KIT}/{name}", *arguments)
 
     def _enter(self, *argv: str) -> str:
-        return self._run(namespace.in_tree(self.path, self._kit, *argv), self._inside)
+        return self._run(namespace.in_tree(self.path, self._kit, *argv, enter=self.enter), self._inside)

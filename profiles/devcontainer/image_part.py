@@ -42,6 +42,10 @@ class DevFeature:
     environment: Mapping[str, str]
     """Variables of the image, set before the script runs, in the form of a recipe's `environment`."""
 
+    def reads(self) -> list[object]:
+        """Return what identifies the installation: name, content and options, in a form that JSON has."""
+        return [self.name, self.digest, sorted(self.variables.items())]
+
 
 @dataclass(slots=True)
 class ImagePart:
@@ -62,7 +66,7 @@ class ImagePart:
         base = (
             ["dockerfile", self.base.key()] if isinstance(self.base, DockerfileBuild) else [str(self.base), base_digest]
         )
-        features = [[each.name, each.digest, sorted(each.variables.items())] for each in self.features]
+        features = [each.reads() for each in self.features]
         parts = [FORMAT, base, features, list(self.environment.items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -82,14 +82,16 @@ profile.add_command(profile_history)
 @click.argument("recipe", metavar="FILE|NAME")
 @target_option
 @sign_key_option
+@click.option("--no-cache", is_flag=True, help="Run all steps, also those that an earlier build has run.")
 @json_option
 @pass_invocation
-def build(invocation: Invocation, recipe: str, store: Path | None, sign_key: Path | None) -> None:
+def build(invocation: Invocation, recipe: str, store: Path | None, sign_key: Path | None, *, no_cache: bool) -> None:
     """Build an image and publish it.
 
     From the profile in FILE, or from the one of that NAME that comes with Berth. It runs here and as you, and
     takes minutes. All faults of the profile are reported before the build begins. A version that is published already
-    is never overwritten: if nothing that the build reads has changed, the command says so and builds nothing.
+    is never overwritten: if nothing that the build reads has changed, the command says so and builds nothing. Steps
+    that one of your builds has run here in the last day are not run again, up to the first one that has changed.
 
     Everybody can start the images of the site's stores, and only you those of your own. Bases are searched in all of
     them, wherever the image is published.
@@ -102,7 +104,7 @@ def build(invocation: Invocation, recipe: str, store: Path | None, sign_key: Pat
         bases = bases_of(invocation, target)
         note_target(invocation, store, target)
         key = None if sign_key is None else key_for_build(invocation, sign_key, file, target)
-        result = build_profile(invocation, file, target, bases, key)
+        result = build_profile(invocation, file, target, bases, key, use_cache=not no_cache)
     print_build(invocation, result, sign_key)
 
 
