@@ -70,20 +70,37 @@ class CommandScheduler:
         self._timeout = timeout
 
     async def jobs(self, name_prefix: str) -> list[Job]:
-        mark = _SEPARATOR + secrets.token_hex(8)
-        fields = [f"Name:{mark}", *(f"{field}:{_SEPARATOR}" for field in _SQUEUE_FIELDS), f"Comment:{mark}"]
-        output = await self._ask(
-            ("squeue", "--noheader", "--all", "--states=all", "--sort=i"),
-            {"SQUEUE_FORMAT2": ",".join(fields), "SLURM_TIME_FORMAT": "%s"},
-        )
-        records = output.split(f"{mark}\n")
-        if records.pop():
-            raise NoAnswer("squeue: the last record is cut off")
+        mark, records = await self._records()
         jobs = [_parse_job(record, mark) for record in records if record.startswith(name_prefix)]
         if not any(job.state is JobState.PENDING for job in jobs):
             return jobs
         before = count_jobs_ahead(filter(None, (_parse_queued_job(record, mark) for record in records)))
         return [replace(job, ahead=before.get(job.id)) for job in jobs]
+
+    async def jobs_by_id(self, job_ids: Iterable[int]) -> list[Job]:
+        jobs: list[Job] = []
+        for job_id in sorted(set(job_ids)):  # squeue queries slurmctld for all jobs if it is asked for two
+            try:
+                mark, records = await self._records(f"--jobs={job_id}")
+            except NoAnswer as error:
+                if not re.search(r"Invalid job id", str(error)):
+                    raise
+            else:
+                jobs += (_parse_job(record, mark) for record in records)
+        return [job for job in jobs if job.id in {*job_ids}]
+
+    async def _records(self, *options: str) -> tuple[str, list[str]]:
+        """Return a random mark, and squeue's record of each job that the options select, in which it separates."""
+        mark = _SEPARATOR + secrets.token_hex(8)
+        fields = [f"Name:{mark}", *(f"{field}:{_SEPARATOR}" for field in _SQUEUE_FIELDS), f"Comment:{mark}"]
+        output = await self._ask(
+            ("squeue", "--noheader", "--all", "--states=all", "--sort=i", *options),
+            {"SQUEUE_FORMAT2": ",".join(fields), "SLURM_TIME_FORMAT": "%s"},
+        )
+        records = output.split(f"{mark}\n")
+        if records.pop():
+            raise NoAnswer("squeue: the last record is cut off")
+        return mark, records
 
     async def queue(self) -> list[QueuedJob]:
         fields = [f"{field}:{_SEPARATOR}" for field in _QUEUE_FIELDS]

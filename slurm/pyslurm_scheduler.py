@@ -48,23 +48,11 @@ class PyslurmScheduler:
     async def jobs(self, name_prefix: str) -> list[Job]:
         answer = await self._ask({"ask": "jobs", "prefix": name_prefix})
         before = count_jobs_ahead(QueuedJob(*waiting) for waiting in answer["queue"])
-        return [
-            Job(
-                id=job_id,
-                name=name,
-                user=user,
-                state=JobState.parse(state),
-                reason="" if reason == "None" else reason,
-                comment=comment,
-                node=node,
-                restarts=restarts,
-                submitted_at=submitted,
-                started_at=started,
-                ends_at=ends,
-                ahead=before.get(job_id),
-            )
-            for job_id, name, user, state, reason, comment, node, restarts, submitted, started, ends in answer["jobs"]
-        ]
+        return [_job(record, before.get(record[0])) for record in answer["jobs"]]
+
+    async def jobs_by_id(self, job_ids: Iterable[int]) -> list[Job]:
+        wanted = sorted(set(job_ids))
+        return [_job(record) for record in await self._ask({"ask": "jobs_by_id", "ids": wanted})] if wanted else []
 
     async def queue(self) -> list[QueuedJob]:
         return [QueuedJob(*waiting) for waiting in await self._ask({"ask": "queue"})]
@@ -189,3 +177,21 @@ class PyslurmScheduler:
 def _partition(record: dict[str, Any]) -> Partition:
     names = {field: tuple(name for name in record[field] if name != "ALL") for field in ("groups", "accounts", "qos")}
     return Partition(**(record | names))
+
+
+def _job(record: Sequence[Any], ahead: int | None = None) -> Job:
+    job_id, name, user, state, reason, comment, node, restarts, submitted, started, ends = record
+    return Job(
+        id=job_id,
+        name=name,
+        user=user,
+        state=JobState.parse(state),
+        reason="" if reason == "None" else reason,
+        comment=comment,
+        node=node,
+        restarts=restarts,
+        submitted_at=submitted,
+        started_at=started,
+        ends_at=ends,
+        ahead=ahead,
+    )

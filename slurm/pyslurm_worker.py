@@ -5,6 +5,7 @@ configuration; in a process of its own, both do no harm. The module imports noth
 library, so that the interpreter of another environment can run it: `…/python slurm/pyslurm_worker.py`.
 
     {"ask": "jobs", "prefix": "berth-"}   → {"answer": {"jobs": [[id, name, …], …], "queue": [[id, priority, …], …]}}
+    {"ask": "jobs_by_id", "ids": [7, 9]}  → {"answer": [[id, name, …], …]}
     {"ask": "queue"}                      → {"answer": [[id, priority, partition, reason, user], …]}
     {"ask": "finished", "ids": [7, 9]}    → {"answer": [[id, name, …], …]}
     {"ask": "nodes", "command": ["scontrol", …], "env": {…}}
@@ -69,25 +70,38 @@ def _jobs(pyslurm: Any, request: dict[str, Any]) -> dict[str, list[list[Any]]]: 
     prefix = request["prefix"]
     with _no_statistics():
         jobs = pyslurm.Jobs.load()
-    ours = [
-        [
-            job.id,
-            name,
-            _user(job.user_id),
-            job.state,
-            job.state_reason or "",
-            _text(job, "comment"),
-            job.allocated_nodes or "",
-            job.requeue_count,
-            job.submit_time,
-            job.start_time,
-            job.end_time,
-        ]
-        for job in jobs.values()
-        if (name := _text(job, "name")).startswith(prefix)
-    ]
+    ours = [_record(job) for job in jobs.values() if _text(job, "name").startswith(prefix)]
     waits = any(job[3] == "PENDING" for job in ours)
     return {"jobs": ours, "queue": _queue(jobs) if waits else []}
+
+
+def _jobs_by_id(pyslurm: Any, request: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
+    """Return the jobs with these ids that slurmctld knows."""
+    found = []
+    with _no_statistics():
+        for job_id in request["ids"]:
+            try:
+                found.append(_record(pyslurm.Job.load(job_id)))
+            except pyslurm.PyslurmError as error:
+                if getattr(error, "errno", None) != getattr(pyslurm, "ESLURM_INVALID_JOB_ID", None):
+                    raise
+    return found
+
+
+def _record(job: Any) -> list[Any]:  # noqa: ANN401 - the module has no types
+    return [
+        job.id,
+        _text(job, "name"),
+        _user(job.user_id),
+        job.state,
+        job.state_reason or "",
+        _text(job, "comment"),
+        job.allocated_nodes or "",
+        job.requeue_count,
+        job.submit_time,
+        job.start_time,
+        job.end_time,
+    ]
 
 
 def _all_waiting(pyslurm: Any, _: dict[str, Any]) -> list[list[Any]]:  # noqa: ANN401 - the module has no types
@@ -205,6 +219,7 @@ def _version(pyslurm: Any, _: dict[str, Any]) -> str:  # noqa: ANN401 - the modu
 
 _QUESTIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "jobs": _jobs,
+    "jobs_by_id": _jobs_by_id,
     "queue": _all_waiting,
     "finished": _finished_jobs,
     "nodes": _nodes,

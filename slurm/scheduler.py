@@ -91,6 +91,12 @@ class Scheduler(Protocol):
         started task, one job with the task's own id.
         """
 
+    async def jobs_by_id(self, job_ids: Iterable[int]) -> list[Job]:
+        """Return these jobs as far as slurmctld knows them, of all users and with any name.
+
+        One request to slurmctld for each job, whose cost does not depend on the number of all jobs. `ahead` is None.
+        """
+
     async def queue(self) -> list[QueuedJob]:
         """Return all jobs that wait, of all users, held ones too. With PrivateData=jobs, only an operator sees all. One
         query. A job array is one job.

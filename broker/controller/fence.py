@@ -27,6 +27,9 @@ class FencedScheduler:
     async def jobs(self, name_prefix: str) -> list[Job]:
         return await self._scheduler.jobs(name_prefix)
 
+    async def jobs_by_id(self, job_ids: Iterable[int]) -> list[Job]:
+        return await self._scheduler.jobs_by_id(job_ids)
+
     async def queue(self) -> list[QueuedJob]:
         return await self._scheduler.queue()
 

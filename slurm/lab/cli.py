@@ -82,6 +82,7 @@ def _up(options: argparse.Namespace) -> None:
         layers=tuple(str(path) for path in chosen),
         binds=binds,
         suite=options.suite,
+        simulated=options.simulated_nodes,
     )
     lifecycle.bring_up(place, spec, published, cache, progress)
 
@@ -197,19 +198,7 @@ def _parser() -> argparse.ArgumentParser:
             made.add_argument("node", choices=NODES)
         return made
 
-    def many(to: argparse.ArgumentParser, option: str, metavar: str, text: str, kind: type = str) -> None:
-        to.add_argument(option, action="append", default=[], metavar=metavar, type=kind, help=f"{text} (repeatable)")
-
-    up = command("up", _up, "Bring the lab up.")
-    up.add_argument("--users", default="alice,bob,carol", help="the people of the cluster (default: %(default)s)")
-    up.add_argument("--suite", choices=RELEASES, default=SID, help=f"the nodes' Debian: {_SLURMS}")
-    many(up, "--operator", "NAME", "a system account that is a Slurm operator")
-    many(up, "--layer", "PATH", "a read-only tree over every node's root", Path)
-    up.add_argument("--pyslurm", action="store_true", help="with pyslurm in /opt/pyslurm, and its wheel in /opt/wheels")
-    many(up, "--bind", "SRC:DEST[:ro]", "a directory of the machine that every node sees")
-    many(up, "--publish", "127.0.0.1:PORT:NODE:PORT", "a loopback port of the machine that leads into a node")
-    up.add_argument("--min-free-gib", type=float, default=6, help="free disk space to insist on (default: %(default)s)")
-    up.add_argument("--quiet", action="store_true", help="no progress lines")
+    _add_up_options(command("up", _up, "Bring the lab up."))
 
     down = command("down", _down, "Take the lab away, and all its data.")
     down.add_argument("--keep", action="store_true", help="keep its data: the next `up` uses it again")
@@ -226,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     enter.add_argument("--user", default="root")
     enter.add_argument("--cwd", metavar="DIR", help="directory in the node (default: the user's home)")
-    many(enter, "--env", "NAME=VALUE", "a variable for the command")
+    _many(enter, "--env", "NAME=VALUE", "a variable for the command")
     enter.add_argument("--host-network", action="store_true", help="with the machine's network instead of the lab's")
     enter.add_argument("--tty", action="store_true", help="with a terminal")
 
@@ -250,8 +239,26 @@ def _parser() -> argparse.ArgumentParser:
     layer = command("layer", _layer, "Make a read-only tree for `up --layer`, and print its path.", of_lab=False)
     layer.add_argument("--name", default="layer", help="what its directory is called (default: %(default)s)")
     layer.add_argument("--script", type=Path, help="run with bash, as root, in the root: what it changes is the layer")
-    many(layer, "--input", "PATH", "a file or directory that the script finds in $INPUTS", Path)
-    many(layer, "--parent", "PATH", "a layer below it", Path)
+    _many(layer, "--input", "PATH", "a file or directory that the script finds in $INPUTS", Path)
+    _many(layer, "--parent", "PATH", "a layer below it", Path)
     layer.add_argument("--pyslurm", action="store_true", help="the lab's own layer with pyslurm")
     layer.add_argument("--quiet", action="store_true", help="no progress lines")
     return parser
+
+
+def _add_up_options(up: argparse.ArgumentParser) -> None:
+    up.add_argument("--users", default="alice,bob,carol", help="the people of the cluster (default: %(default)s)")
+    up.add_argument("--suite", choices=RELEASES, default=SID, help=f"the nodes' Debian: {_SLURMS}")
+    text = "nodes that exist in slurmctld alone, in the partition `simulated` (default: none)"
+    up.add_argument("--simulated-nodes", type=int, default=0, metavar="COUNT", help=text)
+    _many(up, "--operator", "NAME", "a system account that is a Slurm operator")
+    _many(up, "--layer", "PATH", "a read-only tree over every node's root", Path)
+    up.add_argument("--pyslurm", action="store_true", help="with pyslurm in /opt/pyslurm, and its wheel in /opt/wheels")
+    _many(up, "--bind", "SRC:DEST[:ro]", "a directory of the machine that every node sees")
+    _many(up, "--publish", "127.0.0.1:PORT:NODE:PORT", "a loopback port of the machine that leads into a node")
+    up.add_argument("--min-free-gib", type=float, default=6, help="free disk space to insist on (default: %(default)s)")
+    up.add_argument("--quiet", action="store_true", help="no progress lines")
+
+
+def _many(to: argparse.ArgumentParser, option: str, metavar: str, text: str, kind: type = str) -> None:
+    to.add_argument(option, action="append", default=[], metavar=metavar, type=kind, help=f"{text} (repeatable)")

@@ -53,7 +53,7 @@ SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sc
 KillWait=15
 ReturnToService=2
 SlurmdTimeout=30
-MaxJobCount=50000
+MaxJobCount=100000
 # No job id equals a number in a request, such as of minutes or megabytes.
 FirstJobId=100001
 JobRequeue=1
@@ -67,6 +67,23 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost={LOGIN}
 AccountingStorageTRES=gres/gpu,gres/shard
 AccountingStoreFlags=job_comment
+{simulated_nodes(spec.simulated)}"""
+
+
+def simulated_nodes(count: int) -> str:
+    """Return the lines for `count` nodes that exist in slurmctld alone, in a partition `simulated` of their own.
+
+    They are nodes of a cloud that is powered down, whose power programs do nothing (slurm.conf(5), State=CLOUD).
+    """
+    if not count:
+        return ""
+    return f"""\
+NodeName=s[1-{count}] CPUs=64 RealMemory=256000 State=CLOUD
+PartitionName=simulated Nodes=s[1-{count}] MaxTime=7-0 State=UP
+SuspendProgram=/bin/true
+ResumeProgram=/bin/true
+SuspendTime=60
+SuspendExcNodes={COMPUTE_LIST}
 """
 
 

@@ -24,6 +24,7 @@ _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 FIRST_UID = 5001
 FIRST_SYSTEM_UID = 901
 SUBIDS = 65536
+MAX_SIMULATED = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,16 @@ class LabSpec:
     binds: tuple[LabBind, ...] = ()
     suite: str = SID
     """The Debian of the nodes, and so their Slurm."""
+    simulated: int = 0
+    """Nodes that exist in slurmctld alone: jobs can wait for them, and none can run there."""
 
     def __post_init__(self) -> None:
         if _NAME.fullmatch(self.name) is None:
             raise LabError(f"{self.name!r} is no name for a lab", hint="lower-case letters, digits and -, at most 20")
         if self.suite not in RELEASES:
             raise LabError(f"nodes cannot have Debian {self.suite!r}", hint=f"there are {', '.join(RELEASES)}")
+        if not 0 <= self.simulated <= MAX_SIMULATED:
+            raise LabError(f"{self.simulated} simulated nodes are not possible", hint=f"0 to {MAX_SIMULATED}")
         for user in (*self.users, *self.operators):
             if _USER.fullmatch(user) is None:
                 raise LabError(f"{user!r} is no user name")
@@ -137,6 +142,7 @@ class LabSpec:
             layers=_strings(data["layers"]),
             binds=tuple(LabBind(**bind) for bind in binds),
             suite=str(data["suite"]),
+            simulated=int(str(data.get("simulated", 0))),
         )
 
 

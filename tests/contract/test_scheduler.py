@@ -332,9 +332,10 @@ def test_no_answer_within_the_deadline_and_answers_again_afterwards(
     assert asker.jobs(name).keys() == {job_id}
     with asker.cluster.outage(daemon, dead=dead, survivor=name):
         start = time.monotonic()
-        answers = asker.ask(all_answers(scheduler.jobs(name), scheduler.version(), scheduler.cancel(UNKNOWN_ID)))
+        questions = (scheduler.jobs(name), scheduler.jobs_by_id([job_id]), scheduler.version())
+        answers = asker.ask(all_answers(*questions, scheduler.cancel(UNKNOWN_ID)))
         assert time.monotonic() - start < DEADLINE + 2
-        assert [type(answer) for answer in answers] == [NoAnswer] * 3
+        assert [type(answer) for answer in answers] == [NoAnswer] * 4
     assert asker.jobs(name).keys() == {job_id}
 
 

@@ -164,6 +164,11 @@ class FakeScheduler:
         ours = [job for job in self._jobs.values() if job.name.startswith(name_prefix)]
         return [replace(job, ahead=before.get(job.id)) for job in ours]
 
+    async def jobs_by_id(self, job_ids: Iterable[int]) -> list[Job]:
+        wanted = sorted(set(job_ids))
+        await self._note(f"jobs_by_id {','.join(map(str, wanted))}")
+        return [self._jobs[job_id] for job_id in wanted if job_id in self._jobs]
+
     async def queue(self) -> list[QueuedJob]:
         await self._note("queue")
         return self._queue()

@@ -1,4 +1,4 @@
-"""The reconcile loop: bring the registry in line with Slurm, by one query a tick for all sessions.
+"""The reconcile loop: bring the registry in line with Slurm, by one query a tick.
 
 Start-up, crash recovery and every tick run this same code. A tick queries Slurm, reads the live sessions and records
 for each the state that `state.next_state` returns. Then it processes what is left: requested cancels, interrupted
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from broker.controller import clock
 from broker.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS
 from broker.controller.reconcile.held_jobs import should_hold
+from broker.controller.reconcile.interruption import is_requeued
 from broker.controller.reconcile.job_comment import JOB_PREFIX
+from broker.controller.reconcile.moving_sessions import MovingSessions, moves_otherwise
 from broker.controller.reconcile.observation import (
     any_moves,
     has_to_end,
@@ -25,6 +27,7 @@ from broker.controller.reconcile.observation import (
     record_end,
     record_of,
 )
+from broker.controller.reconcile.query_pace import QueryPace
 from broker.controller.reconcile.quiet_sessions import QuietSessions
 from broker.controller.reconcile.recorder import ObservationRecorder
 from broker.controller.reconcile.state import CANCELLED_OUTSIDE, Outcome, outcome_of_finished_job, outcome_of_lost_job
@@ -59,15 +62,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIRST_QUERY_S, MOVING_QUERY_S, IDLE_QUERY_S = 0.05, 2.0, 15.0
-"""Seconds between queries: after a change; at most while a session is moving; at most otherwise."""
-AGE_FACTOR = 0.1
-"""The share of the time since the last change after which the next query comes: a wait for 20 s costs 50 queries."""
-LOAD_FACTOR, MAX_PAUSE_S = 5.0, 15.0
-"""The pause before the next query is at least this many times the duration of the last one, which spares a busy
-slurmctld; but at most so many seconds, so that Berth notices when slurmctld answers again."""
-LEAST_REFRESH_S = 0.5
-"""Seconds between two queries for people who only look."""
 BEGIN_TIME = "BeginTime"
 """Slurm's reason for a job that may not start before its begin time."""
 ACCOUNTING_INTERVAL_S = 10.0
@@ -121,61 +115,45 @@ class Reconciler:
         self.observed = observed
         self._quiet = QuietSessions(registry)
         self._recorder = ObservationRecorder(registry, self._report_unrecorded)
+        self._pace = QueryPace()
         self._woken = asyncio.Event()
-        self._changed_at = clock.monotonic()
-        self._query_took = 0.0
-        self._queried_at = self._refresh_at = -LEAST_REFRESH_S
-        """Times of the last query, and of the next one that was requested by `refresh`."""
         self._asked_accounting_at = 0.0
         self._cancelled: dict[str, Session] = {}
         """Sessions by id whose job was cancelled outside Berth, until accounting reports by whom."""
         self._hastened: dict[int, int] = {}
         """The restart count at which each requeued job was last asked to start."""
         self._lasting = LastingStates(log)
-        self._ends: list[float] = []
-        """Times at which jobs of ready sessions will end, and at which sessions will be stopped."""
-        self.moving = True
+
+    @property
+    def moving(self) -> bool:
         """Whether a session is in a transitional state."""
+        return self._pace.moving
 
     def wake(self) -> None:
-        """Query Slurm at once and then often for a while, after a user's request."""
-        self._changed_at = clock.monotonic()
+        """Query Slurm for all jobs at once, and then often for a while, after a user's request."""
+        self._pace.note_change()
+        self._pace.wants_all = True
         self._woken.set()
 
     def refresh(self) -> None:
         """Query Slurm for a user who only looks: at once, or a moment after the last query if that was just now."""
-        now = clock.monotonic()
-        at = self._queried_at + max(LEAST_REFRESH_S, min(LOAD_FACTOR * self._query_took, MAX_PAUSE_S))
-        if self._refresh_at <= now:  # else the next query is on its way
-            self._refresh_at = max(at, now)
-            asyncio.get_running_loop().call_later(self._refresh_at - now, self.wake)
+        pause = self._pace.refresh_pause()
+        if pause is not None:  # else the next query is on its way
+            asyncio.get_running_loop().call_later(pause, self.wake)
 
     async def run(self) -> None:
         while True:
             self._woken.clear()
             began = clock.monotonic()
             if await self._guarded_tick():
-                self._changed_at = clock.monotonic()
+                self._pace.note_change()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._pause(clock.monotonic() - began))
-
-    def _pause(self, took: float) -> float:
-        """Return the seconds until the next query, after a tick of `took` seconds.
-
-        They are subtracted, so that the rate of queries does not depend on the number of sessions.
-        """
-        pause = min(
-            AGE_FACTOR * (clock.monotonic() - self._changed_at), MOVING_QUERY_S if self.moving else IDLE_QUERY_S
-        )
-        now = clock.now()
-        for late in (now - at for at in self._ends):
-            pause = min(pause, -late if late < 0 else min(AGE_FACTOR * late, MOVING_QUERY_S))
-        return max(pause - took, FIRST_QUERY_S, min(LOAD_FACTOR * self._query_took, MAX_PAUSE_S))
+                await asyncio.wait_for(self._woken.wait(), self._pace.pause(clock.monotonic() - began))
 
     async def _guarded_tick(self) -> bool:
         try:
             with RECONCILE_SECONDS.time():
-                changed = await self.tick()
+                changed = await self.next_tick()
         except Exception as error:  # noqa: BLE001 - the loop must outlive any single failure
             self._lasting.report("tick", logging.ERROR, f"a reconcile tick failed: {error!r}", cause=error)
             RECONCILE_FAILURES.inc()
@@ -184,8 +162,48 @@ class Reconciler:
             log.info("reconcile ticks succeed again")
         return changed
 
+    async def next_tick(self) -> bool:
+        """Query Slurm for the jobs of moving sessions where that suffices, else for all; update the sessions.
+
+        Return whether a session has changed.
+        """
+        if not self._pace.is_slow or self._pace.wants_all:
+            return await self.tick()
+        asked = await MovingSessions.read(self._registry)
+        self._pace.suffices = self._pace.rest and asked.is_all
+        if not self._pace.suffices or not asked.sessions or self._pace.all_due:
+            return await self.tick()
+        return await self._tick_by_id(asked)
+
+    async def _tick_by_id(self, asked: MovingSessions) -> bool:
+        """Query Slurm for the jobs of these sessions alone, and update them.
+
+        Orphans, nodes, successors and times are left to the next query for all jobs.
+        """
+        asked_at = clock.now()
+        began = clock.monotonic()
+        try:
+            jobs = await self._scheduler.jobs_by_id(asked.job_ids)
+        except NoAnswer:
+            self._pace.wants_all = True  # that query records the failure
+            return False
+        finally:
+            self._pace.note_query_by_id(began)
+        self.observed.record_some(jobs)
+        found = match(asked.sessions, jobs)
+        sessions = [each for each in asked.sessions if not _is_requeued(each, found)]
+        self._pace.wants_all = len(sessions) < len(asked.sessions)  # the state of its node says why a job was requeued
+        changed = False
+        async for observed, current in self._recorder.record(sessions, found, asked_at, {}):
+            self._process(observed, current)
+            changed = True
+        await self._observe_missing(sessions, found, asked_at)
+        await self._follow_up(sessions, found, asked_at, set())
+        return changed
+
     async def tick(self) -> bool:
-        """Query Slurm once and update every session. Return whether a session has changed."""
+        """Query Slurm once for all jobs and update every session. Return whether a session has changed."""
+        self._pace.wants_all = False
         changing = await self._registry.in_states({SessionState.CHANGING, SessionState.DELETING})
         self._operations.resume(changing)
         await self._deletion.resume(changing)
@@ -197,19 +215,17 @@ class Reconciler:
             self.observed.record_failure(asked_at, error)
             sessions = await self._registry.in_states(LIVE)
             self._operations.resume(sessions)
-            self.moving = self._deletion.under_way or any_moves([*sessions, *changing])
+            self._pace.moving = self._deletion.under_way or any_moves([*sessions, *changing])
+            self._pace.wants_all = True
             return False
         finally:
-            self._queried_at = clock.monotonic()
-            self._query_took = self._queried_at - began
+            self._pace.note_query(began)
         self.observed.record(jobs, asked_at)
         sessions, jobs = await self._quiet.read(jobs)
         sessions = await self._scheduled_stop.enforce(sessions, asked_at)
         sessions = await self._idle_policy.enforce(sessions, asked_at)
         self._operations.resume(sessions)
-        self.moving = self._deletion.under_way or bool(self._quiet) or any_moves([*sessions, *changing])
-        self._ends = [s.job.ends_at - END_EARLY_S for s in sessions if s.state is SessionState.READY and s.job.ends_at]
-        self._ends += [at for s in sessions for at in (s.stop_at, s.job.idle_stop_at) if at is not None]
+        self._set_pace(sessions, changing)
         found = match(sessions, jobs, changing, self._copies)
         self._hastened = {job.id: self._hastened[job.id] for job in jobs if job.id in self._hastened}
         nodes = await self._node_watch.query(sessions, found.own, asked_at)
@@ -224,6 +240,13 @@ class Reconciler:
         await self._continuation.enforce(sessions, found.successors, asked_at)
         self._quiet.remember(sessions, found.own)
         return changed
+
+    def _set_pace(self, sessions: list[Session], changing: list[Session]) -> None:
+        pace, everything = self._pace, [*sessions, *changing]
+        pace.moving = self._deletion.under_way or bool(self._quiet) or any_moves(everything)
+        pace.rest = pace.suffices = not self._deletion.under_way and not any(map(moves_otherwise, everything))
+        pace.ends = [s.job.ends_at - END_EARLY_S for s in sessions if s.state is SessionState.READY and s.job.ends_at]
+        pace.ends += [at for s in sessions for at in (s.stop_at, s.job.idle_stop_at) if at is not None]
 
     def _report_unrecorded(self, session: Session, error: BerthError) -> None:
         self._quiet.exclude(session.id)
@@ -311,7 +334,7 @@ class Reconciler:
             elif session.id in ending:
                 # A successor that could not be cancelled would start after the end of the present job.
                 if session.id not in uncancelled and await self._canceller.cancel(session, own[session.id], asked_at):
-                    self._changed_at = clock.monotonic()
+                    self._pace.note_change()
             elif session.job.job_id is None and session.id not in own and not self._submitter.under_way(session.id):
                 await self._resume(session, asked_at)
             elif (job := own.get(session.id)) is not None and job.state.waits:
@@ -342,3 +365,8 @@ class Reconciler:
             self._submitter.submit(session)
         elif session.state is SessionState.STOPPING:
             await self._conclude(session, outcome_of_lost_job(session.state), asked_at)
+
+
+def _is_requeued(session: Session, found: Matched) -> bool:
+    job = found.own.get(session.id)
+    return job is not None and is_requeued(session, job)

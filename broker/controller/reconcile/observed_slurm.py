@@ -73,6 +73,12 @@ class ObservedSlurm:
             self._notify()
             self._notified, self._notified_at = self._waiting, asked_at
 
+    def record_some(self, jobs: Iterable[Job]) -> None:
+        """Record Slurm's answer to a query for some jobs by id. It has no places: those that still wait keep theirs."""
+        for job in jobs:
+            if not job.state.waits:
+                self._waiting.pop(job.id, None)
+
     def _notify(self) -> None:
         """Notify those who follow a session whose place has moved."""
         for job in self._waiting.values():

@@ -63,6 +63,7 @@ class AsyncRegistry:
     sessions_with_guests = _in_thread(Registry.sessions_with_guests)
     all_sessions = _in_thread(Registry.all_sessions)
     in_states = _in_thread(Registry.in_states)
+    newest_in_states = _in_thread(Registry.newest_in_states)
     by_ids = _in_thread(Registry.by_ids)
     revisions_in = _in_thread(Registry.revisions_in)
     revisions = _in_thread(Registry.revisions)

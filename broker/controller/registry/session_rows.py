@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import String, cast, func, literal_column, or_, select
+from sqlalchemy import String, and_, cast, func, literal_column, or_, select
 
 from broker.controller.registry.connection_model import Connection
 from broker.controller.registry.models import JobRow, Session
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 _DELETED: ColumnElement[str] = literal_column("'deleted'")
 NOT_DELETED = column(Session.state) != _DELETED
 IS_DELETED = column(Session.state) == _DELETED
+
+
+def is_present_job() -> ColumnElement[bool]:
+    """Return the condition that a job is the present one of its session."""
+    return and_(
+        column(JobRow.session_id) == column(Session.id), column(JobRow.submission) == column(Session.submission)
+    )
 
 
 class SessionRows(Transactions):
@@ -106,6 +113,13 @@ class SessionRows(Transactions):
         """Return the sessions in these states; none of them is `deleted`."""
         return self.all_rows(select(Session).where(NOT_DELETED, column(Session.state).in_(list(states))))
 
+    def newest_in_states(self, states: Iterable[SessionState], limit: int) -> list[Session]:
+        """Return at most `limit` sessions in these states, none of them `deleted`, whose jobs were requested last."""
+        query = (
+            select(Session).join(JobRow, is_present_job()).where(NOT_DELETED, column(Session.state).in_(list(states)))
+        )
+        return self.all_rows(query.order_by(column(JobRow.asked_at).desc()).limit(limit))
+
     def count(self) -> dict[SessionState, int]:
         """Return the number of sessions in each state but `deleted`."""
         state = column(Session.state)
@@ -116,8 +130,7 @@ class SessionRows(Transactions):
     def count_idle_gpus(self) -> float:
         """Return the number of idle GPUs of ready sessions."""
         query = select(func.sum(column(JobRow.gpus))).where(
-            column(JobRow.session_id) == column(Session.id),
-            column(JobRow.submission) == column(Session.submission),
+            is_present_job(),
             column(JobRow.gpu_idle_since).is_not(None),
             NOT_DELETED,
             column(Session.state) == SessionState.READY,

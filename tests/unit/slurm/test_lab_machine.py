@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import threading
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,24 @@ def test_cgroup_conf_follows_the_hierarchy() -> None:
 
 def test_slurm_conf_carries_the_labs_name() -> None:
     assert conf.slurm_conf(LabSpec(name="other")).startswith("ClusterName=other\n")
+
+
+def test_simulated_nodes_are_in_a_partition_of_their_own() -> None:
+    lines = conf.slurm_conf(LabSpec(simulated=1000)).splitlines()
+    assert "NodeName=s[1-1000] CPUs=64 RealMemory=256000 State=CLOUD" in lines
+    assert "PartitionName=simulated Nodes=s[1-1000] MaxTime=7-0 State=UP" in lines
+    assert "simulated" not in conf.slurm_conf(LabSpec())
+
+
+@pytest.mark.parametrize("count", [-1, 10_000])
+def test_impossible_numbers_of_simulated_nodes_are_refused(count: int) -> None:
+    with pytest.raises(LabError, match="simulated nodes are not possible"):
+        LabSpec(simulated=count)
+
+
+def test_specification_with_simulated_nodes_is_read_again() -> None:
+    spec = LabSpec(simulated=7)
+    assert LabSpec.from_json(json.loads(json.dumps(asdict(spec)))) == spec
 
 
 def test_pip_settings_that_mean_something_elsewhere_are_carried_over(

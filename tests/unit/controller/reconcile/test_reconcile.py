@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.controller.launcher_client.errors import LauncherError
-from broker.controller.reconcile import loop
+from broker.controller.reconcile import query_pace
 from broker.controller.reconcile.observation import observe, record_end
 from broker.controller.reconcile.state import Outcome
 from broker.controller.registry.registry import EventEntry
@@ -217,8 +217,8 @@ def test_the_loop_outlives_a_tick_that_fails_and_looks_when_woken(tmp_path: Path
 
 def test_refresh_of_a_session_queries_slurm_at_once(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after `berth exec`, whose session may have ended since the last query."""
-    monkeypatch.setattr(loop, "AGE_FACTOR", 1e9)
-    monkeypatch.setattr(loop, "MOVING_QUERY_S", 10 * DEADLINE_S)
+    monkeypatch.setattr(query_pace, "AGE_FACTOR", 1e9)
+    monkeypatch.setattr(query_pace, "MOVING_QUERY_S", 10 * DEADLINE_S)
 
     async def scenario() -> None:
         await core.start()

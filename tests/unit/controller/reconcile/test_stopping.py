@@ -66,7 +66,7 @@ def test_the_loop_wakes_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         await core.policies.set_stop_time("alice", "dev", StopTime(at=clock.now + 3))
         clock.now += 1
         await core.tick()
-        assert core.reconciler._pause(0.0) <= 2.0
+        assert core.reconciler._pace.pause(0.0) <= 2.0
 
     play(tmp_path, monkeypatch, scenario)
 
