@@ -122,3 +122,15 @@ class DamagedChannelsError(DamagedImageError):
 
 class ChannelConflictError(ProfilesError):
     """Another change of the channels is under way or came first, or the channels do not allow this one."""
+
+
+class RebuildRefusedError(ProfilesError):
+    """A version cannot be rebuilt automatically: nothing says what from, or what users would get meanwhile."""
+
+
+class UntestedImageError(ProfilesError):
+    """The image has not passed a test in a session, and cannot become stable."""
+
+
+class DamagedVerdictError(UntestedImageError):
+    """The verdict on an image cannot be used: it is damaged, another user's, or about another image."""

@@ -20,16 +20,17 @@ BUILD_FORMAT = 1
 def build_key(profile: Profile, base_digest: str) -> str:
     """Return `sha256:…` of the recipe, of the base's digest and of the files that the recipe names. Raises OSError.
 
-    The form of the recipe, paths, and the versions that a package source has today are no part of it.
+    The form of the recipe, paths, and the versions that a package source has today are no part of it. A recipe without
+    checks has the key that it had in releases that knew none.
     """
-    base = profile.base
+    base, left_out = profile.base, {"base", "build_secrets", "files", *(() if profile.checks else ("checks",))}
     named = str(base) if base.kind in {BaseKind.DEBIAN, BaseKind.PROFILE} else base.kind.value
     read = {
         "format": BUILD_FORMAT,
         "machine": platform.machine(),
         "base": [named, base_digest],
         "files": file_keys(profile),
-        "recipe": profile.model_dump(mode="json", exclude={"base", "build_secrets", "files"}),
+        "recipe": profile.model_dump(mode="json", exclude=left_out),
     }
     return f"sha256:{hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()}"
 

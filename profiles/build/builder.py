@@ -28,6 +28,7 @@ from profiles.build.filling import Filling, TreeFiller
 from profiles.build.image_store import layer_store
 from profiles.build.inventory_step import make_inventory
 from profiles.build.layer_stack import LayerStack
+from profiles.build.loaded_recipe import LoadedRecipe
 from profiles.build.published import catalog_with, find_published, is_version_taken
 from profiles.build.result import BuildResult
 from profiles.build.step_cache import DEFAULT_CACHE, BuildCache
@@ -54,6 +55,7 @@ from profiles.recipe.spec import load_profile
 from profiles.signature.signing import write_description
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from profiles.build.bases import FoundBase
@@ -86,7 +88,7 @@ TOOLS = {
 
 
 def build(
-    recipe: Path,
+    recipe: Path | LoadedRecipe,
     *,
     store: Store,
     bases: Catalog | None = None,
@@ -97,19 +99,21 @@ def build(
     sign_key: PrivateSigningKey | None = None,
     access: AccessTo = plain_access,
     cache: BuildCache = DEFAULT_CACHE,
+    add_records: Callable[[Image], None] = lambda _: None,
 ) -> BuildResult:
-    """Build the profile in the file `recipe` and publish it in `store`, unless it is published there already.
+    """Build the profile of `recipe`, or of that file, and publish it in `store`, unless it is published there already.
 
     `bases` is searched for `profile:` bases (default: `store`). `check_option` checks the options in `resources`,
     because a published version can never be corrected. `access` says how registries are reached. `work` is the folder
     on a local disk to build in (default: $TMPDIR, else /var/tmp), `time_limit` is in seconds. With `sign_key` a new
-    image is signed. `cache` says whether steps that earlier builds have run are run again.
+    image is signed. `cache` says whether steps that earlier builds have run are run again. `add_records` may put files
+    beside the image before it is published.
 
     Raises ProfileError for an invalid recipe, ImageExistsError if the version is published from another one, before the
     build or at its end, StoreError, and BuildError for a failed step. Then, and after an interruption, nothing is
     published, and only the log that a BuildError names is left.
     """
-    profile = load_profile(recipe, check_option)
+    profile = recipe.profile if isinstance(recipe, LoadedRecipe) else load_profile(recipe, check_option)
     catalog = bases or catalog_with(store)
     if is_version_taken(profile, store):
         return BuildResult(find_published(profile, store, catalog, access), built=False)
@@ -118,11 +122,13 @@ def build(
         with (stage / LOG).open("wb") as log:
             derived = find_base(profile, catalog, access) if profile.base.kind.is_derived else None
             steps = Steps(_plan(profile, derived), log, progress, time.monotonic() + time_limit)
-            shutil.copyfile(recipe, stage / RECIPE)
+            written = recipe.text.encode() if isinstance(recipe, LoadedRecipe) else recipe.read_bytes()
+            (stage / RECIPE).write_bytes(written)
             made = _Build(profile, stage, steps, access, cache).make(catalog, work or default_parent())
             write_description(stage, made.image, sign_key)
             if made.imported is not None:
                 made.imported.write(stage)
+            add_records(made.image)
         try:
             image = store.publish(stage, profile.name, profile.version)
         except ImageExistsError:  # another builder was faster

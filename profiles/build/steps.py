@@ -51,6 +51,7 @@ StepCallback = Callable[[Step], None]
 REMEDIES = {
     "debian": "is every package's name right, and does the network reach the Debian mirror?",
     "packages": "is every package's name right, and does the network reach the mirror of packages?",
+    "resolve": "does this machine reach the package sources of the image?",
     "pip": "is every package's name right, and does the network reach the Python package index?",
     "files": "is every destination a place where a file can be?",
     "inventory": "does the image still have the database of its package manager?",
@@ -144,6 +145,6 @@ class Steps:
 def _hint(step: str, error: CommandFailed) -> str:
     """Return the remedy of a failed step. Only the steps that install Debian packages use the mirror."""
     unreached = any(text in error.complaint.lower() for text in _UNREACHED)
-    if unreached and step in {"debian", "packages"}:
+    if unreached and step in {"debian", "packages", "resolve"}:
         return MIRROR_HINT
     return REMEDIES.get(step, "the log has the details")

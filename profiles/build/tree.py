@@ -59,18 +59,24 @@ class ImageTree:
 
     def debian(self, suite: str, packages: Sequence[str]) -> None:
         """Fill the tree with a Debian and packages, without recommended packages."""
-        settings = self._kit / "apt-outside.conf"
-        settings.write_text(network.apt_settings(network.certificates()))
         options = [
-            f"--aptopt={settings}",
-            '--aptopt=APT::Install-Recommends "false"',
             "--dpkgopt=force-unsafe-io",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEAVE_OUT),
             "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         ]
-        mmdebstrap = ["mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", *options]
+        self._mmdebstrap(suite, packages, options)
+
+    def simulate_debian(self, suite: str, packages: Sequence[str]) -> str:
+        """Return apt's words about what `debian` would install today. The tree must be empty, and stays unusable."""
+        return self._mmdebstrap(suite, packages, ["--simulate", "--verbose"])
+
+    def _mmdebstrap(self, suite: str, packages: Sequence[str], options: Sequence[str]) -> str:
+        settings = self._kit / "apt-outside.conf"
+        settings.write_text(network.apt_settings(network.certificates()))
+        apt = [f"--aptopt={settings}", '--aptopt=APT::Install-Recommends "false"']
+        mmdebstrap = ["mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", *apt, *options]
         what = [f"--include={','.join(packages)}", suite, str(self.path), *network.mirrors()]
-        self._run(namespace.as_root(*mmdebstrap, *what), self._outside)
+        return self._run(namespace.as_root(*mmdebstrap, *what), self._outside)
 
     def unpack(self, sif: Path) -> None:
         """Fill the tree with the content of a SIF file."""
@@ -102,6 +108,18 @@ class ImageTree:
     def pip(self, requirements: Sequence[str]) -> None:
         """Add Python packages in /opt/venv."""
         self._script("pip.sh", *requirements)
+
+    def simulate(self, packages: Sequence[str], *, missing_only: bool) -> str:
+        """Return apt's words about Debian packages that the tree's package sources have today.
+
+        With `missing_only` about those that `install` would add, with their dependencies; else about these alone.
+        """
+        return self._script("resolve.sh", "simulate" if missing_only else "candidates", *packages)
+
+    def simulate_pip(self, requirements: Sequence[str], *, fresh: bool) -> str:
+        """Return pip's report of what `pip` would install today; with `fresh`, as if the tree had no /opt/venv."""
+        self._script("resolve-pip.sh", "new" if fresh else "own", *requirements)
+        return (self._kit / "pip-report.json").read_text(encoding="utf-8")
 
     def feature(self, features: Sequence[DevFeature], number: int) -> None:
         """Install a feature of a dev container, with the variables of those before it."""

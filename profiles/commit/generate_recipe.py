@@ -22,6 +22,7 @@ from profiles.userfile import read_bytes
 if TYPE_CHECKING:
     from profiles.commit.findings import ChangedPath, Findings
     from profiles.image.store import Image
+    from profiles.recipe.check import ProfileCheck
 
 MAX_FILE_BYTES = 64 * 1024
 """Limit for a file whose text the recipe repeats."""
@@ -41,8 +42,8 @@ _NEVER_REPEATED = ("/etc/shadow", "/etc/gshadow")
 def generate_recipe(name: str, version: str, base: Image, findings: Findings, heading: str, *, owner: str = "") -> str:
     """Return the recipe of `name`@`version`. `heading` is a line about its origin.
 
-    profiles.recipe.spec.parse_profile can read the result. Resources, persistence, binds and services are those of the
-    base's profile. The environment is not repeated, since an image has that of its base.
+    profiles.recipe.spec.parse_profile can read the result. Resources, persistence, binds, services and checks
+    are those of the base's profile. The environment is not repeated, since an image has that of its base.
     """
     recipe = _Recipe()
     old = base.profile
@@ -70,10 +71,16 @@ def generate_recipe(name: str, version: str, base: Image, findings: Findings, he
         "continuation": old.continuation,
         "binds": old.model_dump(mode="json")["binds"],
         "services": [each.model_dump(mode="json", exclude_defaults=True) for each in old.services],
+        "checks": [_check(each) for each in old.checks],
     }
     said = {key: value for key, value in data.items() if value}
     body = yaml.dump(said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return f"{_comment_lines([heading, *recipe.comments()])}{body}"
+
+
+def _check(check: ProfileCheck) -> dict[str, object]:
+    data = check.model_dump(mode="json", exclude_defaults=True)
+    return data | ({"time_limit": f"{check.time_limit:g}s"} if "time_limit" in data else {})
 
 
 class _Recipe:

@@ -15,8 +15,10 @@ from profiles.errors import ChannelConflictError, NoSuchImageError, StoreError
 from profiles.image.channels_file import (
     CANDIDATE,
     CHANNELS_FILE,
+    FORCED,
     MAX_CHANNEL_EVENTS,
     MAX_CHANNELS_BYTES,
+    MAX_FORCED_EVENTS,
     MAX_VERSION_STATES,
     PREVIOUS,
     RETIRED,
@@ -29,9 +31,10 @@ from profiles.image.resolution import ChannelSource
 from profiles.image.store_files import sync_to_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LOCK_FILE = ".channels.lock"
+REBUILD_LOCK_FILE = ".rebuild.lock"
 
 
 class ChannelStore(ChannelSource, Protocol):
@@ -51,6 +54,8 @@ class ChannelAuthor:
     at: float
     """Seconds since the epoch."""
     reason: str = ""
+    test: str = ""
+    """What the event says about the test of the version: one of channels_file.TEST_RESULTS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +71,18 @@ class ProfileChannels:
         """Read them. Raises DamagedChannelsError."""
         return cls(store, name, store.channels(name))
 
-    def promote(self, version: str, channel: str, author: ChannelAuthor, action: str = "promote") -> Channels:
+    def promote(
+        self,
+        version: str,
+        channel: str,
+        author: ChannelAuthor,
+        action: str = "promote",
+        require: Callable[[], None] = lambda: None,
+    ) -> Channels:
         """Let a channel name this version; the former stable becomes previous.
 
-        Raises ChannelConflictError, NoSuchImageError and StoreError, with nothing changed.
+        `require` is called under the lock, and raises an error if the version must not be promoted. Raises
+        ChannelConflictError, NoSuchImageError and StoreError, with nothing changed.
         """
         if taken := {channel, PREVIOUS if channel == STABLE else channel} & {*self.store.versions(self.name)}:
             raise ChannelConflictError(
@@ -87,8 +100,8 @@ class ProfileChannels:
         versions = {**self.seen.versions, channel: version}
         if channel == STABLE and before:
             versions[PREVIOUS] = before
-        event = ChannelEvent(author.at, author.who, action, version, channel, before, author.reason)
-        return self._write(replace(self.seen, versions=versions), event)
+        event = ChannelEvent(author.at, author.who, action, version, channel, before, author.reason, author.test)
+        return self._write(replace(self.seen, versions=versions), event, require)
 
     def rollback(self, author: ChannelAuthor) -> Channels:
         """Promote previous to stable. Raises as `promote`."""
@@ -124,7 +137,7 @@ class ProfileChannels:
         event = ChannelEvent(author.at, author.who, "undo", version, reason=author.reason)
         return self._write(replace(self.seen, states=states), event)
 
-    def _write(self, changed: Channels, event: ChannelEvent) -> Channels:
+    def _write(self, changed: Channels, event: ChannelEvent, require: Callable[[], None] = lambda: None) -> Channels:
         with channels_lock(self.store, self.name):
             if self.store.channels(self.name) != self.seen:
                 raise ChannelConflictError(
@@ -136,16 +149,31 @@ class ProfileChannels:
                 raise NoSuchImageError(
                     f"profile {self.name} has no version {event.version}", hint=f"there is: {', '.join(there)}"
                 )
+            require()
             states = {version: state for version, state in changed.states.items() if version in there}
             if len(states) > MAX_VERSION_STATES:
                 raise ChannelConflictError(
                     f"{self.name} has {MAX_VERSION_STATES} versions that are deprecated or retired, and no more can be",
                     hint="delete some of them",
                 )
-            history = (*changed.history, event)[-MAX_CHANNEL_EVENTS:]
+            history = _with_event(changed.history, event, self.name)
             written = Channels(changed.versions, states, history)
             _replace(self.store.path / self.name, written.text(), self.store.FILE_MODE)
             return written
+
+
+def _with_event(history: tuple[ChannelEvent, ...], event: ChannelEvent, name: str) -> tuple[ChannelEvent, ...]:
+    """Return the history with one more event. Where it is full, the oldest leaves that is no forced promotion."""
+    forced = sum(each.test == FORCED for each in (*history, event))
+    if event.test == FORCED and forced > MAX_FORCED_EVENTS:
+        raise ChannelConflictError(
+            f"{name} has {MAX_FORCED_EVENTS} promotions without a passed test in its history, and no more can be",
+            hint=f"`berth profile test {name}@{event.version}` tests the version",
+        )
+    rest = MAX_CHANNEL_EVENTS - forced
+    usual = [each for each in (*history, event) if each.test != FORCED]
+    left = {id(each) for each in usual[: max(0, len(usual) - rest)]}
+    return tuple(each for each in (*history, event) if id(each) not in left)
 
 
 def check_unnamed(store: ChannelStore, name: str, version: str) -> None:
@@ -168,11 +196,30 @@ def channels_lock(store: ChannelStore, name: str) -> Iterator[None]:
 
     Only those who may write to the directory can open the lock: anybody else could hold it for ever.
     """
-    directory = store.path / name
+    busy = ChannelConflictError(
+        f"another user changes {name} in {store.path} just now; nothing was done",
+        hint=f"look at `berth profile history {name}`, and try again",
+    )
+    with _store_lock(store.path / name, LOCK_FILE, busy):
+        yield
+
+
+@contextlib.contextmanager
+def rebuild_lock(store: ChannelStore, name: str) -> Iterator[None]:
+    """Keep other rebuilds of the profile away. Raises ChannelConflictError at once during one, and StoreError."""
+    busy = ChannelConflictError(
+        f"{name} in {store.path} is being rebuilt just now, by another process", hint="wait for its end"
+    )
+    with _store_lock(store.path / name, REBUILD_LOCK_FILE, busy):
+        yield
+
+
+@contextlib.contextmanager
+def _store_lock(directory: Path, file: str, busy: ChannelConflictError) -> Iterator[None]:
     try:
         mode = 0o600 | (stat.S_IMODE(directory.stat().st_mode) & 0o020 and 0o060)
         flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | flags, mode)
+        descriptor = os.open(directory / file, os.O_RDWR | flags, mode)
     except OSError as error:
         raise _unwritable_channels(directory, error) from error
     try:
@@ -181,10 +228,7 @@ def channels_lock(store: ChannelStore, name: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ChannelConflictError(
-                f"another user changes {name} in {store.path} just now; nothing was done",
-                hint=f"look at `berth profile history {name}`, and try again",
-            ) from None
+            raise busy from None
         except OSError as error:
             raise _unwritable_channels(directory, error) from error
         yield
@@ -193,9 +237,10 @@ def channels_lock(store: ChannelStore, name: str) -> Iterator[None]:
 
 
 def remove_if_empty(profile: Path) -> None:
-    """Remove the directory of a profile that has nothing left but the lock, which this process holds."""
-    if [each.name for each in profile.iterdir()] == [LOCK_FILE]:
-        (profile / LOCK_FILE).unlink()
+    """Remove the directory of a profile that has nothing left but locks. This process holds that of the channels."""
+    if {each.name for each in profile.iterdir()} <= {LOCK_FILE, REBUILD_LOCK_FILE}:
+        for lock in (LOCK_FILE, REBUILD_LOCK_FILE):
+            (profile / lock).unlink(missing_ok=True)
         profile.rmdir()
 
 

@@ -27,12 +27,16 @@ CHANNELS = (STABLE, CANDIDATE, PREVIOUS)
 DEPRECATED, RETIRED = "deprecated", "retired"
 VERSION_STATES = (DEPRECATED, RETIRED)
 CHANNEL_ACTIONS = ("promote", "rollback", "deprecate", "retire", "undo")
+PASSED, FORCED = "passed", "forced"
+TEST_RESULTS = ("", PASSED, FORCED)
 CHANNELS_FORMAT = 1
 
 MAX_CHANNELS_BYTES = 512 * 1024
 """Limit of the file. With the limits below, it has at most 450 KiB."""
 MAX_CHANNEL_EVENTS = 200
 """Events that the history keeps, the latest."""
+MAX_FORCED_EVENTS = 100
+"""Promotions without a passed test among them: these are kept for ever, so no more can be made."""
 MAX_VERSION_STATES = 200
 """Versions of a profile that are deprecated or retired."""
 MAX_REASON_CHARS = 200
@@ -75,6 +79,8 @@ class ChannelEvent:
     before: str = ""
     """The version that the channel named before."""
     reason: str = ""
+    test: str = ""
+    """PASSED or FORCED for a promotion that needs a passed test; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +191,14 @@ def _state(data: object) -> VersionState:
 
 
 def _event(data: object) -> ChannelEvent:
-    keys = {"at", "who", "action", "version", "channel", "before", "reason"}
+    keys = {"at", "who", "action", "version", "channel", "before", "reason", "test"}
     found = _object(data, "an event of `history`", keys)
     action, channel = found.get("action"), found.get("channel", "")
     if action not in CHANNEL_ACTIONS or channel not in ("", *CHANNELS):
         raise ValueError("an event of `history` has an unknown `action` or `channel`")
+    test = found.get("test", "")
+    if not isinstance(test, str) or test not in TEST_RESULTS:
+        raise ValueError("an event of `history` has an unknown `test`")
     return ChannelEvent(
         _time(found.get("at")),
         _line(found.get("who"), "who", MAX_WHO_CHARS),
@@ -198,6 +207,7 @@ def _event(data: object) -> ChannelEvent:
         channel,
         _optional_version(found, "before"),
         _line(found.get("reason", ""), "reason", MAX_REASON_CHARS),
+        test,
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
+import tempfile
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from profiles.errors import StoreError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from profiles.userfile import UnfitFileError, open_regular, too_large
 
 STALE_STAGE_S = 86400.0
 """Seconds after which a stage is the leftover of a killed builder: no build may take that long."""
@@ -48,3 +48,43 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_owned_text(path: Path, limit: int) -> str:
+    """Return a regular file of the owner of its directory, or of root, that no other user can change.
+
+    UnfitFileError for another one and for more than `limit` bytes, OSError.
+    """
+    owner = path.parent.stat().st_uid
+    with open_regular(path, limit, own=False) as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid not in {owner, 0}:
+            raise UnfitFileError(path, "does not belong to the owner of the image")
+        if status.st_mode & 0o022:
+            raise UnfitFileError(path, "can be changed by other users")
+        content = bytearray()
+        while len(content) <= limit and (piece := file.read(limit + 1 - len(content))):
+            content += piece
+    if len(content) > limit:
+        raise too_large(path, limit)  # it has grown since
+    return content.decode(errors="replace")
+
+
+def replace_text(path: Path, text: str, *, like: Path) -> None:
+    """Write a file as a whole and on disk, with the mode of `like`. StoreError, with nothing changed."""
+    try:
+        mode = stat.S_IMODE(like.stat().st_mode)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                os.fchmod(file.fileno(), mode)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_to_disk(path.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}", hint="only the store's owner can") from error

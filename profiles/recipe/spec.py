@@ -23,6 +23,7 @@ from pydantic import (
 
 from profiles.errors import ProfileError
 from profiles.recipe.base import Base, BaseKind, parse_base
+from profiles.recipe.check import CHECK_PATTERN_MESSAGES, CheckList, ProfileCheck, asks_for_gpu
 from profiles.recipe.duration import policy_time
 from profiles.recipe.fields import STRICT, Line, refuse_duplicates
 from profiles.recipe.problems import Problem, problems_error
@@ -188,6 +189,13 @@ class Profile(ProfileModel):
     binds: Annotated[list[BindSpec], AfterValidator(refuse_duplicates("destination"))] = []
     submission_directory: bool = True
     services: ServiceList = []
+    checks: CheckList = []
+
+    @model_validator(mode="after")
+    def _gpu_for_checks(self) -> Self:
+        if any(check.gpu for check in self.checks) and not asks_for_gpu(self.resources):
+            raise ValueError("a check has `gpu: true`, and `resources` asks for no GPU")
+        return self
 
     @model_validator(mode="after")
     def _arguments_of_dockerfile(self) -> Self:
@@ -207,6 +215,7 @@ class Profile(ProfileModel):
 
 
 _PATTERN_MESSAGES = {
+    **CHECK_PATTERN_MESSAGES,
     **SERVICE_PATTERN_MESSAGES,
     NAME_PATTERN: "must be a lower-case letter, then at most 38 lower-case letters, digits and `-`",
     VERSION_PATTERN: "must begin with a letter or digit, then at most 63 letters, digits, `.`, `+`, `~` and `-`",
@@ -223,6 +232,7 @@ _NESTED_MODELS: dict[str, type[BaseModel]] = {
     "persistence": PersistenceSpec,
     "binds": BindSpec,
     "services": Service,
+    "checks": ProfileCheck,
 }
 
 

@@ -129,7 +129,7 @@ def test_fences_stand_alone(page: Path) -> None:
 
 
 def test_every_yaml_block_is_a_configuration_or_a_profile(tmp_path: Path) -> None:
-    """A document with a name is a profile, a list of services a user's file, and any other one settings."""
+    """A document with a name, or of checks, is a profile, a list of services a user's file, another one settings."""
     (tmp_path / "solver.conf").touch()  # which a profile of the reference brings along
     kinds = set[str]()
     for page in PAGES:
@@ -139,7 +139,11 @@ def test_every_yaml_block_is_a_configuration_or_a_profile(tmp_path: Path) -> Non
             if block.startswith("services:"):
                 kinds |= {type(each).__name__ for each in parse_service_file(file.read_text("utf-8"), file)}
                 continue
-            read: BaseModel = profile_of(file) if block.startswith("name:") else load_config(file)
+            if block.startswith("checks:"):
+                head = "name: solver\nversion: 1\nbase: debian:sid\nresources: {gres: gpu}\n"
+                file.write_text(head + block, encoding="utf-8")
+            is_profile = block.startswith(("name:", "checks:"))
+            read: BaseModel = profile_of(file) if is_profile else load_config(file)
             kinds.add(type(read).__name__)
     assert kinds == {"Config", "Profile", "Service"}
 

@@ -23,11 +23,15 @@ _GATEWAY_NODE = "prepares a gateway on a node of its own: tests/lab/test_second_
 _WEB_NODE = "prepares web access with a site's certificate: tests/component/web does the same on loopback"
 _SIGNING_KEY = "needs or makes a signer's key: tests/component/profiles/test_signed_images.py runs these lines"
 _CHANNELS = "changes what the sessions of other tests start from: tests/unit/cli/test_cli_channels.py runs these"
+_PROFILE_TEST = "needs an image that the reader owns: tests/lab/test_profile_test.py runs these lines"
+_PROFILE_REBUILD = "needs an archive of packages: tests/lab/test_profile_rebuild.py runs these lines"
 
 ELSEWHERE = {
     r"systemctl ": _NO_SYSTEMD,
     r"openssl (genpkey|pkey) ": _SIGNING_KEY,
     r"berth profile (sign|build) .*key": _SIGNING_KEY,
+    r"berth profile test ": _PROFILE_TEST,
+    r"berth profile rebuild": _PROFILE_REBUILD,
     r"berth profile (promote|rollback|deprecate|retire|history) ": _CHANNELS,
     r"cp …/systemd/": _NO_SYSTEMD,
     r"(/opt|~)/berth/bin/pip install ": _INSTALLATION,

@@ -20,10 +20,12 @@ from broker.cli.commands.profile_history import profile_history
 from broker.cli.commands.profile_promote import promote
 from broker.cli.commands.profile_pull import pull
 from broker.cli.commands.profile_push import push
+from broker.cli.commands.profile_rebuild import profile_rebuild
 from broker.cli.commands.profile_retire import retire
 from broker.cli.commands.profile_rollback import profile_rollback
 from broker.cli.commands.profile_sbom import sbom
 from broker.cli.commands.profile_sign import sign
+from broker.cli.commands.profile_test import profile_test
 from broker.cli.commands.profile_verify import verify
 from broker.cli.commands.profile_vulns import vulns
 from broker.cli.context import Invocation, json_option, pass_invocation
@@ -41,6 +43,7 @@ from broker.cli.stores import (
     target_of,
     target_option,
 )
+from broker.cli.verdicts import rebuild_json, verdict_json
 from broker.errors import (
     BerthError,
     ConflictError,
@@ -76,6 +79,8 @@ profile.add_command(profile_rollback)
 profile.add_command(deprecate)
 profile.add_command(retire)
 profile.add_command(profile_history)
+profile.add_command(profile_test)
+profile.add_command(profile_rebuild)
 
 
 @profile.command()
@@ -194,17 +199,17 @@ def show(invocation: Invocation, wanted: ProfileReference, store: Path | None) -
     """Show the recipe of an image.
 
     With all defaults, and the image's owner, digest, labels, path and signature. For an image whose base is a container
-    image, also what was taken from that, changed or ignored, and why.
-    With all defaults, and the image's owner, digest, labels, path, channels, state and signature.
+    image, also what was taken from that, changed or ignored, and why. Also its channels and state, the verdict of
+    `berth profile test`, and what a rebuild has changed.
     """
     with profile_errors():
         catalog = catalog_of(invocation, store)
         image = catalog.find(wanted.name, wanted.version)
         owner = catalog.owner_of(image)
         signature = signature_json(assess_signature(invocation, image, owner))
-        shown = image_json(image, owner) | {"signature": signature} | import_report(image)
         (standing,) = catalog.standings([image])
         shown = image_json(image, owner) | standing_json(standing) | {"signature": signature}
+        shown |= import_report(image) | verdict_json(image) | rebuild_json(image)
     if invocation.json:
         output.print_json(shown)
         return

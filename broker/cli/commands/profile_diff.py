@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli import output
+from broker.cli.content_changes import print_change, print_content_changes
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.inventory import load_inventory
 from broker.cli.params import ProfileName
 from broker.cli.stores import catalog_of, profile_errors, store_option
-from broker.format import escape_controls, format_size, pluralize
+from broker.format import format_size, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from profiles.image.store import Image
     from profiles.inventory.difference import ContentChange
     from profiles.recipe.setting_difference import SettingChange
-
-SHOWN_DIGEST = 12
-"""Characters of a file's digest, as git shows of a commit's at least."""
 
 
 @click.command("diff")
@@ -76,19 +74,12 @@ def _file(change: ContentChange) -> dict[str, str]:
 
 
 def _print(images: Sequence[Image], content: Sequence[ContentChange], settings: Sequence[SettingChange]) -> None:
-    for each in content:
-        shown = [text[:SHOWN_DIGEST] if each.kind == "file" else text for text in (each.before, each.after)]
-        _line(f"{each.kind} {each.name}", *shown)
+    print_content_changes(content)
     for setting in settings:
-        _line(f"setting {setting.key}", setting.before, setting.after)
+        print_change(f"setting {setting.key}", setting.before, setting.after)
     files = sum(each.kind == "file" for each in content)
     first, second = (f"{image.name}@{image.version}" for image in images)
     output.print_note(
         f"{first} -> {second}: {pluralize(len(content) - files, 'package')}, {pluralize(files, 'file')} and "
         f"{pluralize(len(settings), 'setting')} changed; {format_size(images[0].size)} -> {format_size(images[1].size)}"
     )
-
-
-def _line(what: str, before: str, after: str) -> None:
-    change = "M" if before and after else "A" if after else "D"
-    output.write(f"{change}\t{escape_controls(what)} {escape_controls(' -> '.join(filter(None, (before, after))))}\n")

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def profile_history(invocation: Invocation, wanted: ProfileReference, store: Path | None) -> None:
     """Show who changed the channels of a profile, when and why.
 
-    The latest 200 changes, the newest last. A user who may write to the store can change this record.
+    The latest 200 changes, the newest last. TEST says whether a stable version had passed its test, or its promotion
+    was `forced`; forced promotions are never left out. A user who may write to the store can change this record.
     """
     from dataclasses import asdict
 
@@ -41,7 +42,7 @@ def profile_history(invocation: Invocation, wanted: ProfileReference, store: Pat
         output.print_json(channels_json(profile, profile.seen) | {"history": [asdict(event) for event in events]})
         return
     output.print_table(
-        ("TIME", "USER", "ACTION", "VERSION", "CHANNEL", "BEFORE", "REASON"),
+        ("TIME", "USER", "ACTION", "VERSION", "CHANNEL", "BEFORE", "TEST", "REASON"),
         [
             (
                 format_time(event.at),
@@ -50,6 +51,7 @@ def profile_history(invocation: Invocation, wanted: ProfileReference, store: Pat
                 event.version,
                 event.channel,
                 event.before,
+                event.test,
                 event.reason,
             )
             for event in events

@@ -13,6 +13,7 @@ from profiles.image.channels_file import CHANNELS_FILE
 from profiles.image.store import Store
 from tests.fakes.command_line import run
 from tests.fakes.core import publish
+from tests.fakes.verdicts import pass_test
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("BERTH_CONFIG", str(tmp_path / "config.yaml"))
     store = Store(tmp_path / "store")
     for version in ("1", "2", "3"):
-        publish(store, version=version)
+        pass_test(publish(store, version=version))
     return store
 
 
@@ -65,7 +66,42 @@ def test_promote_rollback_and_history(store: Store) -> None:
     rows = run("profile", "history", "base").stdout.splitlines()
     assert len(rows) == 5
     assert rows[-1].split()[-5:] == ["rollback", "1", "stable", "3", "slow"]
+    assert [each["test"] for each in history] == ["passed", "", "passed", ""]
     assert store.find("base").version == "1"
+
+
+def test_only_a_tested_image_becomes_stable(store: Store) -> None:
+    image = publish(store, version="4")
+    said = refused(5, "promote", "base@4")
+    assert "base@4 was not tested" in said
+    assert "`berth profile test base@4`" in said
+    assert answer("promote", "base@4", "--channel", "candidate")["channels"] == {"candidate": "4"}
+    assert "verdict: null" in run("profile", "show", "base@4").stdout
+    pass_test(image, failed="sftp")
+    assert "has not passed its test: sftp" in refused(5, "promote", "base@candidate")
+    pass_test(image, digest="sha256:" + "0" * 64)
+    assert "its digest differs" in refused(5, "promote", "base@4")
+    assert "its digest differs" in answer("show", "base@4")["verdict"]["problem"]
+    assert answer("history", "base")["channels"] == {"candidate": "4"}
+    pass_test(image)
+    assert answer("promote", "base@4")["channels"]["stable"] == "4"
+    shown = answer("show", "base@4")["verdict"]
+    assert (shown["passed"], shown["who"], len(shown["steps"])) == (True, "carol", 9)
+
+
+def test_forced_promotion_is_recorded(store: Store) -> None:
+    publish(store, version="4")
+    assert "needs a reason" in refused(2, "promote", "base@4", "--without-checks")
+    assert "a candidate needs no test" in refused(
+        2, "promote", "base@4", "--without-checks", "--channel", "candidate", "--reason", "x"
+    )
+    done = run("profile", "promote", "base@4", "--without-checks", "--reason", "a hole in ssh")
+    assert done.stderr == "base@4 is stable now, without a passed test\n"
+    (event,) = answer("history", "base")["history"]
+    assert (event["test"], event["reason"]) == ("forced", "a hole in ssh")
+    assert run("profile", "history", "base").stdout.splitlines()[1].split()[-5:] == [
+        "forced", "a", "hole", "in", "ssh",
+    ]  # fmt: skip
 
 
 def test_list_and_show_name_channels_and_states(store: Store) -> None:

@@ -7,13 +7,20 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from profiles.errors import ChannelConflictError, DamagedChannelsError, NoSuchImageError, StoreError
+from profiles.errors import (
+    ChannelConflictError,
+    DamagedChannelsError,
+    NoSuchImageError,
+    StoreError,
+    UntestedImageError,
+)
 from profiles.image.channel_changes import LOCK_FILE, ChannelAuthor, ProfileChannels, channels_lock
-from profiles.image.channels_file import CHANNELS_FILE, MAX_CHANNEL_EVENTS, VersionState
+from profiles.image.channels_file import CHANNELS_FILE, FORCED, MAX_CHANNEL_EVENTS, VersionState
 from profiles.image.store import Store
 from tests.deadlines import DEADLINE_S
 from tests.fakes.core import publish
@@ -66,6 +73,35 @@ def test_history_keeps_the_latest(store: Store) -> None:
         channels(store).rollback(ChannelAuthor("alice", float(number)))
     history = channels(store).seen.history
     assert (len(history), history[-1].at) == (MAX_CHANNEL_EVENTS, MAX_CHANNEL_EVENTS + 2.0)
+
+
+def test_history_never_loses_a_forced_promotion(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profiles.image.channel_changes.MAX_CHANNEL_EVENTS", 6)
+    monkeypatch.setattr("profiles.image.channel_changes.MAX_FORCED_EVENTS", 2)
+    promote(store, "1")
+    forced = replace(ALICE, test=FORCED)
+    channels(store).promote("2", "stable", forced)
+    for _ in range(10):
+        channels(store).rollback(ALICE)
+    history = channels(store).seen.history
+    assert [each.test for each in history] == [FORCED, "", "", "", "", ""]
+    channels(store).promote("3", "stable", forced)
+    before = content(store)
+    with pytest.raises(ChannelConflictError, match="2 promotions without a passed test"):
+        channels(store).promote("1", "stable", forced)
+    assert content(store) == before
+    assert sum(each.test == FORCED for each in channels(store).seen.history) == 2
+
+
+def test_condition_is_looked_at_under_the_lock(store: Store) -> None:
+    def refuse() -> None:
+        with pytest.raises(ChannelConflictError, match="just now"), channels_lock(store, "base"):
+            pass
+        raise UntestedImageError("base@1 was not tested")
+
+    with pytest.raises(UntestedImageError):
+        channels(store).promote("1", "stable", ALICE, require=refuse)
+    assert content(store) is None
 
 
 def test_refused_changes_change_nothing(store: Store) -> None:
@@ -144,6 +180,7 @@ def test_change_of_what_was_seen_meanwhile_is_refused_and_does_nothing(store: St
 
 RACE = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from profiles.errors import ChannelConflictError
 from profiles.image.channel_changes import ChannelAuthor, ProfileChannels
@@ -200,11 +237,11 @@ def test_kill_leaves_the_old_or_the_new_channels(store: Store, moment: str) -> N
     old = content(store)
     child = os.fork()
     if child == 0:
-        replace = Path.replace
+        rename = Path.replace
 
         def killed(self: Path, target: Path) -> Path:
             if moment == "after":
-                replace(self, target)
+                rename(self, target)
             os.kill(os.getpid(), signal.SIGKILL)
             return self
 

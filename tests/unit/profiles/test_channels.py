@@ -71,6 +71,8 @@ HOSTILE = {
     "infinite": '{"format": 1, "history": [{"at": Infinity}]}',
     "overflow": with_event().replace("1.0", "1e999"),
     "negative time": with_event(at=-1),
+    "unknown test": with_event(test="green"),
+    "test list": with_event(test=[]),
     "milliseconds": with_event(at=1.7e12),
     "true time": with_event(at=True),
     "escape": with_event(who="\x1b[2Jroot"),

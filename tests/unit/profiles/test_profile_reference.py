@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiles.recipe.check import ProfileCheck
 from profiles.recipe.service import Service
 from profiles.recipe.spec import BindSpec, File, PersistenceSpec, Profile, parse_profile
 
@@ -21,6 +22,7 @@ def test_every_key_has_a_heading() -> None:
         "persistence": PersistenceSpec,
         "binds": BindSpec,
         "services": Service,
+        "checks": ProfileCheck,
     }
     keys = {f"{key}.{part}" for key, model in parts.items() for part in model.model_fields} | set(Profile.model_fields)
     assert set(re.findall(r"^##+ `([a-z_.]+)`$", REFERENCE.read_text(), re.MULTILINE)) == keys

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.cli.commands.profile_rebuild import profile_rebuild
 from broker.config.settings import Config, GatewayConfig, SlurmSettings
 from broker.config.web_settings import WebSettings
 from broker.gateway.settings import GatewaySettings
@@ -125,12 +126,12 @@ def test_the_gateway_does_not_wait_for_the_controller(gateway: dict[str, list[st
     assert "berth.service" not in " ".join(gateway["After"] + gateway["Wants"] + gateway["Requires"])
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.iterdir()))
+@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.glob("*.service")))
 def test_lines_without_a_priority_are_seen_among_the_warnings(name: str) -> None:
     assert unit(name)["SyslogLevel"] == ["warning"]
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.iterdir()))
+@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.glob("*.service")))
 def test_systemd_has_nothing_to_say_of_a_unit(name: str, tmp_path: Path) -> None:
     """But that our programs are not installed where the tests run."""
     text = (UNITS / name).read_text(encoding="utf-8")
@@ -149,10 +150,30 @@ MOST_EXPOSURE = {
 """The highest exposure that `systemd-analyze security` may find in each unit."""
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.iterdir()))
+@pytest.mark.parametrize("name", sorted(path.name for path in UNITS.glob("*.service")))
 def test_exposure_of_a_unit_does_not_grow(name: str) -> None:
     command = ["systemd-analyze", "security", "--offline=true", str(UNITS / name)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     found = re.search(rf"exposure level for {re.escape(name)}: ([0-9.]+)", done.stdout)
     assert found is not None
     assert float(found[1]) <= MOST_EXPOSURE[name]
+
+
+@pytest.mark.parametrize("kind", ["service", "timer"])
+def test_systemd_has_nothing_to_say_of_the_rebuild_units(kind: str, tmp_path: Path) -> None:
+    for path in (UNITS / "user").iterdir():
+        text = path.read_text(encoding="utf-8").replace("/opt/berth/bin/berth", "/bin/true")
+        (tmp_path / path.name).write_text(text)
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / f"berth-profile-rebuild.{kind}")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_rebuild_unit_runs_a_command_that_there_is() -> None:
+    settings = unit("user/berth-profile-rebuild.service")
+    program, *words = shlex.split(settings["ExecStart"][0])
+    assert program == "/opt/berth/bin/berth"
+    group, command = words[:2]
+    assert group == "profile"
+    profile_rebuild.make_context(command, words[2:], resilient_parsing=False)
+    assert settings["KillSignal"] == ["SIGINT"], "the session of an interrupted test is deleted"
