@@ -61,6 +61,7 @@ _BATCH = {
 _PROFILES = {
     "profile": Entry("profile:profile", "Build images from profiles, and look after them."),
     "switch": Entry("clone:switch", "Switch a session to another profile or version."),
+    "upgrade": Entry("upgrade:upgrade", "Take the version that a session follows now."),
 }
 _ACCESS = {
     "ssh-config": Entry("ssh_config:ssh_config", "Print, write or install a configuration of OpenSSH."),
@@ -132,6 +133,7 @@ SUGGESTIONS = {
     **dict.fromkeys(("why", "debug"), "explain"),
     **dict.fromkeys(("submit",), "sbatch"),
     **dict.fromkeys(("nodes", "sinfo", "partitions", "free"), "cluster"),
+    **dict.fromkeys(("update",), "upgrade"),
     **dict.fromkeys(("setup", "init", "tutorial"), "quickstart"),
     **dict.fromkeys(("ui", "top", "dashboard", "menu"), "tui"),
     **dict.fromkeys(("browser",), "portal"),

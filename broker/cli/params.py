@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -12,7 +13,8 @@ from click.shell_completion import CompletionItem
 
 from broker.cli.context import Invocation
 from broker.errors import BerthError, InvalidInputError
-from broker.names import MAX_CERTIFICATE_HOURS, MAX_FINGERPRINT_CHARS, MAX_HOST_CHARS
+from broker.names import MAX_CERTIFICATE_HOURS, MAX_FINGERPRINT_CHARS, MAX_HOST_CHARS, VERSION_PATTERN
+from broker.text.upgrade import CHANNEL_NAMES
 from broker.user_input import (
     ProfileReference,
     parse_grantee,
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from broker.client.client import Client
 
 _Known = TypeVar("_Known")
+NO_VERSION = "none"
+"""The word for a session that follows no channel."""
 _SHOWN_CHARS = 60
 """Characters of a wrong value in a message."""
 
@@ -244,6 +248,21 @@ class SnapshotReference(click.ParamType[str]):
             for word in (str(each.number), each.label)
             if word and word.startswith(incomplete)
         ]
+
+
+class Followed(click.ParamType[str]):
+    """A channel that a session can follow, a version, or NO_VERSION."""
+
+    name = "version"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if re.fullmatch(VERSION_PATTERN, value) is None:
+            self.fail(f"{value[:_SHOWN_CHARS]!r} is neither stable, candidate, a version, nor {NO_VERSION}", param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, param
+        return [CompletionItem(word) for word in (*CHANNEL_NAMES, NO_VERSION) if word.startswith(incomplete)]
 
 
 class Kept(click.ParamType[str]):

@@ -14,6 +14,7 @@ from broker.cli.amounts import WorkAmounts
 from broker.cli.errors import InterruptedWaitError
 from broker.cli.progress import ProgressLine, follow_session
 from broker.errors import BerthError, ConflictError, NotFoundError, from_reason
+from broker.schema.operations import OPERATIONS
 from broker.schema.states import SessionState
 from broker.text.session import ENDED, state_line
 from broker.text.status import describe_operation, pending_operation
@@ -35,13 +36,17 @@ LOG_LINES = 5
 def until_ready(invocation: Invocation, view: SessionView, *, timeout: float | None = None) -> SessionView:
     """Wait until the session is ready. BerthError if it fails, ConflictError if it is stopped.
 
-    If the operation of `view` was undone meanwhile, its error, once the session is ready as before.
+    If the operation of `view` was undone meanwhile, its error, once the session is ready as before. A version that the
+    session has not taken at its start is no error: the user reads why.
     """
     requested = view.operation
     with _show_progress(invocation, interrupted_start(view.name)) as progress:
         for latest in follow_session(invocation.client, view, timeout=timeout):
             if latest.state is SessionState.READY:
-                if requested is not None and not requested.reversed and _is_undone(latest, requested):
+                kind = None if requested is None else OPERATIONS.get(requested.verb)
+                if requested is not None and kind is not None and kind.takes_version:
+                    _note_version(invocation, latest, requested)
+                elif requested is not None and not requested.reversed and _is_undone(latest, requested):
                     _outcome(latest, requested)
                 return latest
             if latest.state is SessionState.FAILED:
@@ -51,6 +56,12 @@ def until_ready(invocation: Invocation, view: SessionView, *, timeout: float | N
                 raise ConflictError(f"{view.name} did not become ready; it is {latest.state}{because}")
             progress.show(state_line(latest))
     raise operation_error(invocation, latest)
+
+
+def _note_version(invocation: Invocation, view: SessionView, requested: OperationView) -> None:
+    """Print whether the session has taken the version that it was offered."""
+    if view.operation is not None and _is_same(view, requested) and not invocation.json:
+        output.print_note(view.operation.message)
 
 
 def until_resized(

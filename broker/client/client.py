@@ -17,6 +17,7 @@ from broker.client.answers import parse_answer
 from broker.client.records import parse_record, parse_records
 from broker.client.request_sender import encode_query, quote_segment
 from broker.client.sharing_client import SharingClient
+from broker.client.version_client import VersionClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ _LONG_CALL_S = 3600
 """Additional time for calls that read all files of a session."""
 
 
-class Client(AccessClient, AdminClient, SharingClient):
+class Client(AccessClient, AdminClient, SharingClient, VersionClient):
     """Calls to the controller behind `api_socket`, each with its own connection.
 
     If no process listens, `revive` is called and the request is sent once more.

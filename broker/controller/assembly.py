@@ -41,6 +41,7 @@ from broker.controller.sessions.shares import ShareService
 from broker.controller.sessions.snapshot_lookup import SnapshotLookup
 from broker.controller.sessions.snapshots import Snapshots
 from broker.controller.sessions.start_estimates import StartEstimates
+from broker.controller.sessions.upgrades import UpgradeService
 from broker.controller.sessions.watch import SessionWatches
 from broker.controller.web.web_access import WebAccess
 from broker.schema.grants import Role
@@ -136,6 +137,7 @@ class Controller(ReconcileParts):
             reconciler=self.reconciler,
             limits=self.limits,
             changes=self.changes,
+            upgrades=self.upgrades,
             grace=self.config.storage.deleted_grace,
         )
 
@@ -261,6 +263,11 @@ class Controller(ReconcileParts):
         )
 
     @cached_property
+    def upgrades(self) -> UpgradeService:
+        parts = (self.access, self.async_registry, self.images, self.submitter, self.manifests)
+        return UpgradeService(*parts, offers=self.upgrade_offers, requests=self.operation_requests)
+
+    @cached_property
     def operation_requests(self) -> OperationRequests:
         return OperationRequests(
             registry=self.async_registry, images=self.images, submitter=self.submitter, pending=self.pending
@@ -276,6 +283,7 @@ class Controller(ReconcileParts):
             sessions=self.sessions,
             snapshots=self.snapshots,
             container_changes=self.container_changes,
+            upgrades=self.upgrades,
             resize=self.resize,
             images=self.images,
             submitter=self.submitter,
@@ -356,6 +364,7 @@ class Controller(ReconcileParts):
             snapshots=self.snapshots,
             clones=self.clones,
             container_changes=self.container_changes,
+            upgrades=self.upgrades,
             deleted=self.deleted,
             environments=self.environments,
             offers=self.offers,
@@ -381,5 +390,5 @@ class Controller(ReconcileParts):
         files = (self.idle_policy, self.end_notices, self.file_rewriter)
         queries = (self.node_watch, self.name_policy, self.cluster_answers, self.groups)
         changes = (self.holder, self.operations, self.deletion, self.maintenance, self.environments, self.guests)
-        for part in (*changes, *files, *queries):
+        for part in (*changes, self.upgrade_offers, *files, *queries):
             await part.close()

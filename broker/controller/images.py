@@ -18,6 +18,7 @@ from profiles.errors import ProfilesError
 from profiles.image.catalog import OWN, SITE, Catalog, Standing, split_owner
 from profiles.image.channels_file import CHANNELS_FILE, RETIRED, ChannelsText
 from profiles.image.own_store import AnsweredStore, StoreAnswer
+from profiles.image.resolution import followed_version
 from profiles.image.signature_file import SignatureFile
 from profiles.image.store import PACKAGES, Stores
 from profiles.image.store_reader import MAX_PACKAGES_BYTES, StoredImage
@@ -136,6 +137,29 @@ class ImageFinder:
                 f"{image.path} cannot be read: {error.strerror}", hint="tell the owner of the store"
             ) from error
 
+    async def find_followed(self, session: Session, *, follow: str | None = None) -> Image | None:
+        """Return the image of the channel or version that a session follows, or of `follow`; None if there is none.
+
+        It is looked for where the session's present image is: in the site's stores or in the user's own. RefusedError
+        if that cannot be read; UntrustedImageError if no session may start from it; LauncherError without a clear
+        answer.
+        """
+        follow = session.follow if follow is None else follow
+        if not follow:
+            return None
+        stores = self._stores
+        if self._is_site and self.owner_of(session) == OWN:
+            stores = Stores([await self._own_store(session.owner, session.profile, follow)])
+        try:
+            image = await asyncio.to_thread(_followed_image, stores, session.profile, follow)
+        except ProfilesError as error:
+            raise RefusedError(error.message, hint=error.hint) from error
+        return None if image is None else await self._check_trusted(image)
+
+    def is_readable(self, session: Session) -> bool:
+        """Whether the controller can read the store of the session's image without the launcher."""
+        return not self._is_site or self.owner_of(session) == SITE
+
     async def packages(self, user: str, image: Image) -> str:
         """Return the list of an image's packages; empty if the image has none. LauncherError as `required`."""
         if self.owner_of_path(str(image.path)) == SITE or not self._is_site:
@@ -174,6 +198,11 @@ class ImageFinder:
         channels = ChannelsText(path / name / CHANNELS_FILE, answer.channels, answer.channels_problem)
         found = StoreAnswer(path, answer.names, answer.versions, answer.version, stored, answer.problem, channels)
         return AnsweredStore(found, name)
+
+
+def _followed_image(stores: Stores, profile: str, follow: str) -> Image | None:
+    version = followed_version(stores.stores, profile, follow)
+    return None if version is None else stores.exact(profile, version)
 
 
 def _usable_images(catalog: Catalog) -> list[tuple[str, Image, Standing]]:

@@ -227,6 +227,7 @@ _NEWER = (
     *("submission", "submissions", "successor", "held_job_id"),
     *("name", "host_key", "state", "reason", "options", "operation", "grants"),
     *("profile", "version", "digest", "image_path", "image_size", "persistence", "persistence_chosen"),
+    *("follow", "held_versions"),
 )
 """Columns that a newer manifest updates in an old registry."""
 

@@ -24,11 +24,13 @@ from broker.controller.reconcile.manifests import ManifestWriter
 from broker.controller.reconcile.node_watch import NodeWatch
 from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.reconcile.operation_runner import OperationRunner
+from broker.controller.reconcile.own_changes import OwnChangesFinder
 from broker.controller.reconcile.running_copies import RunningCopies
 from broker.controller.reconcile.session_files import FileRewriter, SessionFiles
 from broker.controller.reconcile.shown_names import NamePolicy
 from broker.controller.reconcile.stop import ScheduledStopPolicy
 from broker.controller.reconcile.submission import Submitter
+from broker.controller.reconcile.upgrade_offers import UpgradeOffers
 from profiles.image.store import Stores
 
 if TYPE_CHECKING:
@@ -116,7 +118,14 @@ class ReconcileParts(CredentialParts):
             manifests=self.manifests,
             submitter=self.submitter,
             maintenance=self.maintenance,
+            own_changes=OwnChangesFinder(self.launcher, self.images),
             changes=self.changes,
+        )
+
+    @cached_property
+    def upgrade_offers(self) -> UpgradeOffers:
+        return UpgradeOffers(
+            registry=self.async_registry, images=self.images, submitter=self.submitter, node_watch=self.node_watch
         )
 
     @cached_property
@@ -184,5 +193,6 @@ class ReconcileParts(CredentialParts):
             holder=self.holder,
             rewriter=self.file_rewriter,
             copies=self.copies,
+            offers=self.upgrade_offers,
             observed=self.observed,
         )

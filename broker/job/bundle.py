@@ -31,7 +31,7 @@ PARTS = {
         *("lib", "client_settings"),
         *("container/login", "container/sshd", "container/accounts", "container/freeze"),
         *("container/services", "container/second_logins", "container/web_door", "container/guest_door"),
-        *("container/usage", "container/main"),
+        *("container/usage", "container/checks", "container/main"),
         *(*_MOUNTS, "namespace/exceptions", "namespace/main"),
         *(*_CHECKS, "node/directory", "node/memory", "node/comment", "node/lock", "node/process_ids"),
         *("node/messages", "node/time_limit", "node/idle", "node/live_copy", "node/saves", "node/hold"),

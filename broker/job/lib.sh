@@ -17,6 +17,8 @@ readonly SUPERSEDED=73 # a later job has the session: run/job.env, or the last s
 readonly BAD_VOLUMES=74 # volumes.json, or a layer that it names, is missing or bad, does not mount, or has bad links
 # shellcheck disable=SC2034 # of sessions only
 readonly NOT_READY=75 # a run that may be undone did not become ready in time; the job continues, and waits
+# shellcheck disable=SC2034 # of sessions only
+readonly CHECK_FAILED=76 # a check after an upgrade failed; the job continues, and waits
 
 set -euo pipefail
 

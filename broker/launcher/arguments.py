@@ -276,6 +276,8 @@ class DiffArguments(SessionArguments, SquashfsArguments):
     """The image's list of packages."""
     content: Flag = False
     """Whether files with the same size and time are read."""
+    own: Flag = False
+    """Whether only the user's own changes of the system are listed: packages and files of none."""
 
 
 @dataclass(frozen=True, kw_only=True)

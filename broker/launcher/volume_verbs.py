@@ -184,6 +184,7 @@ def _diff(storage: Storage, arguments: DiffArguments) -> Answer:
         until=arguments.until,
         image=ImageFiles(arguments.image, arguments.offset),
         content=arguments.content,
+        own=arguments.own,
     )
 
 

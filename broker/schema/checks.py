@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from broker.schema.base import Strict, Timestamp
 from broker.schema.sessions import Persistence, ResizeRequest, SessionView
-from broker.schema.volumes import RollbackRequest, SnapshotReference, SwitchRequest
+from broker.schema.volumes import RollbackRequest, SnapshotReference, SwitchRequest, UpgradeRequest
 
 
 class CheckRequest(Strict):
@@ -16,6 +16,7 @@ class CheckRequest(Strict):
 
     rollback: RollbackRequest | None = None
     switch: SwitchRequest | None = None
+    upgrade: UpgradeRequest | None = None
     resize: ResizeRequest | None = None
     delete_snapshot: SnapshotReference | None = None
     root: bool = False

@@ -38,6 +38,10 @@ class OperationKind(NamedTuple):
     enters_root_mode: bool = False
     """Whether the session is started in root mode afterwards."""
 
+    takes_version: bool = False
+    """Whether the next run has to pass checks, in whatever job it is; else the operation is undone, and the session
+    does not take that version by itself any more."""
+
     @property
     def needs_stopped(self) -> bool:
         return self.job == "forbidden"
@@ -49,6 +53,9 @@ OPERATIONS: dict[str, OperationKind] = {
     ),
     "rollback": OperationKind(participle="rolling back", permission=Permission.ROLLBACK, in_manifest=True),
     "switch": OperationKind(participle="switching its profile", permission=Permission.SWITCH, in_manifest=True),
+    "upgrade": OperationKind(
+        participle="taking a new version", permission=Permission.SWITCH, in_manifest=True, takes_version=True
+    ),
     "clone": OperationKind(
         participle="being cloned", permission=Permission.CLONE, creates_session=True, has_source=True
     ),

@@ -92,6 +92,29 @@ class StartRequest(Strict):
     """Replaces the profile's persistence for this session, from this start on."""
 
 
+VersionReason = Annotated[str, StringConstraints(max_length=600, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""The reason for which a session does not take a version, one line."""
+
+
+class FollowChoice(Strict):
+    """The version of its profile that a session follows."""
+
+    follow: Version | None
+    """`stable`, `candidate`, or a version; None: the session keeps its image."""
+
+
+class OfferView(Strict):
+    """A newer version of the session's profile."""
+
+    version: Version
+    obstacle: str = ""
+    """The reason why the session does not take it at its next start; empty if it does."""
+    packages: list[str] = []
+    """The packages that the session has installed, if they are the obstacle."""
+    files: list[str] = []
+    """The files outside the home that belong to no package, if they are the obstacle."""
+
+
 class ConnectPolicy(Strict):
     """The policy for connections to a session that is not ready; None: the site's default."""
 
@@ -189,7 +212,7 @@ class OperationView(Strict):
 
     id: str
     verb: str
-    """`snapshot`, `rollback`, `switch`, `clone`, `promote`, `restore`, `rename`, `restart`, `root` or
+    """`snapshot`, `rollback`, `switch`, `upgrade`, `clone`, `promote`, `restore`, `rename`, `restart`, `root` or
     `commit-root`."""
     status: Literal["pending", "done", "failed"]
     asked_at: float
@@ -247,6 +270,10 @@ class SessionView(Strict):
     volumes: Volumes | None = None
     """None until the session's directory is created."""
     operation: OperationView | None = None
+    follow: Version | Literal[""] = ""
+    """The channel or the version of its profile that it follows; empty if it keeps its image."""
+    offer: OfferView | None = None
+    """The version that it gets at its next start."""
     root: bool = False
     """Whether its job runs in root mode, for `berth exec --root`."""
     connecting: ConnectPolicy = ConnectPolicy()

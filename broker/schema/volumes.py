@@ -34,6 +34,13 @@ class SwitchRequest(Strict):
     persistence: Persistence | None = None
 
 
+class UpgradeRequest(Strict):
+    """A request to take the version that the session follows."""
+
+    fresh: bool = False
+    """Leave the packages and files behind that the session has of its own outside the home; a snapshot keeps them."""
+
+
 class CloneRequest(Strict):
     name: Name
     """The new session's name."""

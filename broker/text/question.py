@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STARTS_AT_ONCE_S = 30.0
 """Seconds until a start that count as none: Slurm looks for free resources at such intervals."""
 
+UPGRADE_PLAN = "takes the version that it follows; keeps its home and a snapshot of its present state"
 RESTART_PLAN = "restarts with its present options"
 
 

@@ -17,6 +17,7 @@ from broker.text.status import (
     describe_state,
     pending_operation,
 )
+from broker.text.upgrade import offer_mark, upgrade_rows
 from broker.text.volume import describe_last_operation, describe_persistence, volume_rows
 from slurm.gres import requested_gres
 
@@ -71,7 +72,15 @@ def session_row(view: SessionView, now: float) -> tuple[str, ...]:
     left = format_duration(view.ends_at - now) if view.endpoint and view.ends_at is not None else ""
     if view.next_job_id is not None:
         left += f", then job {view.next_job_id}"
-    return (view.name, state, f"{view.profile}@{view.version}", where, job, describe_gpu(view.options), left)
+    return (
+        view.name,
+        state,
+        f"{view.profile}@{view.version}{offer_mark(view)}",
+        where,
+        job,
+        describe_gpu(view.options),
+        left,
+    )
 
 
 def session_table(
@@ -84,7 +93,7 @@ def session_table(
     for view in views:
         row = session_row(view, now) + ((_describe_stop(view, now),) if stops else ())
         if wide:
-            row = (*row[:_PROFILE], profile_with_owner(view, stores), *row[_PROFILE + 1 :])
+            row = (*row[:_PROFILE], profile_with_owner(view, stores) + offer_mark(view), *row[_PROFILE + 1 :])
             row += (format_time(view.created_at, now), " ".join(view.options), view.id)
         rows.append(row)
     return headings, rows
@@ -93,7 +102,8 @@ def session_table(
 def profile_with_owner(view: SessionView, stores: Sequence[str]) -> str:
     """Return `site/base@1` or `own/mine@1`, by the site's stores; `base@1` without stores, as in personal mode."""
     owner = profile_owner(view, stores)
-    return f"{owner}/{view.profile}@{view.version}" if owner else f"{view.profile}@{view.version}"
+    version = f"{view.profile}@{view.version}"
+    return f"{owner}/{version}" if owner else version
 
 
 def profile_owner(view: SessionView, stores: Sequence[str]) -> str:
@@ -155,6 +165,7 @@ def session_page(view: SessionView, domain: str, now: float, stores: Sequence[st
     if interruption := describe_interruption(view, now):
         yield "before", interruption
     yield "profile", f"{profile_with_owner(view, stores)} ({view.digest})"
+    yield from upgrade_rows(view)
     yield from _remarks(view, now)
     if view.options:
         yield "options", " ".join(view.options)

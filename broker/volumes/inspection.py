@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from broker.volumes import files, record
 from broker.volumes.comparison import ComparisonDepth, compare_stacks, open_stacks
 from broker.volumes.drivers import OverlayDriver
+from broker.volumes.own_system import own_changes
 from broker.volumes.packages import installed_packages, package_changes
 from broker.volumes.squashfs import has_access_lists, unpack_layer
 from profiles.image.overlayfs import Marks, detect_marks
@@ -41,17 +42,21 @@ def diff(
     base_packages: str = "",
     image: ImageFiles,
     content: bool = False,
+    own: bool = False,
 ) -> Answer:
     """Compare the present content of a session, or of the snapshot `until`, with its profile or with a snapshot.
 
     `base_packages` is the image's packages.txt. At most MAX_FILES files are returned. Compared with a profile, all
-    files of a home are new. With `content`, files with equal metadata are read.
+    files of a home are new. With `content`, files with equal metadata are read. With `own`, only the user's own
+    changes of the system are listed.
     """
     with files.file_lock(storage.lock, shared=True):  # or what a layer was replaced by goes before it is read
         found = record.load_record(storage.session(session_id))
         before = _EMPTY if number is None else _stacks_of(found.snapshot(number))
         after = _present_stacks(found) if until is None else _stacks_of(found.snapshot(until))
         saved_at = storage.read_save_time(session_id, found) if until is None else None
+        if own:
+            return {"system_as_of": saved_at} | _own_changes(storage, found, after.system, base_packages, image)
         return {"system_as_of": saved_at} | _compare(
             storage, found, (before, after), base_packages, image, content=content
         )
@@ -113,6 +118,17 @@ def _compare(
                     if len(files) > MAX_FILES or characters > MAX_CHARACTERS:
                         return {"packages": packages, "files": files[:-1], "truncated": True}
     return {"packages": packages, "files": files, "truncated": False}
+
+
+def _own_changes(storage: Storage, found: Record, system: Stack, base_packages: str, image: ImageFiles) -> Answer:
+    """Do as `diff` with `own`, for a session whose layers no operation removes meanwhile."""
+    local = set(system) if found.on_node else set[str]()
+    with (
+        _unpacked_trees(storage, set(system), local) as trees,
+        _open_stacks(storage, ((), system), trees) as (before, after),
+    ):
+        answer = own_changes(before, after, base_packages, image)
+    return answer | {"files": [each | {"path": printable_path(each["path"])} for each in answer["files"]]}
 
 
 def printable_path(path: str) -> str:

@@ -67,6 +67,11 @@ def package_changes(before: Packages, after: Packages) -> list[dict[str, str]]:
     ]
 
 
+def read_stack_text(stack: OpenStack, path: list[bytes]) -> str:
+    """Return the text of a file in these layers; empty if they do not have it."""
+    return _read_text(stack, path)[1]
+
+
 def _read_text(stack: OpenStack, path: list[bytes]) -> tuple[bool, str]:
     """Return whether the layers contain or hide a file, and its text: empty if it is absent or deleted.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _ACCOUNTS = tuple(f"etc/{name}{copy}" for name in ("group", "gshadow", "passwd", "shadow") for copy in ("", "-"))
 """Files that are compared line by line."""
 
-_BYPRODUCTS = (
+BYPRODUCTS = (
     "etc/alternatives",
     "etc/rc?.d",
     "etc/shells",
@@ -48,7 +48,7 @@ _BYPRODUCTS = (
 )
 """Files that the scripts of packages write. They are no changes of the user where packages have changed."""
 
-_MANAGER_STATE = (
+MANAGER_STATE = (
     "etc/.pwd.lock",
     "etc/ld.so.cache",
     "var/cache",
@@ -91,7 +91,7 @@ def compare_system(system: LayeredTree, path_filter: PathFilter) -> Findings:
             if not any(matches_any(path, [each]) for path in system.entries)
         ],
     )
-    quiet = (*_MANAGER_STATE, *(_BYPRODUCTS if added or removed or changed else ()))
+    quiet = (*MANAGER_STATE, *(BYPRODUCTS if added or removed or changed else ()))
     return _sort_paths(system, path_filter, findings, _PackageFiles(owned, lost.keys() - owned.keys(), quiet))
 
 

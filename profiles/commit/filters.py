@@ -21,11 +21,11 @@ NEVER_COMMITTED = ("dev", "home", "proc", "run", "sys", "tmp", "var/tmp", ".sing
 CACHE = "a cache"
 """The reason for which files of caches are left out."""
 
-_MACHINE_FILES = {
+MACHINE_FILES = {
     f"etc/{name}": "the machine's own" for name in ("hostname", "hosts", "machine-id", "mtab", "resolv.conf")
 }
 
-_MACHINE_FILES["etc/apt/apt.conf.d/95berth"] = "the session's own"
+MACHINE_FILES["etc/apt/apt.conf.d/95berth"] = "the session's own"
 
 _TRANSIENT = (
     ("root/.cache", CACHE),
@@ -84,8 +84,8 @@ class PathFilter:
             return "excluded"
         if matches_any(path, self.include):
             return ""
-        if path in _MACHINE_FILES:
-            return _MACHINE_FILES[path]
+        if path in MACHINE_FILES:
+            return MACHINE_FILES[path]
         if not directory and (what := transient_kind(path)):
             return what
         return f"may be secret: {what}" if head is not None and (what := secrets.find_secret(path, head)) else ""

@@ -56,6 +56,20 @@ def resolve_version(stores: Sequence[ChannelSource], name: str, wanted: str | No
     return max(every - retired or every, key=distinct_version_key)
 
 
+def followed_version(stores: Sequence[ChannelSource], name: str, follow: str) -> str | None:
+    """Return the version that a session gets which follows a channel or a version; None if there is none.
+
+    Only a store whose channels name a version moves sessions: without a channel, a newer version is no reason. Nor is a
+    retired version one. Raises DamagedChannelsError if a file cannot be used that decides.
+    """
+    for store in stores:
+        versions, channels = store.versions(name), store.channels(name)
+        version = channels.versions.get(follow) if follow in CHANNELS else follow
+        if version in versions:
+            return None if channels.is_retired(version) else version
+    return None
+
+
 def _there(name: str, channel: str, version: str, versions: set[str]) -> str:
     if version not in versions:
         there = ", ".join(sorted(versions, key=distinct_version_key))

@@ -36,8 +36,10 @@ from broker.controller.reconcile.manifests import ManifestWriter
 from broker.controller.reconcile.node_watch import NodeWatch
 from broker.controller.reconcile.observed_slurm import ObservedSlurm
 from broker.controller.reconcile.operation_runner import OperationRunner
+from broker.controller.reconcile.own_changes import OwnChangesFinder
 from broker.controller.reconcile.running_copies import RunningCopies
 from broker.controller.reconcile.stop import ScheduledStopPolicy
+from broker.controller.reconcile.upgrade_offers import UpgradeOffers
 from broker.controller.registry.async_registry import AsyncRegistry
 from broker.controller.registry.database import open_registry
 from broker.controller.registry.models import JobRow, Session
@@ -107,12 +109,9 @@ class Loop:
         rows = AsyncRegistry(registry)
         launcher, changes = cast("LauncherClient", Idle()), ChangeNotifier()
         submitter = cast("Submitter", NoSubmitter())
-        maintenance = Maintenance(
-            settings=StorageSettings(),
-            registry=rows,
-            images=ImageFinder(Stores([]), launcher, Mode.SITE, SignaturePolicy()),
-            launcher=launcher,
-        )
+        images = ImageFinder(Stores([]), launcher, Mode.SITE, SignaturePolicy())
+        maintenance = Maintenance(settings=StorageSettings(), registry=rows, images=images, launcher=launcher)
+        node_watch = NodeWatch(rows, ClusterAnswers(scheduler), launcher)
         continuation = Continuation(settings=SlurmSettings(), registry=rows, submitter=submitter)
         operations = OperationRunner(
             registry=rows,
@@ -120,6 +119,7 @@ class Loop:
             manifests=ManifestWriter(rows, launcher),
             submitter=submitter,
             maintenance=maintenance,
+            own_changes=OwnChangesFinder(launcher, images),
             changes=changes,
         )
         end_notices, copies = EndNoticeWriter(launcher), RunningCopies()
@@ -137,7 +137,8 @@ class Loop:
             idle_policy=IdlePolicy(rows, launcher),
             end_notices=end_notices,
             copies=copies,
-            node_watch=NodeWatch(rows, ClusterAnswers(scheduler), launcher),
+            node_watch=node_watch,
+            offers=UpgradeOffers(registry=rows, images=images, submitter=submitter, node_watch=node_watch),
             holder=JobHolder(
                 registry=rows, launcher=launcher, end_notices=end_notices, operations=operations, changes=changes
             ),

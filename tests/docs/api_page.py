@@ -143,6 +143,7 @@ _MEANINGS = {
     "POST /v1/sessions/{name}/start": "Start a session; create it if it does not exist.",
     "PUT /v1/sessions/{name}/idle": "Set the time after which the idle session is stopped.",
     "PUT /v1/sessions/{name}/continuation": "Set the policy for the continuation in another job.",
+    "PUT /v1/sessions/{name}/follow": "Set the channel or version of its profile that the session follows.",
     "PUT /v1/sessions/{name}/stop-time": "Set the stop time, and if the session continues until then.",
     "POST /v1/sessions/{name}/resize": "Continue a ready session in a job with other resources.",
     "DELETE /v1/sessions/{name}/resize": "Withdraw a resize that waits: the session keeps its present job.",
@@ -166,6 +167,7 @@ _MEANINGS = {
     "DELETE /v1/sessions/{name}/snapshots/{reference}": "Delete a snapshot, by its number or label.",
     "POST /v1/sessions/{name}/rollback": "Restore home, system and image of a snapshot; a running session restarts.",
     "POST /v1/sessions/{name}/switch": "Move the session to another image with its home; a running one restarts.",
+    "POST /v1/sessions/{name}/upgrade": "Take the version that the session follows; a running one restarts.",
     "POST /v1/sessions/{name}/clone": "Create a session with the files of this one, now or in a snapshot.",
     "GET /v1/sessions/{name}/diff": "Changes since the snapshot `from`, or since the profile. "
     "With `content=true` files that look the same are read.",

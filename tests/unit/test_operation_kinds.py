@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from broker.controller.launcher_client.client import LauncherClient
 from broker.controller.reconcile.manifests import ManifestWriter
 from broker.controller.reconcile.operation_steps import OperationExecutor
+from broker.controller.reconcile.own_changes import OwnChangesFinder
 from broker.controller.registry.manifest import Unfinished
 from broker.controller.registry.operation import Operation
 from broker.schema.operations import OPERATIONS, permission_for
@@ -26,7 +27,9 @@ def test_every_operation_has_steps() -> None:
         raise AssertionError
 
     launcher, manifests = LauncherClient.__new__(LauncherClient), ManifestWriter.__new__(ManifestWriter)
-    assert OperationExecutor(launcher, manifests, note=unused, store_volumes=unused).steps.keys() == OPERATIONS.keys()
+    own = OwnChangesFinder.__new__(OwnChangesFinder)
+    executor = OperationExecutor(launcher, manifests, own_changes=own, note=unused, store_volumes=unused)
+    assert executor.steps.keys() == OPERATIONS.keys()
 
 
 def test_operations_that_are_requested_are_those_of_the_table() -> None:

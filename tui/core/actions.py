@@ -384,7 +384,7 @@ def find_action(action_id: str) -> SessionAction:
 
 OTHER_COMMANDS: dict[str, str] = {
     "list": "except with `--shared`, the list of the interface shows the same",
-    "tui": "it opens the interface itself",
+    "upgrade": "the action `restart` takes the version that a session is offered",
     **dict.fromkeys(("cp", "up"), "they work on files beside the user's shell"),
     "services": "a service is opened by `berth open NAME SERVICE --local`, which runs until Ctrl-C",
     "forward": "it publishes the port of a server that the user has started in a shell",
@@ -393,7 +393,7 @@ OTHER_COMMANDS: dict[str, str] = {
     **dict.fromkeys(("ssh-config", "key", "login", "logout"), "they set up an account, and concern no session"),
     "admin": "its commands concern the sessions of all users, and are for the site's operators",
     **dict.fromkeys(("doctor", "config", "registry", "ca"), "they administer the site, and concern no session"),
-    **dict.fromkeys(("help", "quickstart", "version", "completion"), "they concern the command line itself"),
+    **dict.fromkeys(("help", "quickstart", "version", "completion", "tui"), "they concern the programs themselves"),
     **dict.fromkeys(("portal", "browsers"), "they concern the user's browsers, and no session"),
     **dict.fromkeys(("connect", "controller", "gateway", "web"), "other programs call them"),
 }

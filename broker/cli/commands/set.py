@@ -11,6 +11,7 @@ import click
 from broker.cli import output
 from broker.cli.commands.sessions import name_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
+from broker.cli.params import NO_VERSION, Followed
 from broker.cli.time_params import Duration, PolicyTime
 from broker.errors import InvalidInputError
 from broker.names import MAX_CONNECT_WAIT_S
@@ -48,6 +49,12 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="Stop the session when it is idle for a time such as 8h; or never.",
 )
+@click.option(
+    "--follow",
+    type=Followed(),
+    metavar="CHANNEL|VERSION|none",
+    help="Take new versions of the profile at the next start: stable, candidate, one version, or none.",
+)
 @json_option
 @pass_invocation
 @click.pass_context
@@ -60,6 +67,7 @@ def set_options(
     connect_wait: float | None,
     continuation: str | None,
     idle: str | None,
+    follow: str | None,
 ) -> None:
     """Change a session's policies.
 
@@ -72,6 +80,9 @@ def set_options(
     A session is idle while its processors and its GPU do no work, its terminals get no input, and its connections
     carry only keepalive messages. Berth warns its users before it stops the session. All files are kept.
 
+    A session that follows a channel takes its version at the next start, restart, or job, and never while it runs. A
+    snapshot is taken before. `berth upgrade` takes it now.
+
     TIME is 90 (minutes), 30s, 15m, 4h, 1h30m, 2d, or a form of Slurm such as 1:30:00 or 2-12.
 
     \b
@@ -79,6 +90,7 @@ def set_options(
       berth set dev --continue 12h
       berth set dev --start-on-connect no
       berth set dev --idle 8h
+      berth set dev --follow candidate
     """  # noqa: D301 - \b is click's mark for lines to leave alone
     from broker.schema.sessions import ConnectPolicy
 
@@ -95,6 +107,9 @@ def set_options(
         view, changed = invocation.client.set_continuation(name, continuation), changed | {"continuation"}
     if ctx.get_parameter_source("idle") is given:
         view, changed = invocation.client.set_idle(name, idle), changed | {"idle"}
+    if follow is not None:
+        view = invocation.client.set_follow(name, None if follow == NO_VERSION else follow)
+        changed |= {"follow"}
     if view is None:
         raise InvalidInputError("no option was given", hint="`berth set --help` lists them")
     if invocation.json:
@@ -107,10 +122,15 @@ def set_options(
 def _describe_changes(view: SessionView, changed: set[str]) -> Iterator[str]:
     from broker.text.session import describe_connect_policy
     from broker.text.status import describe_continuation, describe_idle_policy
+    from broker.text.upgrade import describe_follow, describe_offer
 
     if changed & {"start", "wait"}:
         yield f"{view.name}: {describe_connect_policy(view)}"
     if "continuation" in changed:
         yield f"{view.name} {describe_continuation(view.continuation)}"
+    if "follow" in changed:
+        yield f"{view.name} {describe_follow(view.follow)}"
+        if view.offer is not None:
+            yield describe_offer(view.profile, view.offer)
     if "idle" in changed:
         yield f"{view.name} is {describe_idle_policy(view.idle)}"

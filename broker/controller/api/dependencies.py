@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.resize import ResizeService
     from broker.controller.sessions.shares import ShareService
     from broker.controller.sessions.snapshots import Snapshots
+    from broker.controller.sessions.upgrades import UpgradeService
     from broker.controller.sessions.watch import SessionWatches
     from broker.controller.site import Site
     from broker.controller.web.web_access import WebAccess
@@ -113,6 +114,7 @@ class Services:
     snapshots: Snapshots
     clones: CloneService
     container_changes: ContainerChanges
+    upgrades: UpgradeService
     deleted: DeletedSessions
     environments: Environments
     offers: Offers

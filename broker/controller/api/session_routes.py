@@ -30,6 +30,7 @@ from broker.schema.sessions import (
     ConnectPolicy,
     ContinuationChoice,
     ExtendRequest,
+    FollowChoice,
     IdleChoice,
     JobList,
     RenameRequest,
@@ -80,6 +81,10 @@ def add_session_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 
     @app.put("/v1/sessions/{name}/idle")
     async def set_idle(who: Who, name: SessionName, choice: IdleChoice) -> SessionView:
         return await policies.set_idle(who.user, name, choice)
+
+    @app.put("/v1/sessions/{name}/follow")
+    async def set_follow(who: Who, name: SessionName, choice: FollowChoice) -> SessionView:
+        return await services.upgrades.set_follow(who.user, name, choice.follow)
 
     @app.put("/v1/sessions/{name}/stop-time")
     async def set_stop_time(who: Who, name: SessionName, stop_time: StopTime) -> SessionView:

@@ -42,6 +42,10 @@ def add_volume_routes(app: FastAPI, services: Services) -> None:  # noqa: C901 -
         refuse_policies(who, request.persistence)
         return await services.container_changes.switch(who.user, name, request)
 
+    @app.post("/v1/sessions/{name}/upgrade", status_code=202)
+    async def upgrade_session(who: Who, name: SessionName, request: volumes.UpgradeRequest) -> SessionView:
+        return await services.upgrades.upgrade(who.user, name, request)
+
     @app.post("/v1/sessions/{name}/clone", status_code=202)
     async def clone_session(who: Who, name: SessionName, request: volumes.CloneRequest) -> SessionView:
         return await services.clones.clone(who.user, name, request)

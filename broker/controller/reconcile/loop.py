@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from broker.controller.reconcile.session_files import FileRewriter
     from broker.controller.reconcile.stop import ScheduledStopPolicy
     from broker.controller.reconcile.submission import Submitter
+    from broker.controller.reconcile.upgrade_offers import UpgradeOffers
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
     from broker.errors import BerthError
@@ -94,6 +95,7 @@ class Reconciler:
         holder: JobHolder,
         rewriter: FileRewriter,
         copies: RunningCopies,
+        offers: UpgradeOffers,
         observed: ObservedSlurm,
     ) -> None:
         self._settings = settings
@@ -112,6 +114,7 @@ class Reconciler:
         self._holder = holder
         self._rewriter = rewriter
         self._copies = copies
+        self._offers = offers
         self.observed = observed
         self._quiet = QuietSessions(registry)
         self._recorder = ObservationRecorder(registry, self._report_unrecorded)
@@ -239,6 +242,7 @@ class Reconciler:
         await self._follow_up(sessions, found, asked_at, uncancelled)
         await self._continuation.enforce(sessions, found.successors, asked_at)
         self._quiet.remember(sessions, found.own)
+        self._offers.look()
         return changed
 
     def _set_pace(self, sessions: list[Session], changing: list[Session]) -> None:

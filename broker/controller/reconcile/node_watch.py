@@ -14,6 +14,7 @@ from broker.format import format_time
 from broker.schema.sessions import SessionState
 from broker.single_flight import SingleFlight
 from broker.text.status import describe_node_condition
+from broker.text.upgrade import describe_offer
 from slurm.scheduler import NoAnswer
 
 if TYPE_CHECKING:
@@ -93,10 +94,17 @@ class NodeWatch:
             log.exception("greeting not updated session=%s", session.id)
 
 
+def offer_notice(session: Session) -> str:
+    """Return what a greeting says about the version that is offered to the session; empty without one."""
+    offer = session.upgrade_offer
+    return "" if offer is None else describe_offer(session.profile, offer.view())
+
+
 def _watched_state(session: Session) -> tuple[object, ...]:
     job = session.job
     end = job.ends_at if job.node_condition else None
-    return session.submission, job.interruption, job.interrupted_at, job.node_condition, job.node_reason, end
+    offer = session.offer
+    return session.submission, offer, job.interruption, job.interrupted_at, job.node_condition, job.node_reason, end
 
 
 def remark(session: Session, jobs: list[JobRow]) -> str:
@@ -111,4 +119,6 @@ def remark(session: Session, jobs: list[JobRow]) -> str:
     if job.node_condition:
         text = describe_node_condition(job.node, job.node_condition, job.node_reason, job.ends_at)
         lines.append(f"notice={text}")
+    if offer := offer_notice(session):
+        lines.append(f"notice={offer}")
     return "".join(f"{line}\n" for line in lines)

@@ -27,6 +27,7 @@ from broker.controller.reconcile.succession import (
     next_submission,
     should_continue,
 )
+from broker.controller.reconcile.upgrading import takes_offer, upgrade_of_offer
 from broker.controller.registry.manifest import CHANGING
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.schema.sessions import LIVE, MOVING, OTHER_HOST_KEY, SessionState
@@ -245,6 +246,9 @@ def without_job(
     if operation is not None:
         # The session gets its own state back if the operation fails.
         operation = operation.replace(state=values["state"], why=reason, start=operation.start or on)
+        values |= {"state": SessionState.CHANGING, "reason": CHANGING, "operation": operation.record()}
+    elif on and successor is None and takes_offer(session):
+        operation = upgrade_of_offer(session, state=values["state"], why=reason)
         values |= {"state": SessionState.CHANGING, "reason": CHANGING, "operation": operation.record()}
     elif on:
         return _succession(session, columns, successor)

@@ -14,8 +14,9 @@ from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.reconcile.operation_steps import OperationExecutor, OperationResult, former_name
 from broker.controller.reconcile.retry import Backoff
-from broker.controller.reconcile.reversal import as_irreversible, as_reversed, with_way_back
+from broker.controller.reconcile.reversal import as_irreversible, as_reversed, because_of, with_way_back
 from broker.controller.reconcile.succession import next_submission
+from broker.controller.reconcile.upgrading import columns_after_failure, columns_after_reversal
 from broker.controller.registry.registry import EventEntry, JobChange
 from broker.errors import ConflictError
 from broker.failpoints import failpoint
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.reconcile.maintenance import Maintenance
     from broker.controller.reconcile.manifests import ManifestWriter
+    from broker.controller.reconcile.own_changes import OwnChangesFinder
     from broker.controller.reconcile.submission import Submitter
     from broker.controller.registry.async_registry import AsyncRegistry
     from broker.controller.registry.models import Session
@@ -60,10 +62,13 @@ class OperationRunner:
         manifests: ManifestWriter,
         submitter: Submitter,
         maintenance: Maintenance,
+        own_changes: OwnChangesFinder,
         changes: ChangeNotifier,
     ) -> None:
         self._registry = registry
-        self._executor = OperationExecutor(launcher, manifests, note=self._note, store_volumes=self._store_volumes)
+        self._executor = OperationExecutor(
+            launcher, manifests, own_changes=own_changes, note=self._note, store_volumes=self._store_volumes
+        )
         self._manifests = manifests
         self._submitter = submitter
         self._maintenance = maintenance
@@ -224,8 +229,11 @@ def _record_success(operation: Operation, result: OperationResult) -> Transition
             kept = pending.replace(state=SessionState.STOPPED, why="") if operation.kind.resets_state else pending
             then, job = _afterwards(current, kept, root=operation.kind.enters_root_mode)
             values |= then
-            if current.held_job_id is not None and "submission" in then:
-                values["operation"] = with_way_back(done, current, then["submission"]).record()
+            if operation.kind.takes_version:  # also of a session that a user starts later
+                done = with_way_back(done, current, then.get("submission", current.submissions + 1))
+            elif current.held_job_id is not None and "submission" in then:
+                done = with_way_back(done, current, then["submission"])
+            values["operation"] = done.record()
         return JobChange(values, EventEntry("berth", f"{operation.verb}-done", result.message), job=job)
 
     return decide
@@ -241,7 +249,8 @@ def _record_reversal(operation: Operation, result: OperationResult) -> Transitio
         record = as_reversed(pending, current)
         then, job = _afterwards(current, pending)
         entry = EventEntry("berth", f"{operation.verb}-undone", record.message)
-        return JobChange(result.values | {"operation": record.record()} | then, entry, job=job)
+        held = columns_after_reversal(current, pending, because_of(pending), clock.now())
+        return JobChange(result.values | held | {"operation": record.record()} | then, entry, job=job)
 
     return decide
 
@@ -260,7 +269,7 @@ def _record_failure(
         if pending.reversing:
             pending = as_irreversible(pending, current.name, error)
         record = pending if pending.status == "failed" else pending.as_failed(error)
-        values: dict[str, Any] = {"operation": record.record()}
+        values: dict[str, Any] = {"operation": record.record(), **columns_after_failure(pending, record.message)}
         job: dict[str, Any] = {}
         if current.state is SessionState.CHANGING and operation.kind.creates_session:
             values |= {"state": SessionState.DELETED, "reason": ""} | name

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError
+from broker.controller.reconcile.upgrading import columns_after_return, own_changes_message
 from broker.controller.registry.manifest import ImageTarget, Manifest
 from broker.failpoints import failpoint
 from broker.launcher.argument_bases import ImageArguments
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from broker.controller.launcher_client.client import LauncherClient
     from broker.controller.launcher_client.volumes import SnapshotResult
     from broker.controller.reconcile.manifests import ManifestWriter
+    from broker.controller.reconcile.own_changes import OwnChangesFinder
     from broker.controller.registry.models import Session
     from broker.controller.registry.operation import Operation
 
@@ -56,18 +58,21 @@ class OperationExecutor:
         launcher: LauncherClient,
         manifests: ManifestWriter,
         *,
+        own_changes: OwnChangesFinder,
         note: Callable[[Session, Operation, dict[str, Any]], Awaitable[Operation]],
         store_volumes: Callable[[str, dict[str, Any]], Awaitable[None]],
     ) -> None:
         """`note` adds arguments to the recorded operation, `store_volumes` records the volumes of another session."""
         self._launcher = launcher
         self._manifests = manifests
+        self._own_changes = own_changes
         self._note = note
         self._store_volumes = store_volumes
         self.steps: dict[str, Callable[[Session, Operation], Awaitable[OperationResult]]] = {
             "snapshot": self._snapshot,
             "rollback": self._rollback,
             "switch": self._switch,
+            "upgrade": self._upgrade,
             "clone": self._clone,
             "promote": self._promote,
             "restart": self._restart,
@@ -120,6 +125,7 @@ class OperationExecutor:
             RollbackArguments(session=session.id, operation=operation.id, snapshot=number, **session.image),
         )
         result = _with_undo(session, taken, f"rolled {session.name} back to snapshot {number}", to)
+        result.values.update(columns_after_return(session, to, f"you went back to snapshot {number}", clock.now()))
         return await self._write_manifest(session, operation, result)
 
     async def _switch(self, session: Session, operation: Operation) -> OperationResult:
@@ -134,6 +140,25 @@ class OperationExecutor:
         )
         how = "a fresh system" if system == "fresh" else "the system that it had there"
         message = f"switched {session.name} to {to.profile}@{to.version}, with its home and {how}"
+        return await self._write_manifest(session, operation, _with_undo(session, taken, message, to))
+
+    async def _upgrade(self, session: Session, operation: Operation) -> OperationResult:
+        """Switch to another version of the profile with an empty system, which the session's own must not miss."""
+        to = ImageTarget.model_validate(operation.arguments["to"])
+        if not operation.arguments["fresh"]:
+            own = await self._own_changes.of(session)
+            if own:
+                await self._note(session, operation, {"packages": own.packages, "files": own.files})
+                raise LauncherError("conflict", own_changes_message(session, to, own))
+        failpoint("upgrade.checked")
+        await self._announce(session, operation)
+        taken, _ = await self._launcher.switch(
+            session.owner,
+            SwitchArguments(
+                session=session.id, operation=operation.id, to=ImageArguments(**to.image), fresh=True, **session.image
+            ),
+        )
+        message = f"{session.name} takes {to.profile}@{to.version}; it had {session.profile}@{session.version}"
         return await self._write_manifest(session, operation, _with_undo(session, taken, message, to))
 
     async def _clone(self, session: Session, operation: Operation) -> OperationResult:
@@ -303,5 +328,5 @@ def replaced_host_key(session: Session, line: str) -> dict[str, Any]:
 def _with_undo(session: Session, taken: SnapshotResult, message: str, to: ImageTarget | None = None) -> OperationResult:
     """Return the result of an operation that took a snapshot first, which undoes it."""
     before = taken.snapshot.number
-    values = {"volumes": taken.volumes} | (to.columns() if to is not None else {})
+    values = {"volumes": taken.volumes} | (to.columns() | {"offer": None} if to is not None else {})
     return OperationResult(values, message, f"berth rollback {session.name} {before}", before)

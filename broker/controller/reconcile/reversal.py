@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from broker.controller.registry.registry import RowChange
     from slurm.scheduler import Job
 
+CHECKS_LIMIT_S = 300
+"""Seconds for the user's own check after an upgrade: CHECK_LIMIT_S in job/container/checks.sh."""
 WITHOUT_REASON = "its container did not start"
 
 _AWAITED = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING})
@@ -40,6 +42,27 @@ def can_be_undone(session: Session) -> bool:
     """Whether the session's present run is the first one after an operation in its kept job."""
     operation = session.last_operation
     return operation is not None and operation.status == "done" and 0 < operation.trial == session.submission
+
+
+def returns_by_itself(session: Session) -> bool:
+    """Whether the session's present run may be undone, whatever job it is in: also a new one after an upgrade."""
+    operation = session.last_operation
+    return can_be_undone(session) and (
+        session.held_job_id is not None or (operation is not None and operation.kind.takes_version)
+    )
+
+
+def trial_settings(session: Session, ready_timeout: float, *, in_held_job: bool) -> str:
+    """Return the lines of run/job.env for a run that is undone unless it becomes ready; after an upgrade with checks.
+
+    `ready_timeout` is in seconds; the checks get their own time.
+    """
+    operation = session.last_operation
+    if operation is None or not can_be_undone(session) or not (in_held_job or operation.kind.takes_version):
+        return ""
+    if not operation.kind.takes_version:
+        return f"BERTH_READY_LIMIT={ready_timeout:.0f}\n"
+    return f"BERTH_READY_LIMIT={ready_timeout + CHECKS_LIMIT_S:.0f}\nBERTH_CHECKS=yes\n"
 
 
 def has_failed_to_start(session: Session, job: Job) -> bool:

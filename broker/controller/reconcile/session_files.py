@@ -10,6 +10,7 @@ from broker.controller.credentials.guests import guest_files
 from broker.controller.reconcile.binds import allowed_binds
 from broker.controller.reconcile.job_files import before, job_env, tmp_directories
 from broker.controller.reconcile.manifests import policy_files
+from broker.controller.reconcile.node_watch import offer_notice
 from broker.controller.reconcile.retry import Backoff
 from broker.controller.reconcile.succession import outlives_successor
 from broker.controller.registry.manifest import Manifest
@@ -56,7 +57,8 @@ class SessionFiles:
             key_id=f"berth session {session.id}",
         )
         # A successor is submitted while the present job shows its own remark, and may have guests.
-        fresh = {"remark": "", **guest_files([], 0)} if number == session.submission else {}
+        remark = f"notice={notice}\n" if (notice := offer_notice(session)) else ""
+        fresh = {"remark": remark, **guest_files([], 0)} if number == session.submission else {}
         return fresh | {
             "manifest.json": Manifest.of(session, options=session.options_of(number)).text,
             "job.env": self.job_env(session, number, image, before),

@@ -10,7 +10,7 @@ from broker.controller import clock
 from broker.controller.launcher_client.errors import LauncherError, to_user_error
 from broker.controller.reconcile.binds import allowed_binds
 from broker.controller.reconcile.job_files import before
-from broker.controller.reconcile.reversal import after_refusal, can_be_undone
+from broker.controller.reconcile.reversal import after_refusal, returns_by_itself, trial_settings
 from broker.controller.reconcile.session_files import SHOWS_NAME
 from broker.controller.reconcile.succession import CONTINUABLE_STATES, outlives_successor, without_successor
 from broker.controller.registry.registry import EventEntry, JobChange
@@ -188,9 +188,14 @@ class Submitter:
         files |= {"job.env": files["job.env"] + (SHOWS_NAME if shown else "")}
         held = session.held_job_id if number == session.submission else None
         if held is None or not await self._begin_in(session, number, held, files):
+            trial = self._trial(session, in_held_job=False) if number == session.submission else ""
+            files |= {"job.env": files["job.env"] + trial}
             held = await self._sbatch(session, number, options, files, shown)
         await self._manifests.correct(session, files["manifest.json"])
         return held
+
+    def _trial(self, session: Session, *, in_held_job: bool) -> str:
+        return trial_settings(session, self._config.slurm.ready_timeout, in_held_job=in_held_job)
 
     async def _sbatch(
         self, session: Session, number: int, options: list[str], files: dict[str, str], shown: str
@@ -208,8 +213,8 @@ class Submitter:
 
     async def _begin_in(self, session: Session, number: int, held: int, files: dict[str, str]) -> bool:
         """Let the held job begin this submission. Return False if the job has ended: a new one is needed."""
-        limit = f"BERTH_READY_LIMIT={self._config.slurm.ready_timeout:.0f}\n" if can_be_undone(session) else ""
-        files = files | {"job.env": f"{files['job.env']}BERTH_JOB={held}\n{limit}"}
+        trial = self._trial(session, in_held_job=True)
+        files = files | {"job.env": f"{files['job.env']}BERTH_JOB={held}\n{trial}"}
         try:
             await self._launcher.begin(session.owner, session.id, number, job_id=held, files=files)
         except LauncherError as error:
@@ -271,7 +276,7 @@ class Submitter:
                 return None
             if number != current.submission:
                 return without_successor(current, EventEntry("berth", "refused", f"the successor: {message}"))
-            if current.state is SessionState.SUBMITTING and current.held_job_id and can_be_undone(current):
+            if current.state is SessionState.SUBMITTING and returns_by_itself(current):
                 return after_refusal(current, message, clock.now())
             never_was = current.first_start and current.state is SessionState.SUBMITTING
             state = SessionState.DELETING if never_was else SessionState.STOPPED

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from broker.controller.reconcile.upgrading import carry_trial, takes_offer
 from broker.controller.registry.registry import JobChange
 from broker.schema.sessions import LIVE, SessionState
 
@@ -41,7 +42,7 @@ def next_submission(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the columns of a session without a job at the request of its next one, and the columns of that job."""
     number = session.submissions + 1
     values = _OF_THE_STATE | {"state": SessionState.SUBMITTING, "submission": number, "submissions": number}
-    return values, next_job(session)
+    return values | carry_trial(session, number), next_job(session)
 
 
 def next_job(session: Session) -> dict[str, Any]:
@@ -155,6 +156,8 @@ def successor_due(session: Session, now: float, lead: float) -> bool:
     if job.ends_at is None or job.started_at is None or job.missing_since is not None:
         return False
     if session.pending is not None or (session.stop_at is not None and session.stop_at <= job.ends_at):
+        return False
+    if takes_offer(session):  # a job that waits now would begin with the present version
         return False
     before = min(lead, (job.ends_at - job.started_at) / 2)
     return now >= job.ends_at - before and should_continue(session, now)

@@ -60,6 +60,7 @@ class AsyncRegistry:
     sessions_of = _in_thread(Registry.sessions_of)
     has_one_session = _in_thread(Registry.has_one_session)
     shared_sessions = _in_thread(Registry.shared_sessions)
+    followers = _in_thread(Registry.followers)
     sessions_with_guests = _in_thread(Registry.sessions_with_guests)
     all_sessions = _in_thread(Registry.all_sessions)
     in_states = _in_thread(Registry.in_states)

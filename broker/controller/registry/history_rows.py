@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import delete, exists, func, select
 
-from broker.controller.registry.models import Event, JobRow, Session
+from broker.controller.registry.event_model import Event
+from broker.controller.registry.models import JobRow, Session
 from broker.controller.registry.session_rows import IS_DELETED
 from broker.controller.registry.transactions import Transactions, column
 

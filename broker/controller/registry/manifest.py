@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from broker.controller.registry.grant import SessionGrant, without_unknown_roles
 from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
+from broker.controller.registry.upgrade_offer import MAX_HELD_VERSIONS, HeldVersion
 from broker.names import IDENTIFIER, MAX_GRANTS
 from broker.schema.base import Name, UserName, Version
 from broker.schema.operations import OPERATIONS
@@ -43,9 +44,11 @@ class ImageTarget(BaseModel):
     image_size: int = Field(ge=0, lt=2**63)
     persistence: Persistence
     persistence_chosen: bool
+    follow: Version | Literal[""] = ""
+    """The channel or version that the session follows then."""
 
     @classmethod
-    def of(cls, image: Image, chosen: Persistence | None = None) -> ImageTarget:
+    def of(cls, image: Image, chosen: Persistence | None = None, *, follow: str = "") -> ImageTarget:
         """Return the target of an image, with the owner's persistence policy or else the profile's."""
         return cls(
             profile=image.name,
@@ -55,6 +58,7 @@ class ImageTarget(BaseModel):
             image_size=image.size,
             persistence=policy_of(image.profile) if chosen is None else chosen,
             persistence_chosen=chosen is not None,
+            follow=follow,
         )
 
     @property
@@ -117,6 +121,8 @@ class Manifest(BaseModel):
     idle: IdleTime | Literal[""] = ""
     stop_at: float | None = Field(default=None, ge=0, lt=2**40, allow_inf_nan=False)
     stays: bool = False
+    follow: Version | Literal[""] = ""
+    held_versions: list[HeldVersion] = Field(default=[], max_length=MAX_HELD_VERSIONS)
     grants: Annotated[list[SessionGrant], BeforeValidator(without_unknown_roles), Field(max_length=MAX_GRANTS)] = []
     resize: WaitingResize | None = None
     operation: Unfinished | None = None

@@ -14,6 +14,7 @@ from sqlmodel import Field, Relationship, SQLModel
 
 from broker.controller.registry.grant import SessionGrant, is_deleted_snapshot
 from broker.controller.registry.operation import Operation
+from broker.controller.registry.upgrade_offer import UpgradeOffer
 from broker.schema.sessions import ConnectPolicy, Endpoint, JobView, Persistence, SessionState, SessionView, Volumes
 from broker.ssh.keys import PublicKey
 
@@ -193,6 +194,12 @@ class Session(SQLModel, table=True):
     """The action of a connection, as schema.ConnectPolicy."""
     grants: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSON)
     """The grants to other users, as grant.SessionGrant, also those whose time is over."""
+    follow: str = ""
+    """The channel or the version of its profile that the session follows; empty if it keeps its image."""
+    offer: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    """The newer version that is offered to it, as upgrade_offer.UpgradeOffer."""
+    held_versions: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSON)
+    """Versions that it does not take by itself, as upgrade_offer.HeldVersion."""
     kept_until: float | None = None
     """The end of the grace time of a session that is or will be deleted; None without kept data."""
     revision: int = 0
@@ -269,6 +276,10 @@ class Session(SQLModel, table=True):
     def active_grants(self, now: float) -> list[SessionGrant]:
         """Return the valid grants that have not expired."""
         return [each for each in self.valid_grants if each.is_active(now)]
+
+    @property
+    def upgrade_offer(self) -> UpgradeOffer | None:
+        return None if self.offer is None else UpgradeOffer.model_validate(self.offer)
 
     def has_deleted(self, snapshot: int | None) -> bool:
         """Whether the volumes, as last reported, show that the snapshot of this number was deleted."""
@@ -360,6 +371,8 @@ class Session(SQLModel, table=True):
             persistence=self.policy,
             volumes=self._volumes_view,
             operation=None if self.last_operation is None else self.last_operation.view(),
+            follow=self.follow,
+            offer=None if self.offer is None else UpgradeOffer.model_validate(self.offer).view(),
             root=self.root,
             connecting=self.connect_policy,
             continuation=self.continuation_in_force,
@@ -383,16 +396,3 @@ class Session(SQLModel, table=True):
             revision=self.revision,
             stale_since=stale_since,
         )
-
-
-class Event(SQLModel, table=True):
-    """An action of a user or of Berth on a session; never changed afterwards."""
-
-    id: int | None = Field(default=None, primary_key=True)
-    at: float = Field(index=True)
-    actor: str = Field(max_length=32)
-    owner: str = Field(max_length=32, index=True)
-    session_id: str = Field(max_length=26, index=True)
-    session: str = Field(max_length=39)
-    action: str = Field(max_length=32)
-    detail: str = ""

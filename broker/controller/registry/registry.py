@@ -17,8 +17,9 @@ from sqlalchemy.exc import IntegrityError
 from broker.controller import clock
 from broker.controller.registry.connection_rows import ConnectionRows
 from broker.controller.registry.credential_rows import CredentialRows
+from broker.controller.registry.event_model import Event
 from broker.controller.registry.history_rows import HistoryRows
-from broker.controller.registry.models import Event, JobRow, Session
+from broker.controller.registry.models import JobRow, Session
 from broker.controller.registry.session_rows import SessionRows, no_session
 from broker.controller.registry.transactions import column
 from broker.controller.registry.web_rows import WebRows

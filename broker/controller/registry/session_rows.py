@@ -93,6 +93,10 @@ class SessionRows(Transactions):
         query = select(Session).where(NOT_DELETED, cast(column(Session.grants), String) != "[]")
         return self.all_rows(query.order_by(column(Session.owner), column(Session.name)))
 
+    def followers(self) -> list[Session]:
+        """Return all users' sessions that follow a channel or a version."""
+        return self.all_rows(select(Session).where(NOT_DELETED, column(Session.follow) != ""))
+
     def sessions_with_guests(self) -> list[Session]:
         """Return the sessions with grants, and those with a connection of another user whose end is not reported."""
         connected = select(column(Connection.session_id)).where(

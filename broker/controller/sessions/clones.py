@@ -10,6 +10,7 @@ from broker.controller.registry.models import Session
 from broker.controller.registry.operation import Operation
 from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.preconditions import check_source
+from broker.controller.sessions.upgrades import follow_of
 from broker.errors import ConflictError
 from broker.names import new_id, split_reference
 from broker.schema.operations import permission_for
@@ -84,7 +85,9 @@ class CloneService:
             image = await self._requests.image(source, former.profile, former.version, former.digest)
         if request.start:
             self._submitter.check(image.profile, source.options)
-        to = ImageTarget.of(image, source.policy if source.persistence_chosen else None)
+        other = request.profile is not None or request.version is not None
+        follow = follow_of(request.version) if other else source.follow
+        to = ImageTarget.of(image, source.policy if source.persistence_chosen else None, follow=follow)
         arguments = {
             "source": source.id,
             "name": source.name,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.controller.reconcile.upgrading import takes_offer, upgrade_of_offer, upgrade_target_of
 from broker.controller.registry.manifest import ImageTarget
 from broker.controller.registry.operation import Operation
 from broker.controller.sessions.planned_change import has_next_job
 from broker.controller.sessions.preconditions import check_free
+from broker.controller.sessions.upgrades import follow_of
 from broker.errors import ConflictError
 from broker.schema.operations import permission_for
 from broker.schema.sessions import SessionState
@@ -63,7 +65,7 @@ class ContainerChanges:
                 f"{name} is on {image.name}@{image.version} already", hint="--fresh begins with an empty system"
             )
         kept = session.policy if session.persistence_chosen else None
-        to = ImageTarget.of(image, request.persistence or kept)
+        to = ImageTarget.of(image, request.persistence or kept, follow=follow_of(request.version))
         self._submitter.check(image.profile, session.options)  # also of a stopped session, which could never start
         arguments = {"to": to.model_dump(mode="json"), "fresh": request.fresh}
         operation = Operation.create("switch", user, arguments=arguments)
@@ -78,14 +80,22 @@ class ContainerChanges:
         return await self._requests.begin(plan)
 
     async def plan_restart(self, user: str, name: str) -> PlannedChange:
-        """Check everything that a start checks, so that no session is stopped that could not be started again."""
+        """Check everything that a start checks, so that no session is stopped that could not be started again.
+
+        A session that is offered a version takes it.
+        """
         session = await self._access.resolve(user, name, permission_for("restart"))
         image = await self._requests.image(session, *session.image.values())
         gpus = self._submitter.check(image.profile, session.options)
         await self._limits.check_storage(user)
         await self._limits.check_start(user, gpus, instead_of=name)
+        operation, detail = Operation.create("restart", user, start=True), ""
+        if takes_offer(session) and has_next_job(session) and not session.root:
+            operation = upgrade_of_offer(session, user)
+            image = await self._requests.image(session, *upgrade_target_of(operation).image.values())
+            detail = f"to {image.name}@{image.version}"
         same = await self._requests.has_same_resources(session, image)
-        return self._requests.plan(session, Operation.create("restart", user, start=True), "", image, same=same)
+        return self._requests.plan(session, operation, detail, image, same=same)
 
     async def root(self, user: str, name: str) -> SessionView:
         """Start the session in root mode. A running session is stopped first."""

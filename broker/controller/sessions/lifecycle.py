@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from broker.controller import clock
-from broker.controller.reconcile.stop import NO_TIME, STOPPED_BY, stop
-from broker.controller.reconcile.succession import next_submission
+from broker.controller.reconcile.stop import STOPPED_BY, stop
 from broker.controller.registry.manifest import ImageTarget
 from broker.controller.registry.models import JobRow, Session
-from broker.controller.registry.registry import EventEntry, JobChange
+from broker.controller.registry.registry import EventEntry
 from broker.controller.sessions.guest_view import events_for_guest, jobs_for_guest, limits_of, log_for_guest
 from broker.controller.sessions.planned_change import PlannedChange
+from broker.controller.sessions.start_again import check_unchanged, next_options, start_again
+from broker.controller.sessions.upgrades import follow_of
 from broker.errors import BerthError, ConflictError, InvalidInputError, NotFoundError, RefusedError
 from broker.failpoints import failpoint
 from broker.names import new_id
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.access import SessionAccess
     from broker.controller.sessions.connections import Connections
     from broker.controller.sessions.limits import Limits
+    from broker.controller.sessions.upgrades import UpgradeService
     from broker.controller.wakeup import ChangeNotifier
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Sessions:
         reconciler: Reconciler,
         limits: Limits,
         changes: ChangeNotifier,
+        upgrades: UpgradeService,
         grace: float,
     ) -> None:
         """`grace`: seconds that the data of a deleted session is kept."""
@@ -79,6 +81,7 @@ class Sessions:
         self._reconciler = reconciler
         self._limits = limits
         self._changes = changes
+        self._upgrades = upgrades
         self._grace = grace
 
     async def start(self, user: str, name: str, request: StartRequest, *, why: str = "") -> SessionView:
@@ -101,12 +104,13 @@ class Sessions:
             if session is None:
                 session = await self._create(user, name, request)
             elif session.state in LIVE - {SessionState.STOPPING}:
-                _check_unchanged(session, request)
+                check_unchanged(session, request)
                 return self._view(session)
             else:
                 before = session.submission
-                session = await self._start_again(user, session, request, why)
+                session = await self._start_again(user, await self._upgrades.look(session), request, why)
                 if session.submission == before:
+                    self._reconciler.wake()
                     return self._view(session)  # another request has started it, or an operation is pending
         failpoint("start.intent-recorded")
         attempt = self._submitter.submit(session)
@@ -238,7 +242,7 @@ class Sessions:
         await self._limits.check_start(user, gpus)
         now = clock.now()
         session = Session(
-            **ImageTarget.of(image, request.persistence).columns(),
+            **ImageTarget.of(image, request.persistence, follow=follow_of(request.version)).columns(),
             id=new_id(now),
             name=name,
             owner=user,
@@ -259,11 +263,13 @@ class Sessions:
         except BerthError:  # the submission reports this error
             gpus = session.job.gpus
         else:
-            gpus = self._submitter.check(image.profile, _options(session, request))
+            gpus = self._submitter.check(image.profile, next_options(session, request))
         with limits_of(session.owner, user):
             await self._limits.check_storage(session.owner)
             await self._limits.check_start(session.owner, gpus)
-        return await self._registry.update(session.id, _start_again(user, request, why, gpus))
+        return await self._registry.update(
+            session.id, start_again(user, request, why, gpus, self._upgrades.offered_operation(session, gpus))
+        )
 
     def _without_owner(self, session: Session, request: StartRequest) -> StartRequest:
         """Return the request for an existing session: with the bare name of its profile, and without a channel.
@@ -300,73 +306,6 @@ def _check(options: list[str]) -> None:
         check_options(options)
     except OptionError as error:
         raise InvalidInputError(str(error)) from error
-
-
-def _options(session: Session, request: StartRequest) -> list[str]:
-    """Return the options of the session's next job: its own, changed by the request's."""
-    return merge_options([] if request.reset_options else session.options, request.options)
-
-
-def _check_unchanged(session: Session, request: StartRequest) -> None:
-    """Raise ConflictError if the request differs from the live session, so that no option is silently ignored."""
-    _check_profile(session, request)
-    hint = f"`berth stop {session.name}` first"
-    if session.root:
-        raise ConflictError(f"{session.name} is in root mode, for commands as root", hint=f"{hint}, which ends it")
-    if sorted(_options(session, request)) != sorted(session.options):
-        resize = f"`berth resize {session.name} {shlex.join(request.options)}` changes a ready session, or "
-        raise ConflictError(
-            f"{session.name} is {session.state.value} with other options",
-            hint=f"{resize if request.options else ''}{hint}; the next start takes the new options",
-        )
-    if request.persistence is not None and request.persistence != session.policy:
-        raise ConflictError(
-            f"{session.name} is {session.state.value} with another persistence policy",
-            hint=f"{hint}; the next start takes the new policy",
-        )
-
-
-def _check_profile(session: Session, request: StartRequest) -> None:
-    other = request.profile not in {None, session.profile} or request.version not in {None, session.version}
-    if other:
-        target = f"{request.profile or session.profile}{f'@{request.version}' if request.version else ''}"
-        raise ConflictError(
-            f"{session.name} was created from {session.profile}@{session.version}",
-            hint=f"leave --profile out, or `berth switch {session.name} {target}`, or start another session",
-        )
-
-
-def _start_again(user: str, request: StartRequest, why: str, gpus: float) -> Transition:
-    def decide(current: Session) -> RowChange | None:
-        if current.state in LIVE - {SessionState.STOPPING}:
-            return None
-        entry = EventEntry(user, "start", f"{current.profile}@{current.version}" + (f", {why}" if why else ""))
-        if current.pending is not None:
-            _check_profile(current, request)
-            return _start_afterwards(current, request), entry
-        if current.state not in STARTABLE:
-            raise ConflictError(
-                f"{current.name} is {current.state.value}",
-                hint=f"try again in a moment; `berth show {current.name}` shows its state",
-            )
-        _check_profile(current, request)
-        values, job = next_submission(current)
-        job |= {"options": _options(current, request), "gpus": gpus}
-        values |= {"options": job["options"], "used_at": clock.now(), **NO_TIME}
-        if request.persistence is not None:
-            values |= {"persistence": request.persistence.model_dump(), "persistence_chosen": True}
-        return JobChange(values, entry, job=job)
-
-    return decide
-
-
-def _start_afterwards(current: Session, request: StartRequest) -> dict[str, Any]:
-    """Return the columns of a session that will start after its pending operation."""
-    operation = current.pending
-    assert operation is not None
-    if operation.kind.enters_root_mode or (request.persistence is not None and request.persistence != current.policy):
-        raise operation.conflict(current.name)
-    return {"operation": operation.replace(start=True).record(), "options": _options(current, request)}
 
 
 def _delete(user: str, kept_until: float | None) -> Transition:

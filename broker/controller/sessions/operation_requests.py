@@ -64,6 +64,10 @@ class OperationRequests:
         session = await self._registry.update(plan.session.id, plan.decide)
         return await self._pending.start_operation(session)
 
+    def view(self, session: Session) -> SessionView:
+        """Return the session as the API shows it."""
+        return self._pending.view(session)
+
     async def image(self, session: Session, profile: str, version: str, digest: str) -> Image:
         """Return exactly that image. RefusedError if it does not exist."""
         return await with_user_errors(session.name, self._images.require_image(session.owner, profile, version, digest))

@@ -12,7 +12,8 @@ from broker.schema.admin import AuditEvent, OperatorSessionView
 from broker.schema.sessions import LIVE, SessionState
 
 if TYPE_CHECKING:
-    from broker.controller.registry.models import Event, Session
+    from broker.controller.registry.event_model import Event
+    from broker.controller.registry.models import Session
 
 OPERATOR_STOP = "operator-stop"
 OPERATOR_EXTEND = "operator-extend"

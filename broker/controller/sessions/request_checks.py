@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from broker.controller.sessions.resize import ResizeService
     from broker.controller.sessions.snapshots import Snapshots
     from broker.controller.sessions.start_estimates import StartEstimates
+    from broker.controller.sessions.upgrades import UpgradeService
     from broker.schema.checks import CheckRequest
 
 
@@ -35,6 +36,7 @@ class RequestChecks:
         sessions: Sessions,
         snapshots: Snapshots,
         container_changes: ContainerChanges,
+        upgrades: UpgradeService,
         resize: ResizeService,
         images: ImageFinder,
         submitter: Submitter,
@@ -44,6 +46,7 @@ class RequestChecks:
         self._sessions = sessions
         self._snapshots = snapshots
         self._container_changes = container_changes
+        self._upgrades = upgrades
         self._resize = resize
         self._images = images
         self._submitter = submitter
@@ -89,6 +92,8 @@ class RequestChecks:
             return await self._snapshots.plan_rollback(user, name, request.rollback)
         if request.switch is not None:
             return await self._container_changes.plan_switch(user, name, request.switch)
+        if request.upgrade is not None:
+            return await self._upgrades.plan_upgrade(user, name, request.upgrade)
         if request.delete_snapshot is not None:
             return await self._snapshots.plan_deletion(user, name, request.delete_snapshot)
         return await self._container_changes.plan_root(user, name)

@@ -131,7 +131,8 @@ class Snapshots:
         check_free(session)
         snapshot = await self._lookup.find(session, request.snapshot)
         image = await self._requests.image(session, snapshot.profile, snapshot.version, snapshot.digest)
-        to = ImageTarget.of(image, session.policy if session.persistence_chosen else None)
+        kept = session.policy if session.persistence_chosen else None
+        to = ImageTarget.of(image, kept, follow=session.follow)
         arguments = {"snapshot": snapshot.number, "to": to.model_dump(mode="json")}
         operation = Operation.create("rollback", user, arguments=arguments)
         same = await self._requests.has_same_resources(session, image)

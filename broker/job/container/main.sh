@@ -51,6 +51,7 @@ container_main() { # process 1 of the container's PID namespace: runs sshd on a 
   install_services
   open_web_door "$config"
   open_guest_door "$config"
+  [[ -z $BERTH_CHECKS ]] || run_user_check
   # sshd binds the port before the job publishes it: a port that was free a moment ago may be taken.
   for ((try = 0; try < BIND_TRIES && try < ports; try++)); do
     code=0

@@ -11,7 +11,7 @@ read_job_env() { # FILE: sets the keys known here; never evaluates a value
         BERTH_IMAGE | BERTH_IMAGE_SIZE | BERTH_IMAGE_OFFSET | BERTH_BINDS | BERTH_HOME | BERTH_SYSTEM | BERTH_KEEP | \
         BERTH_FRESH | BERTH_ROOT | BERTH_SAVE_EVERY | BERTH_BEFORE | BERTH_PORTS | BERTH_SUBMISSION_DIRECTORY | \
         BERTH_LOCK_WAIT | BERTH_SHOW_NAME | BERTH_TMP_DIRECTORIES | BERTH_JOB | \
-        BERTH_READY_LIMIT | BERTH_APPTAINER | BERTH_SCONTROL)
+        BERTH_READY_LIMIT | BERTH_CHECKS | BERTH_APPTAINER | BERTH_SCONTROL)
         printf -v "${BASH_REMATCH[1]}" %s "${BASH_REMATCH[2]}"
         ;;
     esac
@@ -43,6 +43,7 @@ check_job_env() {
   require_key BERTH_LOCK_WAIT '[0-9]{1,4}'
   require_key BERTH_JOB '|[1-9][0-9]{0,9}'
   require_key BERTH_READY_LIMIT '|[1-9][0-9]{0,4}'
+  require_key BERTH_CHECKS '|yes'
   require_key BERTH_SAVE_EVERY '[1-9][0-9]{0,6}'
   require_key BERTH_PORTS '[1-9][0-9]{3,4}-[1-9][0-9]{3,4}'
   ((${BERTH_PORTS%-*} <= ${BERTH_PORTS#*-} && ${BERTH_PORTS#*-} <= 65535)) || die "$BAD_JOB_ENV" "run/job.env: BERTH_PORTS"
@@ -58,7 +59,7 @@ check_job_env() {
 load_job_env() {
   BERTH_BINDS='' BERTH_LOCK_WAIT=10 BERTH_PORTS=20000-32767 BERTH_APPTAINER=apptainer BERTH_SCONTROL=scontrol
   BERTH_PROFILE='' BERTH_PROFILE_VERSION='' BERTH_BEFORE='' BERTH_HOME=keep BERTH_SYSTEM=keep BERTH_KEEP='' BERTH_FRESH='' BERTH_ROOT=''
-  BERTH_SAVE_EVERY=600 BERTH_SHOW_NAME='' BERTH_TMP_DIRECTORIES=/tmp,/var/tmp BERTH_JOB='' BERTH_READY_LIMIT=''
+  BERTH_SAVE_EVERY=600 BERTH_SHOW_NAME='' BERTH_TMP_DIRECTORIES=/tmp,/var/tmp BERTH_JOB='' BERTH_READY_LIMIT='' BERTH_CHECKS=''
   [[ -O $DIRECTORY/run/job.env && -f $DIRECTORY/run/job.env ]] || die "$BAD_JOB_ENV" "no $DIRECTORY/run/job.env of yours"
   read_job_env "$DIRECTORY/run/job.env"
   check_job_env

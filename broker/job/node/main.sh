@@ -93,7 +93,7 @@ node_main() {
 run_session() { # one run of the session; returns when the job has to give up the volumes, else ends the job
   local code=0
   READY_BY='' FAILURE='' LAST_LINE=''
-  [[ -z $BERTH_READY_LIMIT || $BERTH_JOB != "$SLURM_JOB_ID" ]] || READY_BY=$((SECONDS + BERTH_READY_LIMIT))
+  [[ -z $BERTH_READY_LIMIT || ${BERTH_JOB:-$SLURM_JOB_ID} != "$SLURM_JOB_ID" ]] || READY_BY=$((SECONDS + BERTH_READY_LIMIT))
   check_files
   check_node
   lock_volumes

@@ -289,5 +289,5 @@ def test_a_list_of_deleted_sessions_limits_the_names() -> None:
 
 
 def test_the_name_of_an_action_is_that_of_its_operation() -> None:
-    operations = OPERATIONS.keys() - {"promote", "root", "commit-root"}
+    operations = OPERATIONS.keys() - {"promote", "root", "commit-root", "upgrade"}
     assert operations <= {action.id for action in ACTIONS}

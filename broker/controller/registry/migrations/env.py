@@ -3,7 +3,7 @@
 from alembic import context
 from sqlmodel import SQLModel
 
-from broker.controller.registry import connection_model, credential_models, models, web_models  # noqa: F401 - importing them fills the metadata
+from broker.controller.registry import connection_model, credential_models, event_model, models, web_models  # noqa: F401 - importing them fills the metadata
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=SQLModel.metadata, render_as_batch=True

@@ -60,6 +60,7 @@ def services(core: Core, own_uid: int = 4242) -> Services:
         snapshots=core.snapshots,
         clones=core.clones,
         container_changes=core.container_changes,
+        upgrades=core.upgrades,
         deleted=core.deleted,
         environments=core.environments,
         offers=core.offers,
