@@ -63,6 +63,9 @@ MAX_ITEMS = 500
 MAX_AUDIT_EVENTS = 10_000
 """Most events in one answer to an operator."""
 
+MAX_OPERATOR_SESSIONS = 1000
+"""Most sessions in one answer to an operator."""
+
 MAX_MESSAGE_CHARS = 200
 """Characters of an operator's message. With it and a session's name, run/ending has less than ENDING_BYTES of
 broker/job/node/messages.sh.

@@ -7,9 +7,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.client.request_sender import RequestSender, encode_query, quote_segment
+from broker.names import MAX_OPERATOR_SESSIONS
 
 if TYPE_CHECKING:
-    from broker.schema.admin import AuditReport, NodeReport, OperatorSessionView, UserLimits
+    from broker.schema.admin import AuditReport, NodeReport, OperatorSessionList, OperatorSessionView, UserLimits
 
 _NODE_CALL_S = 300
 """Additional time for calls that write a file for each session of a node."""
@@ -18,12 +19,32 @@ _NODE_CALL_S = 300
 class AdminClient(RequestSender):
     """Calls of operators. `name` is `OWNER.NAME`; `message` is the reason, which the owner reads."""
 
-    def all_sessions(self, *, owner: str | None = None, node: str | None = None) -> list[OperatorSessionView]:
-        """Return the sessions of all users, or of one, or those with a job on a node."""
+    def sessions_page(
+        self,
+        *,
+        owner: str | None = None,
+        node: str | None = None,
+        after: str | None = None,
+        limit: int = MAX_OPERATOR_SESSIONS,
+    ) -> OperatorSessionList:
+        """Return the first `limit` sessions of all users, or of one, or those with a job on a node.
+
+        `after`: the `OWNER.NAME` behind which the list begins.
+        """
         from broker.schema.admin import OperatorSessionList
 
-        chosen = {word: value for word, value in (("owner", owner), ("node", node)) if value is not None}
-        return self._get(f"/v1/admin/sessions{encode_query(chosen)}", OperatorSessionList).sessions
+        fields = {"owner": owner, "node": node, "after": after, "limit": limit}
+        chosen = {word: value for word, value in fields.items() if value is not None}
+        return self._get(f"/v1/admin/sessions{encode_query(chosen)}", OperatorSessionList)
+
+    def all_sessions(self, *, owner: str | None = None, node: str | None = None) -> list[OperatorSessionView]:
+        """Return all such sessions, page by page."""
+        page = self.sessions_page(owner=owner, node=node)
+        found = list(page.sessions)
+        while page.more and page.sessions:
+            page = self.sessions_page(owner=owner, node=node, after=page.sessions[-1].session)
+            found += page.sessions
+        return found
 
     def stop_as_operator(self, name: str, message: str) -> OperatorSessionView:
         """Request the stop of any user's session."""

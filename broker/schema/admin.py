@@ -49,6 +49,9 @@ class OperatorSessionView(Strict):
 
 class OperatorSessionList(Strict):
     sessions: list[OperatorSessionView]
+    """In the order of owners and names."""
+    more: bool = False
+    """Whether others follow the last one, which were left out because of the limit."""
 
 
 class SessionFailure(Strict):

@@ -143,6 +143,8 @@ class ConnectionView(Strict):
     received: int
     end: str
     """Empty while it is open."""
+    role: Role | None = None
+    """The role by which a guest is in; None for the owner, and once the connection has ended."""
 
 
 class GuestVisitView(Strict):
@@ -150,6 +152,7 @@ class GuestVisitView(Strict):
 
     user: str
     service: str
+    role: Role = Role.PORT
     began_at: float
     expires_at: float
 

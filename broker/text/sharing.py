@@ -35,13 +35,24 @@ def describe_shared(name: str, snapshot: int | None, service: str | None) -> str
 
 
 def describe_guests(presence: ConnectionList, now: float) -> list[str]:
-    """Return a line for each guest's service, such as `bob has board open in a browser, since 10:40`."""
-    began: dict[tuple[str, str], float] = {}
+    """Return a line for each guest who is in by ssh, with the role, such as `bob (pair) is in by ssh, since 10:40`, and
+    those of `describe_visits`.
+    """
+    began: dict[str, float] = {}
+    guests = [each for each in presence.connections if each.role is not None]
+    for each in sorted(guests, key=lambda each: (each.user, each.began_at)):
+        began.setdefault(f"{each.user} ({each.role}) is in by ssh", each.began_at)
+    return [*(f"{line}, since {format_time(at, now)}" for line, at in began.items()), *describe_visits(presence, now)]
+
+
+def describe_visits(presence: ConnectionList, now: float) -> list[str]:
+    """Return a line for each service that a guest has open, such as `bob (port) has board open in a browser, since
+    10:40`.
+    """
+    began: dict[str, float] = {}
     for each in presence.guests:
-        began.setdefault((each.user, each.service), each.began_at)
-    return [
-        f"{user} has {service} open in a browser, since {format_time(at, now)}" for (user, service), at in began.items()
-    ]
+        began.setdefault(f"{each.user} ({each.role}) has {each.service} open in a browser", each.began_at)
+    return [f"{line}, since {format_time(at, now)}" for line, at in began.items()]
 
 
 def grant_row(grant: GrantView, now: float) -> tuple[str, ...]:

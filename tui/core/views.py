@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from broker.errors import NotFoundError
 from broker.format import escape_controls, format_duration, format_size, format_time
 from broker.text.ide_links import LINKS
-from broker.text.sharing import GRANT_HEADINGS, NOTHING_SHARED, describe_guests, grant_row, shared_tables
+from broker.text.sharing import (
+    GRANT_HEADINGS,
+    NOTHING_SHARED,
+    describe_guests,
+    describe_visits,
+    grant_row,
+    shared_tables,
+)
 from broker.text.timeline import timeline, timeline_scale
 from tui.core.cluster_map import cluster_lines
 from tui.core.queue_waits import find_waits, recently_submitted, wait_lines
@@ -60,12 +67,13 @@ def connections_text(presence: ConnectionList, now: float) -> Lines:
     count = presence.terminals
     lines = [] if count is None else [f"{count} open terminal{'' if count == 1 else 's'}", ""]
     if presence.guests:
-        lines += [*describe_guests(presence, now), ""]
+        lines += [*describe_visits(presence, now), ""]
     if not presence.connections:
         return [*lines, "Berth knows of no open connections."]
     rows = [
         (
             each.user,
+            each.role or "-",
             each.peer or "-",
             each.gateway or "-",
             format_duration(now - each.began_at),
@@ -74,21 +82,16 @@ def connections_text(presence: ConnectionList, now: float) -> Lines:
         )
         for each in presence.connections
     ]
-    return lines + _table(("WHO", "FROM", "THROUGH", "SINCE", "SENT", "RECEIVED"), rows)
+    return lines + _table(("WHO", "ROLE", "FROM", "THROUGH", "SINCE", "SENT", "RECEIVED"), rows)
 
 
-def grants_text(grants: Sequence[GrantView], owner: str, presence: ConnectionList, now: float) -> Lines:
+def grants_text(grants: Sequence[GrantView], presence: ConnectionList, now: float) -> Lines:
     """Return with whom a session is shared, and the guests who are in now."""
     if not grants:
         lines = ["This session is not shared."]
     else:
         lines = _table(GRANT_HEADINGS, [grant_row(grant, now) for grant in grants])
-    began: dict[str, float] = {}
-    for each in presence.connections:
-        if each.user != owner:
-            began[each.user] = min(each.began_at, began.get(each.user, each.began_at))
-    guests = [f"{user} is in by ssh, since {format_time(at, now)}" for user, at in sorted(began.items())]
-    return [*lines, "", *([*guests, *describe_guests(presence, now)] or ["No guest is in now."])]
+    return [*lines, "", *(describe_guests(presence, now) or ["No guest is in now."])]
 
 
 def shared_text(shared: SharedList, now: float) -> Lines:
@@ -120,9 +123,7 @@ TEXT_VIEWS: dict[str, Callable[[Client, str, float, int], Lines]] = {
     "history": lambda client, name, now, cells: history(client.jobs(name), now, cells),
     "events": lambda client, name, now, _cells: events_text(client.events(name), now),
     "who": lambda client, name, now, _cells: connections_text(client.presence(name), now),
-    "shares": lambda client, name, now, _cells: grants_text(
-        client.grants(name), client.read_session(name).owner, client.presence(name), now
-    ),
+    "shares": lambda client, name, now, _cells: grants_text(client.grants(name), client.presence(name), now),
     "open": lambda client, name, _now, _cells: links_text(client.read_session(name), client.read_site().domain),
 }
 """Action → the function that reads its text, with the present time and the width in cells."""

@@ -16,7 +16,7 @@ from broker.cli.several import apply_to_each, raise_failures
 from broker.cli.time_params import Duration, PastTime
 from broker.errors import BerthError, InvalidInputError
 from broker.format import escape_controls, format_duration, format_time, pluralize
-from broker.names import MAX_AUDIT_EVENTS, MAX_EXTENSION_S, check_message
+from broker.names import MAX_AUDIT_EVENTS, MAX_EXTENSION_S, MAX_OPERATOR_SESSIONS, check_message
 from broker.user_input import parse_full_name, parse_node, parse_user
 
 if TYPE_CHECKING:
@@ -64,15 +64,34 @@ def admin() -> None:
 @admin.command("list")
 @_user_option
 @click.option("--node", type=_NODE, metavar="NODE", help="Only sessions with a job on this node.")
+@click.option("--after", type=_SESSION, metavar="OWNER.NAME", help="Begin behind this session.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, MAX_OPERATOR_SESSIONS),
+    default=MAX_OPERATOR_SESSIONS,
+    show_default=True,
+    metavar="NUMBER",
+    help="The first NUMBER sessions.",
+)
 @json_option
 @pass_invocation
-def list_all(invocation: Invocation, *, user: str | None, node: str | None) -> None:
+def list_all(invocation: Invocation, *, user: str | None, node: str | None, after: str | None, limit: int) -> None:
     """List the sessions of all users.
 
-    RESOURCES are the options of sbatch that the owner has chosen, as far as they are resources. A question mark after
-    the state means that Slurm does not answer.
+    In the order of owners and names. RESOURCES are the options of sbatch that the owner has chosen, as far as they are
+    resources. A question mark after the state means that Slurm does not answer. If there are more sessions than
+    --limit, the last line names the command for the next ones.
     """
-    _print_sessions(invocation, invocation.client.all_sessions(owner=user, node=node))
+    page = invocation.client.sessions_page(owner=user, node=node, after=after, limit=limit)
+    if invocation.json:
+        output.print_json(page)
+        return
+    _print_sessions(invocation, page.sessions)
+    if page.more:
+        chosen = {"--user": user, "--node": node, "--limit": None if limit == MAX_OPERATOR_SESSIONS else limit}
+        options = [f"{word} {value}" for word, value in chosen.items() if value is not None]
+        words = " ".join(["berth admin list", *options, "--after", page.sessions[-1].session])
+        output.print_note(f"There are more: `{words}` lists the next ones.")
 
 
 @admin.command("stop")

@@ -101,8 +101,8 @@ def who(invocation: Invocation, name: str, *, ended: bool) -> None:
     With user, client address, key, start, and bytes sent to and received from the session, at most a minute old. Of
     `berth ssh`, which connects directly from the login node, only the start is known: with --all, it ends as
     `not followed`, without a time and sizes. The number of open terminals, which the
-    session's job reports, includes those of `berth ssh`. Guests who have opened a shared service in a browser are
-    listed with the service.
+    session's job reports, includes those of `berth ssh`. Guests are named with their roles, also those who have opened
+    a shared service in a browser.
     """
     presence = None if ended else invocation.client.presence(name)
     found = invocation.client.connections(name, ended=True) if presence is None else presence.connections
@@ -116,14 +116,14 @@ def who(invocation: Invocation, name: str, *, ended: bool) -> None:
     if presence is not None and presence.terminals:
         output.print_note(f"{name} has {pluralize(presence.terminals, 'open terminal')}.")
     if presence is not None:
-        from broker.text.sharing import describe_guests
+        from broker.text.sharing import describe_visits
 
-        for line in describe_guests(presence, time.time()):
+        for line in describe_visits(presence, time.time()):
             output.print_note(line)
     if not found:
         output.print_note(f"Berth knows of no {'' if ended else 'open '}connections to {name}.")
         return
-    headings = ("WHO", "FROM", "THROUGH", "KEY", "SINCE", "TIME", "SENT", "RECEIVED", "END")
+    headings = ("WHO", "ROLE", "FROM", "THROUGH", "KEY", "SINCE", "TIME", "SENT", "RECEIVED", "END")
     rows = [_row(each, time.time()) for each in found]
     last = None if ended else -1
     output.print_table(headings[:last], [row[:last] for row in rows])
@@ -137,6 +137,7 @@ def _row(view: ConnectionView, now: float) -> tuple[str, ...]:
     measured = (format_duration(until - view.began_at), format_size(view.sent), format_size(view.received))
     return (
         view.user,
+        view.role or "-",
         view.peer or "login node",
         view.gateway or "-",
         view.fingerprint or "-",

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import FastAPI, Path, Query
 
 from broker.controller.api.dependencies import Services, Who
-from broker.names import FULL_NAME_PATTERN, MAX_AUDIT_EVENTS, NODE_PATTERN
+from broker.names import FULL_NAME_PATTERN, MAX_AUDIT_EVENTS, MAX_OPERATOR_SESSIONS, NODE_PATTERN
 from broker.schema.admin import (
     AuditReport,
     NodeReport,
@@ -33,8 +33,10 @@ def add_admin_routes(app: FastAPI, services: Services) -> None:
         who: Who,
         owner: UserName | None = None,
         node: Annotated[str | None, Query(pattern=NODE_PATTERN)] = None,
+        after: Annotated[str | None, Query(pattern=FULL_NAME_PATTERN)] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_OPERATOR_SESSIONS)] = MAX_OPERATOR_SESSIONS,
     ) -> OperatorSessionList:
-        return OperatorSessionList(sessions=await operators.sessions(who.user, owner=owner, node=node))
+        return await operators.sessions(who.user, owner=owner, node=node, after=after, limit=limit)
 
     @app.post("/v1/admin/sessions/{name}/stop", status_code=202)
     async def stop_as_operator(who: Who, name: FullName, request: OperatorRequest) -> OperatorSessionView:

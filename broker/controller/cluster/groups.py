@@ -16,6 +16,8 @@ VALID_S = 300.0
 """Seconds for which the groups of a user are used. slurmctld reads groups every ten minutes (GroupUpdateTime)."""
 PATIENCE_S = 2.0
 """Seconds that a caller waits for the name service."""
+ACCOUNT_PATIENCE_S = 0.5
+"""Seconds that a caller waits to learn that an account is gone. Without an answer, it is not."""
 THREADS = 4
 """Lookups of present groups at once. More would only wait for the same directory."""
 MAX_USERS = 10_000
@@ -61,6 +63,14 @@ class UserGroups:
             return await asyncio.wait_for(lookup, PATIENCE_S)
         except (OSError, TimeoutError) as error:
             log.warning("no answer about an account name=%s error=%r", name, error)
+            return False
+
+    async def is_gone(self, user: str) -> bool:
+        """Whether the name service says now that there is no such user. False without an answer."""
+        lookup = asyncio.get_running_loop().run_in_executor(self._current_threads, _has_account, user)
+        try:
+            return not await asyncio.wait_for(lookup, ACCOUNT_PATIENCE_S)
+        except (OSError, TimeoutError):  # `look_up` and `has_account` log that the name service does not answer
             return False
 
     async def close(self) -> None:

@@ -106,12 +106,33 @@ class SessionRows(Transactions):
         query = select(Session).where(NOT_DELETED, or_(shared, column(Session.id).in_(connected)))
         return self.all_rows(query.order_by(column(Session.owner), column(Session.name)))
 
-    def all_sessions(self, owner: str | None = None) -> list[Session]:
-        """Return the sessions of all users, or of one, in the order of owners and names."""
+    def all_sessions(
+        self,
+        owner: str | None = None,
+        *,
+        node: str | None = None,
+        after: tuple[str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[Session]:
+        """Return the sessions of all users, or of one, in the order of owners and names.
+
+        With `node`, return those whose present or held job has run there. `after`: only those behind this owner and
+        name. At most `limit` rows are read.
+        """
         query = select(Session).where(NOT_DELETED)
         if owner is not None:
             query = query.where(column(Session.owner) == owner)
-        return self.all_rows(query.order_by(column(Session.owner), column(Session.name)))
+        if node is not None:
+            present = column(JobRow.submission) == column(Session.submission)
+            held = column(JobRow.job_id) == column(Session.held_job_id)
+            on_node = select(column(JobRow.session_id)).where(
+                column(JobRow.session_id) == column(Session.id), column(JobRow.node) == node, or_(present, held)
+            )
+            query = query.where(on_node.exists())
+        if after is not None:
+            later = and_(column(Session.owner) == after[0], column(Session.name) > after[1])
+            query = query.where(or_(column(Session.owner) > after[0], later))
+        return self.all_rows(query.order_by(column(Session.owner), column(Session.name)).limit(limit))
 
     def in_states(self, states: Iterable[SessionState]) -> list[Session]:
         """Return the sessions in these states; none of them is `deleted`."""

@@ -191,7 +191,10 @@ class SessionAccess:
     async def grant_of(
         self, user: str, session: Session, permission: Permission, service: str | None = None
     ) -> SessionGrant | None:
-        """Return the grant that gives a guest `permission` on the session or service now, the one that ends last."""
+        """Return the grant that gives a guest `permission` on the session or service now, the one that ends last.
+
+        None for a guest whose account is gone.
+        """
         if not self.sharing:
             return None
         own = grants_to(user, session, frozenset(), self.roles)
@@ -199,17 +202,23 @@ class SessionAccess:
         has_end = all(grant.until is not None for grant in own if grant_allows(grant, permission, service))
         groups, roles = await self._groups_and_roles(user, session.owner, needs_groups=has_end)
         grants = grants_to(user, session, groups, roles)
-        return max((grant for grant in grants if grant_allows(grant, permission, service)), key=_end, default=None)
+        giving = [grant for grant in grants if grant_allows(grant, permission, service)]
+        return max(giving, key=_end) if giving and not await self.groups.is_gone(user) else None
 
     async def entry_grant(self, user: str, session: Session) -> SessionGrant | None:
-        """Return the grant by which a guest may log in now: of the strongest role, the one that ends last."""
+        """Return the grant by which a guest may log in now: of the strongest role, the one that ends last.
+
+        None for a guest whose account is gone.
+        """
         if not self.sharing:
             return None
         has_groups = any(grant.grantee.startswith("@") for grant in session.active_grants(clock.now()))
         groups, roles = await self._groups_and_roles(user, session.owner, needs_groups=has_groups)
         giving = [each for each in grants_to(user, session, groups, roles) if each.role in ENTRY_ROLES]
+        if not giving or await self.groups.is_gone(user):
+            return None
         strength = list(ENTRY_ROLES)
-        return max(giving, key=lambda grant: (strength.index(grant.role), _end(grant)), default=None)
+        return max(giving, key=lambda grant: (strength.index(grant.role), _end(grant)))
 
     async def roles_between(self, owner: str, guest_groups: frozenset[str]) -> frozenset[Role]:
         """Return the roles that the site lets `owner` give to a user of these groups, as the groups are now."""
@@ -293,10 +302,18 @@ class SessionAccess:
             )
         return session
 
-    async def sessions_for_operator(self, user: str, owner: str | None = None) -> list[Session]:
-        """Return all sessions, or those of `owner`, ordered by owner and name. RefusedError as check_operator."""
+    async def sessions_for_operator(
+        self,
+        user: str,
+        owner: str | None = None,
+        *,
+        node: str | None = None,
+        after: tuple[str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[Session]:
+        """Return sessions as `SessionRows.all_sessions` does. RefusedError as check_operator."""
         await self.check_operator(user)
-        sessions = await self.registry.all_sessions(owner)
+        sessions = await self.registry.all_sessions(owner, node=node, after=after, limit=limit)
         return [each for each in sessions if is_allowed(user, each, Permission.SEE, as_operator=True)]
 
     async def _guest_groups(

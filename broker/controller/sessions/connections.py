@@ -93,11 +93,14 @@ class Connections:
         return len(noted)
 
     async def open_connections(self, user: str, name: str) -> list[ConnectionView]:
-        """Return the open connections to the session, oldest first."""
+        """Return the open connections to the session, oldest first, those of guests with their roles."""
         session = await self._access.resolve(user, name, Permission.WHO)
         rows = await self._registry.connections_of(session.owner, session.id, standing=True)
         now = clock.now()
-        return [row.view() for row in rows if _stands(row, session, now)]
+        return [self._with_role(row, session.id) for row in rows if _stands(row, session, now)]
+
+    def _with_role(self, row: Connection, session_id: str) -> ConnectionView:
+        return row.view().model_copy(update={"role": self._guests.role_of(session_id, row.user)})
 
     async def guests(self, user: str, name: str) -> list[GuestVisitView]:
         """Return the visits of guests in browsers to the session's services, oldest first."""

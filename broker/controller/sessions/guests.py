@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -50,6 +51,19 @@ WRITE_TIMEOUT_S = 5.0
 """Seconds that a revocation waits for the session's file system."""
 
 log = logging.getLogger(__name__)
+
+
+class GuestEnd(StrEnum):
+    """The reason why a guest is out, as the owner's events have it."""
+
+    REVOKED = "there is no grant any more"
+    """Nothing gives the role now: neither a grant, nor a group of the guest's, nor the site."""
+    EXPIRED = "the grant has expired"
+    ACCOUNT_GONE = "the account does not exist any more"
+    OTHER_ROLE = "the role is {role} now"
+    RUN_ENDED = "the run of the session has ended"
+    HAS_LEFT = "has left"
+    NEVER_CAME = "has not connected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +153,11 @@ class GuestService:
     def is_admitted(self, session_id: str, user: str) -> bool:
         """Whether the guest has a lease of the session."""
         return user in self._sessions.get(session_id, {})
+
+    def role_of(self, session_id: str, user: str) -> Role | None:
+        """Return the role by which a guest is in the session; None for all other users."""
+        admission = self._sessions.get(session_id, {}).get(user)
+        return None if admission is None else admission.guest.role
 
     async def wait_recovered(self, gone: asyncio.Event) -> None:
         """Wait until the controller knows the guests whom the controller before it has admitted.
@@ -271,26 +290,32 @@ class GuestService:
     ) -> tuple[dict[str, _Admission], dict[str, str]]:
         """Return the guests who may stay, and by user the reason why another may not."""
         connected = await self._connected_guests(session)
-        stay, reasons, now = {}, {}, clock.monotonic()
-        for user, admission in admissions.items():
-            grant = await self._access.entry_grant(user, session)
+        grants = await asyncio.gather(*(self._access.entry_grant(user, session) for user in admissions))
+        stay: dict[str, _Admission] = {}
+        reasons: dict[str, str] = {}
+        now = clock.monotonic()
+        for (user, admission), grant in zip(admissions.items(), grants, strict=True):
             is_connected = user in connected
             has_come = admission.has_come or is_connected
             seen_at = now if is_connected else admission.seen_at
             if grant is None:
-                until = admission.guest.until
-                is_over = until is not None and until <= clock.now()
-                reasons[user] = "the grant has expired" if is_over else "there is no grant any more"
+                reasons[user] = await self._lost_grant(admission.guest)
             elif session.endpoint is None or session.root or session.generation != admission.generation:
-                reasons[user] = "the run of the session has ended"
+                reasons[user] = GuestEnd.RUN_ENDED
             elif grant.role is not admission.guest.role:
-                reasons[user] = f"the role is {grant.role} now"
+                reasons[user] = GuestEnd.OTHER_ROLE.format(role=grant.role)
             elif now - seen_at > (LEFT_S if has_come else UNSEEN_S):
-                reasons[user] = "has left" if has_come else "has not connected"
+                reasons[user] = GuestEnd.HAS_LEFT if has_come else GuestEnd.NEVER_CAME
             else:
                 guest = replace(admission.guest, until=grant.until)
                 stay[user] = _Admission(guest, admission.generation, seen_at, has_come)
         return stay, reasons
+
+    async def _lost_grant(self, guest: AdmittedGuest) -> GuestEnd:
+        if guest.until is not None and guest.until <= clock.now():
+            return GuestEnd.EXPIRED
+        gone = await self._access.groups.is_gone(guest.login.user)
+        return GuestEnd.ACCOUNT_GONE if gone else GuestEnd.REVOKED
 
     async def _write(self, session: Session) -> bool:
         """Write keys and leases of the session's guests. A failure is logged."""

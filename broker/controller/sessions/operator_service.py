@@ -19,7 +19,8 @@ from broker.controller.sessions.operator_view import (
     session_for_operators,
 )
 from broker.errors import BerthError, ConflictError, NotFoundError
-from broker.schema.admin import AuditReport, NodeReport, SessionFailure, UserLimits
+from broker.names import MAX_OPERATOR_SESSIONS, split_reference
+from broker.schema.admin import AuditReport, NodeReport, OperatorSessionList, SessionFailure, UserLimits
 from broker.schema.permissions import Permission
 from broker.schema.sessions import SessionState
 
@@ -63,12 +64,28 @@ class OperatorService:
         self._reconciler = reconciler
 
     async def sessions(
-        self, user: str, *, owner: str | None = None, node: str | None = None
-    ) -> list[OperatorSessionView]:
-        """Return the sessions of all users, or of `owner`, or those with a job on a node."""
-        sessions = await self._access.sessions_for_operator(user, owner)
+        self,
+        user: str,
+        *,
+        owner: str | None = None,
+        node: str | None = None,
+        after: str | None = None,
+        limit: int = MAX_OPERATOR_SESSIONS,
+    ) -> OperatorSessionList:
+        """Return the first `limit` sessions of all users, or of `owner`, or those with a job on a node.
+
+        `after`: the `OWNER.NAME` behind which the list begins, whether or not it exists.
+        """
+        found: list[Session] = []
+        behind = None if after is None else split_reference(after, "")
         log.info("operator reads sessions operator=%s owner=%s node=%s", user, owner or "", node or "")
-        return [self._view(each) for each in (sessions if node is None else await self._on_node(sessions, node))]
+        while True:
+            page = await self._access.sessions_for_operator(user, owner, node=node, after=behind, limit=limit + 1)
+            found += page if node is None else await self._on_node(page, node)
+            if len(page) <= limit or len(found) > limit:
+                break
+            behind = (page[-1].owner, page[-1].name)
+        return OperatorSessionList(sessions=[self._view(each) for each in found[:limit]], more=len(found) > limit)
 
     async def stop(self, user: str, reference: str, message: str) -> OperatorSessionView:
         """Request the session's stop. Its data remains. One without a job stays unchanged, and has no event."""
@@ -99,7 +116,7 @@ class OperatorService:
 
     async def limits(self, user: str, of: str) -> UserLimits:
         """Return the limits of the user `of`, with their use. NotFoundError for a user without account and sessions."""
-        sessions = await self._access.sessions_for_operator(user, of)
+        sessions = await self._access.sessions_for_operator(user, of, limit=1)
         if not sessions and not await self._access.groups.has_account(of):
             raise NotFoundError(f"this machine knows no user named {of}", hint="name a user, as in `berth admin list`")
         log.info("operator reads limits operator=%s owner=%s", user, of)
@@ -113,7 +130,7 @@ class OperatorService:
         return AuditReport(events=[event_for_operators(row) for row in rows[-limit:]], more=len(rows) > limit)
 
     async def _for_node(self, user: str, node: str, act: Callable[[Session], Awaitable[Session]]) -> NodeReport:
-        sessions = await self._on_node(await self._access.sessions_for_operator(user), node)
+        sessions = await self._on_node(await self._access.sessions_for_operator(user, node=node), node)
         report = NodeReport(node=node, done=[], failed=[])
         places = asyncio.Semaphore(MAX_WRITES)
 

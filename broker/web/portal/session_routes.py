@@ -91,7 +91,7 @@ async def _services(calls: UserCalls, view: SessionView) -> tuple[list[SessionSe
 
 
 async def _guests(calls: UserCalls, view: SessionView) -> list[str]:
-    """Return who has a shared service of the session open in a browser."""
+    """Return which guests are in the session, each with the role."""
     presence = await none_if_failed(calls.presence(view.name))
     return [] if presence is None else describe_guests(presence, time.time())
 

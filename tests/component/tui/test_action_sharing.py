@@ -34,9 +34,9 @@ def test_the_owner_sees_with_whom_and_who_is_in(
         assert "pair" in test.text()
         assert "(expired)" in test.text()
         assert "$ berth shares dev" in test.text()
-        guests = [own, make_connection().model_copy(update={"user": "bob"})]
+        guests = [own, make_connection().model_copy(update={"user": "bob", "role": Role.PAIR})]
         controller.answers["GET /v1/sessions/dev/connections"] = ConnectionList(connections=guests, terminals=1)
-        await test.until_shown("bob is in by ssh, since")
+        await test.until_shown("bob (pair) is in by ssh, since")
         controller.answers["GET /v1/sessions/dev/grants"] = GrantList(grants=[])
         await test.until_shown("This session is not shared.")
 

@@ -61,9 +61,19 @@ def test_list_has_a_line_for_each_session(operators: ScriptedController) -> None
     assert lines[2] == ["bob.work", "ready?", "c1", "7", "--mem=2G"]
     shown = json.loads(run("admin", "list", "--user", "alice", "--node", "c1", "--json").stdout)["sessions"]
     assert [each["session"] for each in shown] == ["alice.dev", "bob.work"]
-    assert operators.asked[-1][1] == "/v1/admin/sessions?owner&node"
+    assert operators.asked[-1][1] == "/v1/admin/sessions?owner&node&limit"
     operators.answers["GET /v1/admin/sessions"] = OperatorSessionList(sessions=[])
     assert run("admin", "list").stderr == "There is no such session.\n"
+
+
+def test_list_names_the_command_for_the_next_page(operators: ScriptedController) -> None:
+    operators.answers["GET /v1/admin/sessions"] = OperatorSessionList(sessions=[operated()], more=True)
+    result = run("admin", "list", "--node", "c1", "--limit", "1", "--after", "alice.about")
+    assert operators.asked[-1][1] == "/v1/admin/sessions?node&after&limit"
+    command = "berth admin list --node c1 --limit 1 --after alice.dev"
+    assert result.stderr == f"There are more: `{command}` lists the next ones.\n"
+    assert json.loads(run("admin", "list", "--json").stdout)["more"] is True
+    assert "`berth admin list --after alice.dev`" in run("admin", "list").stderr
 
 
 def test_stop_sends_the_reason(operators: ScriptedController) -> None:
@@ -168,6 +178,10 @@ def test_audit(operators: ScriptedController) -> None:
         ("audit", "--since", "2999-01-01"),
         ("audit", "--since", "yesterday"),
         ("list", "--user", "a b"),
+        ("list", "--limit", "0"),
+        ("list", "--limit", "1001"),
+        ("list", "--after", "dev"),
+        ("list", "--after", "alice."),
     ],
 )
 def test_wrong_words_are_refused_before_any_request(operators: ScriptedController, words: tuple[str, ...]) -> None:

@@ -239,12 +239,12 @@ def test_who_is_connected(controller: ScriptedController) -> None:
         ),
     ]
     shown = run("who", "dev").stdout.splitlines()
-    assert shown[0].split() == ["WHO", "FROM", "THROUGH", "KEY", "SINCE", "TIME", "SENT", "RECEIVED"]
-    assert shown[1].split()[:4] == ["alice", "192.0.2.7:5022", "gw1", key]
+    assert shown[0].split() == ["WHO", "ROLE", "FROM", "THROUGH", "KEY", "SINCE", "TIME", "SENT", "RECEIVED"]
+    assert shown[1].split()[:5] == ["alice", "-", "192.0.2.7:5022", "gw1", key]
     assert shown[1].endswith("5 B   2.0 KiB")
     shown = run("who", "dev", "--all").stdout.splitlines()
     assert ("GET", "/v1/sessions/dev/connections?ended", None) in controller.asked
-    assert shown[2].split()[1:5] == ["login", "node", "-", "-"]
+    assert shown[2].split()[1:6] == ["-", "login", "node", "-", "-"]
     assert shown[2].endswith("client lost")
     assert shown[3].split()[-5:] == ["-", "-", "-", "not", "followed"], "neither its time nor its bytes are known"
     assert [each["id"] for each in json.loads(run("who", "dev", "--json").stdout)["connections"]] == ["1", "2", "3"]

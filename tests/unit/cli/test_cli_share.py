@@ -7,6 +7,7 @@ import json
 import pytest
 
 from broker import errors
+from broker.controller.sessions.access import ENTRY_ROLES
 from broker.errors import ExitCode
 from broker.schema.connections import ConnectionList, GuestVisitView
 from broker.schema.grants import (
@@ -26,6 +27,7 @@ from broker.schema.sessions import SessionState
 from broker.schema.site import EventView
 from tests.fakes.command_line import run
 from tests.fakes.controller import CREATED, ScriptedController, operation, posted, ready, view
+from tests.fakes.tui_feed import make_connection
 
 pytestmark = pytest.mark.usefixtures("dev")
 
@@ -92,34 +94,6 @@ def test_the_role_use_is_shared_after_a_question(controller: ScriptedController)
     assert shown.stderr == "dev is shared with bob, role use\n"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("dev", "bob"),
-        ("dev", "bob", "--role", "operate", "--snapshot", "3"),
-        ("dev", "bob", "--role", "operate", "--dry-run"),
-        ("dev", "bob", "--snapshot", "0"),
-        ("dev", "b ob", "--role", "operate"),
-        ("dev", "@", "--role", "operate"),
-        ("dev", "-x", "--role", "operate"),
-        ("alice.dev", "bob", "--role", "operate"),
-        ("dev", "bob", "--role", "operate", "--until", "2001-01-01T00:00"),
-        ("dev", "bob", "--role", "op\nerate"),
-        ("dev", "bob", "--role", ""),
-        ("dev", "bob", "--role", "port"),
-        ("dev", "bob", "--role", "operate", "--service", "board"),
-        ("dev", "bob", "--role", "port", "--service", "Board"),
-        ("dev", "bob", "--role", "port", "--service", "a--b"),
-        ("dev", "bob", "--role", "port", "--service", "vscode"),
-        ("dev", "bob", "--role", "port", "--service", "b" * 40),
-        ("dev", "bob", "--role", "port", "--service", ""),
-    ],
-)
-def test_wrong_words_are_refused_before_any_request(controller: ScriptedController, words: tuple[str, ...]) -> None:
-    assert run("share", *words).exit_code == 2
-    assert [asked for asked in controller.asked if asked[0] != "GET"] == []
-
-
 def test_unshare(controller: ScriptedController) -> None:
     controller.answers["DELETE /v1/sessions/dev/grants/bob"] = EndedGrants(grants=[BOB])
     assert run("unshare", "dev", "bob").stderr == "dev is no longer shared with bob\n"
@@ -181,8 +155,20 @@ def test_who_names_guests_in_browsers(controller: ScriptedController) -> None:
     guest = GuestVisitView(user="bob", service="board", began_at=CREATED, expires_at=LATER)
     presence = ConnectionList(connections=[], guests=[guest, guest], terminals=0)
     controller.answers["GET /v1/sessions/dev/connections"] = presence
-    assert run("who", "dev").stderr.splitlines()[0].startswith("bob has board open in a browser, since ")
-    assert json.loads(run("who", "dev", "--json").stdout)["guests"][0]["user"] == "bob"
+    assert run("who", "dev").stderr.splitlines()[0].startswith("bob (port) has board open in a browser, since ")
+    (first, _) = json.loads(run("who", "dev", "--json").stdout)["guests"]
+    assert (first["user"], first["role"]) == ("bob", "port")
+
+
+@pytest.mark.parametrize("role", list(ENTRY_ROLES))
+def test_who_shows_the_role_of_each_guest_who_is_in(controller: ScriptedController, role: Role) -> None:
+    own = make_connection().model_copy(update={"user": "alice"})
+    guest = own.model_copy(update={"user": "bob", "role": role})
+    controller.answers["GET /v1/sessions/dev/connections"] = ConnectionList(connections=[own, guest], terminals=0)
+    shown = [line.split()[:2] for line in run("who", "dev").stdout.splitlines()]
+    assert shown == [["WHO", "ROLE"], ["alice", "-"], ["bob", role.value]]
+    found = json.loads(run("who", "dev", "--json").stdout)["connections"]
+    assert [each["role"] for each in found] == [None, role.value]
 
 
 def test_shares_lists_the_grants_also_expired_ones(controller: ScriptedController) -> None:

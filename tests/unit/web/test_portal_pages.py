@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.errors import ControllerUnavailableError, NotFoundError, SlurmUnavailableError
+from broker.schema.grants import Role
 from broker.schema.sessions import SessionState
+from tests.fakes.tui_feed import make_connection
 
 if TYPE_CHECKING:
     from tests.fakes.portal_browser import PortalBrowser
@@ -93,7 +95,14 @@ def test_shared_services_have_a_button_each_and_nothing_else_of_their_session(br
 def test_owner_sees_guests_of_the_session(browser: PortalBrowser) -> None:
     guest = {"user": "bob", "service": "board", "began_at": 1.79e9, "expires_at": 4e9}
     browser.controller.guests = [guest, guest]
-    assert browser.get("/sessions/dev").text.count("bob has board open in a browser, since ") == 1
+    own = make_connection().model_copy(update={"user": "alice"})
+    pairs = own.model_copy(update={"user": "carol", "role": Role.PAIR})
+    found = {"connections": [each.model_dump() for each in (own, pairs, pairs)], "guests": [guest, guest]}
+    browser.controller.answers[("GET", "/v1/sessions/dev/connections")] = found
+    text = browser.get("/sessions/dev").text
+    assert text.count("bob (port) has board open in a browser, since ") == 1
+    assert text.count("carol (pair) is in by ssh, since ") == 1
+    assert "alice (" not in text
     assert "1 guest" in browser.get("/sessions/dev/stop").text
 
 

@@ -44,6 +44,7 @@ def caller(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(accounts_module, "GRACE_S", 0.0)
     monkeypatch.setattr(groups_module, "_group_names", lambda user: frozenset({"devs"} if user == "bob" else ()))
     monkeypatch.setattr(groups_module, "_has_account", lambda _: True)
+    monkeypatch.setattr(groups_module, "_has_account", lambda _: True)
     return who
 
 

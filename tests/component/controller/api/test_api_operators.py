@@ -182,6 +182,9 @@ REFUSED: dict[str, tuple[str, str, Any]] = {
     "milliseconds": ("get", "events?since=4e12", None),
     "a wrong user": ("get", "events?owner=a%20b", None),
     "a wrong node": ("get", "sessions?node=c1;c2", None),
+    "no sessions": ("get", "sessions?limit=0", None),
+    "too many sessions": ("get", "sessions?limit=1001", None),
+    "a page behind no session": ("get", "sessions?after=dev", None),
 }
 
 

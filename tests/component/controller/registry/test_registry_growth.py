@@ -39,6 +39,8 @@ QUERIES: dict[str, tuple[Callable[[Registry], object], str]] = {
     "find": (lambda registry: registry.find("alice", "dev"), WITHOUT_DELETED),
     "sessions_of": (lambda registry: registry.sessions_of("alice"), WITHOUT_DELETED),
     "all_sessions": (lambda registry: registry.all_sessions(), WITHOUT_DELETED),
+    "a page": (lambda registry: registry.all_sessions(after=("alice", "dev"), limit=5), WITHOUT_DELETED),
+    "of a node": (lambda registry: registry.all_sessions(node="c1", limit=5), WITHOUT_DELETED),
     "last_deleted": (lambda registry: registry.last_deleted("alice", "dev"), "session_deleted_name"),
 }
 """Queries of ticks, logins, lists and metrics, and the indexes that have only the rows that each needs."""

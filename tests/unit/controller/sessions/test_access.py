@@ -44,6 +44,7 @@ def members(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     """The groups of each user, as the name service has them now."""
     found: dict[str, set[str]] = {}
     monkeypatch.setattr(groups_module, "_group_names", lambda user: frozenset(found.get(user, ())))
+    monkeypatch.setattr(groups_module, "_has_account", lambda _: True)
     return found
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.controller.cluster import groups as groups_module
 from broker.controller.credentials.login import LoginPolicy
 from broker.controller.sessions.access import SessionAccess
+from broker.controller.sessions.guests import GuestEnd
 from broker.errors import ConflictError, RefusedError
 from broker.names import new_id
 from broker.schema.connections import ConnectionRecord, ConnectionReport
@@ -157,5 +160,29 @@ def test_next_controller_takes_back_the_lease_of_the_last_grant(core: Core, cloc
         assert leases(successor, session) == []
         assert not successor.guests.is_admitted(session.id, "bob")
         await successor.guests.close()
+
+    asyncio.run(scenario())
+
+
+def test_name_service_that_does_not_answer_ends_no_access(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups_module, "ACCOUNT_PATIENCE_S", 0.05)
+    answer = threading.Event()
+
+    def hang(_: str) -> bool:
+        answer.wait(DEADLINE_S)
+        return False
+
+    async def scenario() -> None:
+        session = await core.ready()
+        await core.shares.share("alice", "dev", "bob", WATCH)
+        await connect(core)
+        monkeypatch.setattr(groups_module, "_has_account", hang)
+        await review(core)
+        assert leases(core, session) == ["watch bob"]
+        answer.set()
+        await review(core)
+        assert leases(core, session) == []
+        events = [(each.action, each.detail) for each in await core.sessions.events("alice", "dev")]
+        assert events[-1] == ("guest-out", f"bob: {GuestEnd.ACCOUNT_GONE}")
 
     asyncio.run(scenario())

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from broker.controller.registry.models import Session
 
 WATCH = ShareRequest(role="watch")
+GONE: set[str] = set()
+"""Accounts that the name service has no more."""
 PROGRAMS = [role.value for role in ROLE_PROGRAMS]
 
 
@@ -43,7 +45,8 @@ def members(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
 def stub_groups(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     found = {"bob": {"devs"}}
     monkeypatch.setattr(groups_module, "_group_names", lambda user: frozenset(found.get(user, ())))
-    monkeypatch.setattr(groups_module, "_has_account", lambda _: True)
+    monkeypatch.setattr(groups_module, "_has_account", lambda name: name not in GONE)
+    GONE.clear()
     return found
 
 
@@ -145,6 +148,11 @@ async def forbid_guest(core: Core) -> None:
     await review(core)
 
 
+async def lose_account(core: Core) -> None:
+    GONE.update({"bob", "carol"})
+    await review(core)
+
+
 async def stop(core: Core) -> None:
     session = core.row()
     assert session.job.job_id is not None
@@ -154,7 +162,15 @@ async def stop(core: Core) -> None:
 
 
 FOR_BOB: list[Callable[[Core], Awaitable[object]]] = [unshare, leave, change_role]
-FOR_ALL: list[Callable[[Core], Awaitable[object]]] = [expire, leave_group, forbid, forbid_owner, forbid_guest, stop]
+FOR_ALL: list[Callable[[Core], Awaitable[object]]] = [
+    expire,
+    leave_group,
+    forbid,
+    forbid_owner,
+    forbid_guest,
+    lose_account,
+    stop,
+]
 
 
 @pytest.mark.parametrize(
@@ -229,8 +245,6 @@ def test_revocation_that_cannot_be_completed_says_so(core: Core, fault: str, mon
 
 
 def test_slow_file_system_does_not_hold_the_answer(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guests, "WRITE_TIMEOUT_S", 0.05)
-
     async def scenario() -> None:
         session = await core.ready()
         await core.shares.share("alice", "dev", "bob", WATCH)
@@ -239,6 +253,7 @@ def test_slow_file_system_does_not_hold_the_answer(core: Core, monkeypatch: pyte
         row = core.row()
         core.registry.update(row.id, lambda _: ({"grants": []}, None))
         core.launcher.hangs["install"] = "before"
+        monkeypatch.setattr(guests, "WRITE_TIMEOUT_S", 0.05)
         assert not await core.guests.apply(session.id)
         await core.guests.close()
 
@@ -322,7 +337,12 @@ def test_guest_reports_own_connections_of_admitted_sessions_and_not_without_end(
             assert await report(session, "bob") == 1
         with pytest.raises(RefusedError, match="limit of recorded connections"):
             await report(session, "bob")
-        assert {view.user for view in await core.connections.open_connections("alice", "dev")} == {"bob"}
+        own = ConnectionRecord(
+            id=new_id(), user="alice", session_id=session.id, generation=session.generation, began_at=clock.now
+        )
+        await core.connections.note(ConnectionReport(connections=[own]), "alice")
+        shown = {(view.user, view.role) for view in await core.connections.open_connections("alice", "dev")}
+        assert shown == {("bob", Role.WATCH), ("alice", None)}
 
     asyncio.run(scenario())
 

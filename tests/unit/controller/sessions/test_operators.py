@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,7 +102,7 @@ def test_the_setting_says_who_is_an_operator(tmp_path: Path, clock: Clock, site:
         if refusal:
             assert await fails(core.operators.sessions("carol"), RefusedError) == refusal
         else:
-            assert await core.operators.sessions("carol") == []
+            assert (await core.operators.sessions("carol")).sessions == []
 
     play(tmp_path, clock, scene, **settings)
 
@@ -157,7 +158,7 @@ def test_operators_see_all_sessions_without_contents(tmp_path: Path, clock: Cloc
         await core.stopped("old", "bob")
         secret = {"options": ["--mem=2G", "--account=secret", "--comment=secret"], "reason": "secret"}
         core.registry.update(core.row().id, lambda _: (secret, None))
-        listed = await core.operators.sessions("carol")
+        listed = (await core.operators.sessions("carol")).sessions
         assert [(each.session, each.state, each.node) for each in listed] == [
             ("alice.dev", "ready", "c1"),
             ("bob.old", "stopped", ""),
@@ -165,8 +166,9 @@ def test_operators_see_all_sessions_without_contents(tmp_path: Path, clock: Cloc
         ]
         assert listed[0].options == ["--mem=2G"]
         assert "secret" not in str(listed)
-        assert [each.session for each in await core.operators.sessions("carol", owner="bob", node="c1")] == ["bob.work"]
-        assert await core.operators.sessions("carol", node="c2") == []
+        of_bob = (await core.operators.sessions("carol", owner="bob", node="c1")).sessions
+        assert [each.session for each in of_bob] == ["bob.work"]
+        assert (await core.operators.sessions("carol", node="c2")).sessions == []
 
     play(tmp_path, clock, scene)
 
@@ -194,6 +196,43 @@ def test_the_owner_sees_who_stopped_the_session_and_why(tmp_path: Path, clock: C
         assert "again" not in str(await core.sessions.events("alice", "dev")), "nothing was to be stopped"
 
     play(tmp_path, clock, scene)
+
+
+def test_pages_together_have_each_session_once_and_no_read_has_more_than_a_page(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(core: Core) -> None:
+        names = sorted(f"{owner}.s{number}" for owner in ("alice", "bob") for number in range(7))
+        for name in names:
+            owner, _, bare = name.partition(".")
+            await (core.ready if int(bare[1:]) % 3 else core.stopped)(bare, owner)
+        read, read_sizes = core.async_registry.all_sessions, []
+
+        async def count(*words: Any, **chosen: Any) -> Any:  # noqa: ANN401 - as the registry's
+            found = await read(*words, **chosen)
+            read_sizes.append(len(found))
+            return found
+
+        monkeypatch.setattr(core.async_registry, "all_sessions", count)
+        on_node = [name for name in names if int(name[-1]) % 3]
+        for limit, node, expected in itertools.product((1, 2, 3, 100), (None, "c1"), (names,)):
+            wanted = expected if node is None else on_node
+            seen: list[str] = []
+            more, after = True, None
+            while more:
+                page = await core.operators.sessions("carol", node=node, after=after, limit=limit)
+                assert len(page.sessions) <= limit
+                seen += [each.session for each in page.sessions]
+                more, after = page.more, seen[-1]
+            assert seen == wanted, (limit, node)
+            assert max(read_sizes) <= limit + 1
+            read_sizes.clear()
+        behind = await core.operators.sessions("carol", after="alice.zzz", limit=1)
+        assert [each.session for each in behind.sessions] == ["bob.s0"], "a name that does not exist"
+        page = await core.operators.sessions("carol", owner="bob", after="alice.s0", limit=100)
+        assert {each.owner for each in page.sessions} == {"bob"}
+
+    play(tmp_path, clock, scene, limits={"sessions": 20})
 
 
 def test_a_failed_session_keeps_its_failure(tmp_path: Path, clock: Clock) -> None:
@@ -258,8 +297,8 @@ def test_a_drain_leaves_a_session_that_has_left_the_node(tmp_path: Path, clock: 
         row = await core.ready()
         sessions = core.access.registry.all_sessions
 
-        async def listed_before_it_moved(owner: str | None = None) -> Any:  # noqa: ANN401 - as the registry's
-            found = await sessions(owner)
+        async def listed_before_it_moved(owner: str | None = None, **chosen: Any) -> Any:  # noqa: ANN401 - as the registry's
+            found = await sessions(owner, **chosen)
             job = core.scheduler.change(row.job.job_id or 0, node="c2")
             assert job.node == "c2"
             await core.tick()

@@ -49,7 +49,7 @@ def members(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     """The groups of each user, as the name service has them now; every user and group exists."""
     found: dict[str, set[str]] = {}
     monkeypatch.setattr(groups_module, "_group_names", lambda user: frozenset(found.get(user, ())))
-    monkeypatch.setattr(groups_module, "_has_account", lambda _: True)
+    monkeypatch.setattr(groups_module, "_has_account", lambda name: "gone" not in found.get(name, ()))
     return found
 
 
@@ -240,6 +240,11 @@ def test_guest_starts_no_session_and_learns_its_state_only(core: Core) -> None:
     asyncio.run(scenario())
 
 
+async def lose_account(core: Core, members: dict[str, set[str]]) -> None:
+    members["bob"].add("gone")
+    await web_of(core).guests.end_refused()
+
+
 async def lose_group(core: Core, members: dict[str, set[str]]) -> None:
     members["bob"].clear()
     await web_of(core).guests.end_refused()
@@ -264,6 +269,7 @@ CAUSES: dict[str, Callable[[Core, dict[str, set[str]]], Awaitable[Any]]] = {
     ),
     "unshare the group": lambda core, _: core.shares.unshare("alice", "dev", "@devs"),
     "the group loses a member": lose_group,
+    "the account is deleted": lose_account,
 }
 """What ends a visit of bob's, which begins by a grant to him, or to his group where the cause names it."""
 
