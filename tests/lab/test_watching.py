@@ -1,42 +1,35 @@
-"""Guests in a session: by each role that enters it, each way in, and until each cause that ends the access."""
+"""Guests in a session: what watchers cannot do, how the keyboard goes over, and that no secret reaches them."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
-import sys
+import re
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
-from tests.lab.services import restart
+from broker.controller.sessions.access import ROLE_PERMISSIONS
+from broker.schema.grants import Role
+from broker.schema.permissions import Permission
+from tests.lab.guest_entries import terminal
 from tests.lab_cluster import wait_for
 from tests.pseudo_terminal import PseudoTerminal
+from tests.revocation_matrix import BEGINS, SSH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.lab.conftest import User
-    from tests.site.deploy import Site
 
-CONFIG = "/etc/berth/config.yaml"
-GROUP = "watchers"
 CANARY = "canary-of-alice"
-WAYS = ("gateway", "login node")
-
-
-SHORT = {
-    ("pair", "gateway", "revoked"),
-    ("pair", "login node", "group"),
-    ("use", "gateway", "left"),
-    ("use", "login node", "revoked"),
-}
-"""Cases of the stronger roles that run each time; `soak` has all."""
-BEGINS = {"watch": "{0}: terminal", "pair": "{0}: terminal", "use": "in {0} you work as alice"}
-"""What a guest sees first, by role."""
+KEY = "key-of-alice"
+"""The comment of the key in alice's agent, and so the answer of an agent that is reached."""
+HARMLESS = [role for role in Role if Permission.USE not in ROLE_PERMISSIONS[role]]
+"""The roles that run nothing as the owner: all but `use`."""
 
 
 @pytest.fixture(scope="module")
@@ -50,108 +43,12 @@ def shown(people: dict[str, User]) -> Iterator[str]:
         "tmux new-session -d -s main -x 80 -y 24 && tmux send-keys -t main berth-show Enter",
     )
     wait_for(lambda: tmux(alice, name, "display-message -p '#{pane_pipe}'") == "1\n", what="the terminal to be shown")
-    alice.site.lab.sh(f"groupadd -f {GROUP}")
     yield name
-    alice.site.lab.sh(f"groupdel {GROUP}")
     alice.remove(name)
 
 
 def tmux(alice: User, session: str, command: str) -> str:
     return alice.laptop.ok(session, f"tmux {command}").decode()
-
-
-def watch(bob: User, session: str, way: str) -> PseudoTerminal:
-    """Bob's terminal, in which he begins to watch."""
-    if way == "gateway":
-        argv = bob.laptop.argv(session)[:-1]
-    else:
-        place = bob.site.lab.place.name
-        argv = [sys.executable, "-m", "slurm.lab", "exec", "--name", place, "--tty", "--user", "bob", "login"]
-        argv += ["--", "berth", "ssh", session]
-    return PseudoTerminal(argv, {**os.environ, "TERM": "xterm-256color"}, columns=100, lines=30)
-
-
-def actions(alice: User, name: str) -> list[tuple[str, str, str]]:
-    events = json.loads(alice.ok("events", name, "--no-connections", "--json"))["events"]
-    return [(event["actor"], event["action"], event["detail"]) for event in events]
-
-
-CAUSES: dict[str, Callable[[User, User, str], object]] = {
-    "revoked": lambda alice, _, name: alice.ok("unshare", name, "bob"),
-    "left": lambda _, bob, name: bob.ok("leave", f"alice.{name}"),
-    "expired": lambda *_: None,
-    "group": lambda alice, *_: alice.site.lab.sh(f"gpasswd -d bob {GROUP}"),
-    "revoked after a crash": lambda alice, _, name: revoke_after_crash(alice, name),
-}
-
-
-def revoke_after_crash(alice: User, name: str) -> None:
-    """The next controller revokes what an earlier one has admitted."""
-    alice.site.kill("broker", "KILL")
-    wait_for(lambda: alice.site.ended("broker"), what="the controller's end")
-    restart(alice.site)
-    alice.ok("unshare", name, "bob")
-
-
-@contextlib.contextmanager
-def configured(site: Site, changes: dict[str, object]) -> Iterator[None]:
-    """The controller has these settings during the block."""
-
-    def write(text: str) -> None:
-        site.run(f"sh -c 'cat >{CONFIG}'", user="root", stdin=text.encode())
-        site.kill("broker")
-        wait_for(lambda: site.ended("broker"), what="the controller's end")
-        restart(site)
-
-    before = site.lab.sh(f"cat {CONFIG}")
-    write(yaml.safe_dump(yaml.safe_load(before) | changes))
-    try:
-        yield
-    finally:
-        write(before)
-
-
-def cases() -> Iterator[object]:
-    for case in itertools.product(BEGINS, WAYS, CAUSES):
-        marks = [] if case[0] == "watch" or case in SHORT else [pytest.mark.soak]
-        yield pytest.param(case, marks=marks, id="-".join(case))
-
-
-@pytest.mark.parametrize("case", list(cases()))
-def test_a_guest_is_in_until_the_access_ends(alice: User, bob: User, shown: str, case: tuple[str, str, str]) -> None:
-    role, way, cause = case
-    session, grantee = f"alice.{shown}", "bob"
-    before = len(actions(alice, shown))
-    if cause == "group":
-        grantee = f"@{GROUP}"
-        alice.site.lab.sh(f"usermod -aG {GROUP} bob")
-    until = ["--until", "20s"] if cause == "expired" else []
-    sure = ["--yes"] if role == "use" else []
-    alice.ok("share", shown, grantee, "--role", role, *until, *sure)
-    with watch(bob, session, way) as terminal:
-        terminal.wait_for_text(BEGINS[role].format(session))
-        if role == "use":
-            terminal.type("setsid -f sleep 98765; echo in-$((20+3))\r")
-            terminal.wait_for_text("in-23")
-        else:
-            tmux(alice, shown, f"send-keys -t main 'echo {cause}-$((20+3))' Enter")
-            terminal.wait_for_text(f"{cause}-23")
-        wait_for(lambda: any(a[:2] == ("bob", "guest-in") for a in actions(alice, shown)[before:]), what="the event")
-        wait_for(lambda: "bob" in alice.ok("who", shown), what="the guest to be listed")
-        assert f"guest     bob ({role})" in alice.laptop.ok(shown, "SHLVL=0 bash -il <<<exit", options=["-tt"]).decode()
-        if role != "use":
-            terminal.type("touch ~/injected\r:new-window\r\x02c\x02d\x1b[200~id\x1b[201~")
-        CAUSES[cause](alice, bob, shown)
-        terminal.wait_for_end()
-        assert CANARY.encode() not in terminal.output
-    assert alice.laptop.ssh(shown, "pgrep -fx 'sleep 98765'").returncode == 1
-    assert alice.show(shown)["state"] == "ready"
-    assert tmux(alice, shown, "list-windows -F '#{window_id}' | wc -l").strip() == "1"
-    assert alice.laptop.ssh(shown, "test -e ~/injected").returncode == 1
-    with watch(bob, session, way) as terminal:
-        assert terminal.wait_for_end() != 0
-        assert BEGINS[role].format(session) not in terminal.text()
-    alice.berth("unshare", shown, grantee)
 
 
 def test_a_watcher_runs_nothing_and_forwards_nothing(alice: User, bob: User, shown: str) -> None:
@@ -173,7 +70,7 @@ def test_owner_gives_the_keyboard_and_takes_it_by_leaving(alice: User, bob: User
     alice.ok("share", shown, "bob", "--role", "pair")
     argv = alice.laptop.argv(shown, ["tmux attach -t main"], options=["-tt"])
     environment = {**os.environ, "TERM": "xterm-256color"}
-    with PseudoTerminal(argv, environment, columns=90, lines=25) as owner, watch(bob, session, "gateway") as guest:
+    with PseudoTerminal(argv, environment, columns=90, lines=25) as owner, terminal(bob, session, "gateway") as guest:
         guest.wait_for_text("i asks for the keyboard")
         guest.type("touch ~/injected\r")
         owner.wait_for_text("F12 gives them the keyboard")
@@ -192,26 +89,84 @@ def test_owner_gives_the_keyboard_and_takes_it_by_leaving(alice: User, bob: User
         guest.wait_for_end()
 
 
-def test_a_role_for_some_groups_alone(alice: User, bob: User, carol: User, shown: str) -> None:
-    session, site = f"alice.{shown}", alice.site
-    site.lab.sh(f"usermod -aG {GROUP} bob")
-    rule = {"role": "use", "given_to": [f"@{GROUP}"]}
-    with configured(site, {"sharing": {"roles": ["operate", "watch", rule]}}):
-        assert alice.berth("share", shown, "carol", "--role", "use", "--yes").returncode == 4
-        alice.ok("share", shown, "bob", "--role", "use", "--yes")
-        with watch(bob, session, "gateway") as terminal:
-            terminal.wait_for_text(BEGINS["use"].format(session))
-            site.lab.sh(f"gpasswd -d bob {GROUP}")
-            terminal.wait_for_end()
-        assert carol.berth("show", session).returncode == bob.berth("show", session).returncode == 3
+@contextlib.contextmanager
+def owner_with_agent(alice: User, session: str, folder: Path) -> Iterator[tuple[PseudoTerminal, str]]:
+    """Alice's terminal with her forwarded agent, which answers there; and the path of its socket in the session."""
+    key, socket = folder / "key", folder / "agent"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", KEY, "-f", key], check=True)
+    with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as process:
+        wait_for(socket.exists, what="the agent")
+        environment = {**os.environ, "SSH_AUTH_SOCK": str(socket), "TERM": "xterm-256color"}
+        subprocess.run(["ssh-add", "-q", key], env=environment, check=True)
+        argv = alice.laptop.argv(session, ["bash --norc"], options=["-A", "-tt"])
+        with PseudoTerminal(argv, environment, columns=120, lines=25) as owner:
+            owner.type("echo path=$SSH_AUTH_SOCK=; ssh-add -l\r")
+            owner.wait_for_text(f"{KEY} (ED25519)")
+            found = re.search(r"path=(/[^=\s]+)=", owner.text())
+            assert found is not None
+            yield owner, found[1]
+        process.terminate()
+
+
+@pytest.mark.parametrize("role", [Role.WATCH, Role.PAIR])
+def test_a_guest_reaches_no_agent_of_the_owner(alice: User, bob: User, shown: str, role: Role, tmp_path: Path) -> None:
+    """Not by the variable, an open file, a forward, or what a guest types while the owner is away."""
+    session = f"alice.{shown}"
+    alice.ok("share", shown, "bob", "--role", role)
+    with owner_with_agent(alice, shown, tmp_path) as (_, path), contextlib.ExitStack() as guests:
+        tmux(alice, shown, f"set-environment -g SSH_AUTH_SOCK {path}")
+        screens = [guests.enter_context(terminal(bob, session, way)) for way in SSH]
+        for screen in screens:
+            screen.wait_for_text(BEGINS[role].format(session))
+            screen.type(f"i\rSSH_AUTH_SOCK={path} ssh-add -l >~/injected\r")
+        look = (
+            f"for each in $(pgrep -f 'berth/node/{role} bob'); do "
+            "echo process; tr '\\0' '\\n' </proc/$each/environ; ls -l /proc/$each/fd; done; cat ~/injected"
+        )
+        found = alice.laptop.ssh(shown, look).stdout.decode()
+        assert found.count("process\n") >= len(SSH)
+        assert not [word for word in (path, "SSH_AUTH_SOCK", KEY, CANARY) if word in found]
+        here = tmp_path / "forwarded"
+        forward = bob.laptop.argv(session, options=["-N", "-L", f"{here}:{path}"])[:-1]
+        with subprocess.Popen(forward, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            wait_for(lambda: here.exists() or process.poll() is not None, what="the forward")
+            asked = subprocess.run(
+                ["ssh-add", "-l"], env={**os.environ, "SSH_AUTH_SOCK": str(here)}, capture_output=True, check=False
+            )
+            process.terminate()
+        assert (asked.returncode, KEY.encode() in asked.stdout) != (0, True)
+        assert asked.returncode != 0
+        for screen in screens:
+            screen.read()
+            assert not [word for word in (KEY, CANARY) if word.encode() in screen.output]
     alice.ok("unshare", shown, "bob")
 
 
-def test_a_site_without_live_roles(alice: User, bob: User, shown: str) -> None:
-    alice.ok("share", shown, "bob", "--role", "watch")
-    with watch(bob, f"alice.{shown}", "gateway") as terminal:
-        terminal.wait_for_text(f"alice.{shown}: terminal")
-        with configured(alice.site, {"sharing": {"roles": ["operate"]}}):
-            terminal.wait_for_end()
-            assert alice.berth("share", shown, "bob", "--role", "watch").returncode == 4
+TRIES = (
+    "list --shared --json", "show {0} --json", "logs {0}", "events {0} --json", "history {0} --json",
+    "explain {0} --json", "snapshots {0} --json", "diff {0}", "size {0}", "who {0} --json", "shares {0}",
+    "services {0} --json", "ssh {0} -- cat .netrc", "exec {0} -- env", "cp {0}:.netrc .", "open {0} --print",
+    "forward {0} 8000", "snapshot {0}", "clone {0} copied",
+)  # fmt: skip
+"""Commands that show something of a session."""
+
+
+@pytest.mark.parametrize(
+    "role",
+    [pytest.param(each, marks=[] if each is Role.OPERATE else [pytest.mark.soak]) for each in HARMLESS],
+)
+def test_no_command_of_a_guest_has_a_secret(alice: User, bob: User, shown: str, role: Role) -> None:
+    session = f"alice.{shown}"
+    secrets = "cat ~/.netrc; bash -ic 'echo $TOKEN'"
+    assert alice.laptop.ok(shown, secrets).decode().split() == [CANARY, CANARY], "they are there"
+    if role is Role.SNAPSHOT:
+        alice.ok("snapshot", shown, "shared")
+    words = {Role.PORT: ["--service", "port-8000"], Role.SNAPSHOT: ["--snapshot", "shared", "--yes"]}
+    alice.ok("share", shown, "bob", *words.get(role, ["--role", role]))
+    script = "; ".join(f"berth {each.format(session)}" for each in TRIES)
+    done = bob.site.lab.run(["sh", "-c", f"cd; {{ {script}; }} 2>&1 </dev/null"], user="bob", seconds=120)
+    by_ssh = [bob.laptop.ssh(session, each) for each in ("cat ~/.netrc; env", "", "tmux capture-pane -p")]
+    said = b"".join([done.stdout, *(each.stdout + each.stderr for each in by_ssh)])
+    assert session.encode() in said
+    assert CANARY.encode() not in said
     alice.ok("unshare", shown, "bob")

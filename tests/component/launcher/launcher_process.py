@@ -32,9 +32,13 @@ async def running(
     script: str = "/session.sh",
     log: IO[bytes] | None = None,
     minimum_uid: int = 1000,
+    module: str = "broker.launcher.server",
     **environment: str,
 ) -> AsyncIterator[tuple[LauncherClient, int]]:
-    """A launcher whose sbatch is the given shell script, and its process id. Without `script` it submits its own."""
+    """A launcher whose sbatch is the given shell script, and its process id. Without `script` it submits its own.
+
+    `module`: the launcher's, or one that changes it first.
+    """
     program = storage / "sbatch"
     program.write_text(f"#!/bin/sh\n{sbatch}\n")
     program.chmod(0o755)
@@ -42,7 +46,7 @@ async def running(
     process = await asyncio.create_subprocess_exec(
         PYTHON,
         "-m",
-        "broker.launcher.server",
+        module,
         f"--serve-fd={theirs.fileno()}",
         f"--storage={storage}/{{user}}",
         f"--sbatch={program}",

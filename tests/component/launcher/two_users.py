@@ -80,9 +80,15 @@ class TwoUsers:
             os.chown(each, account.pw_uid, account.pw_gid)
 
 
-def with_launcher(storage: Path, scenario: Callable[[TwoUsers], Awaitable[None]], *, crash_at: str = "") -> None:
+def with_launcher(
+    storage: Path,
+    scenario: Callable[[TwoUsers], Awaitable[None]],
+    *,
+    crash_at: str = "",
+    module: str = "broker.launcher.server",
+) -> None:
     async def act() -> None:
-        async with running(storage, minimum_uid=1, BERTH_CRASH_AT=crash_at) as (launcher, pid):
+        async with running(storage, minimum_uid=1, module=module, BERTH_CRASH_AT=crash_at) as (launcher, pid):
             await scenario(TwoUsers(storage, launcher, pid))
 
     asyncio.run(act())

@@ -311,7 +311,7 @@ def test_a_revocation_ends_a_call_that_waits(directory: Path) -> None:
     asyncio.run(scenario())
 
 
-REFUSED: dict[str, tuple[str, dict[str, Any], int]] = {
+REFUSED: dict[str, tuple[str, Any, int]] = {
     "a role that the site has not": ("bob", {"role": "pair"}, 403),
     "an unknown role": ("bob", {"role": "admin"}, 422),
     "no role": ("bob", {}, 422),
@@ -321,6 +321,26 @@ REFUSED: dict[str, tuple[str, dict[str, Any], int]] = {
     "an unknown user": ("nobody-knows", {"role": "operate"}, 422),
     "an unknown group": ("%40nobody-knows", {"role": "operate"}, 422),
     "a wrong name": ("b%20b", {"role": "operate"}, 422),
+    "no object": ("bob", ["operate"], 422),
+    "a role that is no word": ("bob", {"role": 7}, 422),
+    "a role that is too long": ("bob", {"role": "o" * 40}, 422),
+    "a time that is none": ("bob", {"role": "operate", "until": "tomorrow"}, 422),
+    "a negative time": ("bob", {"role": "operate", "until": -1.0}, 422),
+    "a snapshot and another role": ("bob", {"role": "operate", "snapshot": "1"}, 422),
+    "no snapshot": ("bob", {"role": "snapshot"}, 422),
+    "a snapshot that does not exist": ("bob", {"role": "snapshot", "snapshot": "9"}, 404),
+    "a snapshot with a path": ("bob", {"role": "snapshot", "snapshot": "../1"}, 422),
+    "a snapshot that is a number": ("bob", {"role": "snapshot", "snapshot": 1}, 422),
+    "a service and another role": ("bob", {"role": "watch", "service": "board"}, 422),
+    "a service with a path": ("bob", {"role": "operate", "service": "../x"}, 422),
+    "an empty group": ("%40", {"role": "operate"}, 422),
+    "a group with a space": ("%40domain%20users", {"role": "operate"}, 422),
+    "a group with a line end": ("%40devs%0A", {"role": "operate"}, 422),
+    "a group with a colon": ("%40a%3Ab", {"role": "operate"}, 422),
+    "a group that begins with a dash": ("%40-devs", {"role": "operate"}, 422),
+    "a group of a group": ("%40%40devs", {"role": "operate"}, 422),
+    "a group that is too long": (f"%40{'g' * 65}", {"role": "operate"}, 422),
+    "a user of another alphabet": ("b%C3%B6b", {"role": "operate"}, 422),
     "further keys": ("bob", {"role": "operate", "owner": "bob"}, 422),
     "one too many": ("dave", {"role": "operate"}, 403),
 }
