@@ -40,6 +40,8 @@ class RecordingService:
         self.events: asyncio.Queue[bytes] = asyncio.Queue()
         self.streams: dict[str, asyncio.StreamWriter] = {}
         """The connections of answers that a test writes, by their names."""
+        self.pages: dict[bytes, tuple[bytes, bytes]] = {}
+        """By path, the media type and the body of answers that are not the request's head."""
         self.answer_headers = b""
         """Lines that the answers to `/ws` and other paths have, too."""
         self.open = 0
@@ -103,7 +105,9 @@ class RecordingService:
                 await writer.drain()
         length = await self._body(head, reader)
         self.bodies.append(length)
-        writer.write(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (self.answer_headers, len(head), head))
+        kind, body = self.pages.get(path, (b"", head))
+        lines = self.answer_headers + (b"Content-Type: %s\r\n" % kind if kind else b"")
+        writer.write(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (lines, len(body), body))
         await writer.drain()
         return True
 

@@ -18,7 +18,7 @@ from tests.deadlines import TEST_DEADLINE_S
 from tests.fakes.web_world import Entered, WebWorld, web_world
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from playwright._impl._api_structures import SetCookieParam
     from playwright.async_api import BrowserContext
@@ -40,8 +40,8 @@ def play_on_one_site(scene: Callable[[WebWorld], Awaitable[None]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def chromium_of(world: WebWorld, browser: Entered) -> AsyncIterator[BrowserContext]:
-    """Chromium with the cookies of a browser that is logged in, and at the service."""
+async def chromium_of(world: WebWorld, *entered: Entered) -> AsyncIterator[BrowserContext]:
+    """Chromium with the cookies of a browser that is logged in, and at these services."""
     async with async_playwright() as playwright:
         rules = f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1"
         trusted = f"--ignore-certificate-errors-spki-list={_pin(world)}"
@@ -49,17 +49,17 @@ async def chromium_of(world: WebWorld, browser: Entered) -> AsyncIterator[Browse
             executable_path=chromium_program(), args=[NO_SANDBOX, rules, trusted]
         )
         context = await chromium.new_context()
-        await context.add_cookies(_cookies(world, browser))
+        await context.add_cookies(_cookies(world, entered))
         yield context
         await chromium.close()
 
 
-def _cookies(world: WebWorld, browser: Entered) -> list[SetCookieParam]:
+def _cookies(world: WebWorld, entered: Iterable[Entered]) -> list[SetCookieParam]:
     return [
         {"name": name, "value": value, "domain": host, "path": "/", "secure": True, "httpOnly": True, "sameSite": "Lax"}
         for name, value, host in (
             ("__Host-Http-berth-portal", "s" * 43, world.settings.origins.portal_host),
-            ("__Host-Http-berth", browser.cookie, browser.host),
+            *(("__Host-Http-berth", each.cookie, each.host) for each in entered),
         )
     ]
 
