@@ -16,7 +16,8 @@ PROFILE_PATTERN = r"^((own|site)/)?[a-z][a-z0-9-]{0,38}$"
 """A profile's name in a request. It may say whose profile: the user's own, or the site's (profiles.image.catalog)."""
 
 SERVICE_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
-"""A service's name, of at most 39 characters: a part of a host name whose parts `--` separates."""
+"""A service's name, of at most MAX_SERVICE_CHARS characters: a part of a host name whose parts `--` separates."""
+MAX_SERVICE_CHARS = 39
 
 USER_PATTERN = r"^[a-z_][a-z0-9_.-]{0,31}$"
 """A login name that useradd(8) accepts by default; dots are allowed for directory services."""

@@ -11,20 +11,24 @@ from broker.cli import output
 from broker.errors import RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.cli.context import Invocation
-    from broker.schema.web import Target
 
 
 def require_web_access(invocation: Invocation, remedy: str) -> None:
     """Return if the site has web access. RefusedError names the remedy."""
-    site = invocation.client.site()
+    site = invocation.client.read_site()
     if not site.portal_url:
         where = "personal mode" if site.mode == "personal" else "this site"
         raise RefusedError(f"{where} has no web access", hint=remedy)
 
 
-def log_browser_in(invocation: Invocation, target: Target | None, *, only_print: bool) -> None:
-    """Print a link that logs a browser in, with its code, and open it where there is a display."""
+def log_browser_in(invocation: Invocation, target: Mapping[str, str] | None, *, only_print: bool) -> None:
+    """Print a link that logs a browser in, with its code, and open it where there is a display.
+
+    `target`: the fields of the service to which it leads, as of Client.make_link.
+    """
     from broker.cli.browser import open_secret_address
 
     link = invocation.client.make_link(target)

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from broker.client.request_sender import RequestSender, encode_query, quote_segment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from broker.schema.login import (
         AuthorityKeyView,
         AuthorityKind,
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
         UserCertificateRequest,
         UserCertificateView,
     )
-    from broker.schema.web import BrowserView, LinkAnswer, LogoutAnswer, Target
+    from broker.schema.services import SessionServiceView
+    from broker.schema.web import BrowserView, LinkAnswer, LogoutAnswer
 
 
 class AccessClient(RequestSender):
@@ -75,11 +78,24 @@ class AccessClient(RequestSender):
         request = RetireRequest(fingerprint=fingerprint, now=now)
         return self._send("POST", f"/v1/ca/{kind}/retire", AuthorityKeyView, request)
 
-    def make_link(self, target: Target | None) -> LinkAnswer:
-        """Request a link that logs a browser in, and leads to `target` or to the portal."""
-        from broker.schema.web import LinkAnswer, LinkRequest
+    def make_link(self, target: Mapping[str, str] | None) -> LinkAnswer:
+        """Request a link that logs a browser in, and leads to a service or to the portal.
 
-        return self._send("POST", "/v1/web/links", LinkAnswer, LinkRequest(target=target))
+        `target` has the fields of `broker.schema.web.Target`. The answer's fields are not validated: a person waits.
+        """
+        import json
+
+        from broker.client.records import parse_record
+
+        body = json.dumps({"target": target})
+        return cast("LinkAnswer", parse_record(self._request("POST", "/v1/web/links", body)))
+
+    def read_services(self, name: str) -> list[SessionServiceView]:
+        """Return the services of a session that the controller knows, to choose from: they are not validated."""
+        from broker.client.records import parse_records
+
+        path = f"/v1/sessions/{quote_segment(name)}/services"
+        return cast("list[SessionServiceView]", parse_records(self._request("GET", path), "services"))
 
     def browsers(self) -> list[BrowserView]:
         from broker.schema.web import BrowserList

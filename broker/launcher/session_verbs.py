@@ -33,7 +33,7 @@ from broker.names import new_id
 from broker.volumes import environments
 from broker.volumes.copy_archive import ARCHIVE, copy_archive
 from broker.volumes.errors import VolumeError
-from broker.volumes.files import file_lock, replace_file
+from broker.volumes.files import file_lock, replace_file, replace_files
 from profiles.userfile import UnfitFileError, read_bytes, read_text
 from slurm.sbatch import OptionError, check_options
 
@@ -143,13 +143,12 @@ def receive(context: RequestContext, arguments: ReceiveArguments) -> dict[str, A
 
 
 def install(context: RequestContext, arguments: FilesArguments) -> dict[str, Any]:
-    """Write some of FILES into a session's directory, each whole or not at all."""
+    """Write some of FILES into a session's directory: none of them if one cannot be written."""
     session = context.session(arguments.session)
     check_own(session, context.user.pw_uid)
     if not arguments.files.keys() <= FILES.keys():
         raise VerbError("invalid", f"not among the files that may be written: {[*arguments.files]!r:.200}")
-    for name, content in arguments.files.items():
-        replace_file(session / FILES[name], content.encode())
+    replace_files({session / FILES[name]: content.encode() for name, content in arguments.files.items()})
     return {}
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from broker.names import SERVICE_PATTERN
+from broker.names import MAX_SERVICE_CHARS, SERVICE_PATTERN
 from broker.schema.base import Strict
 
-ServiceName = Annotated[str, StringConstraints(max_length=39, pattern=SERVICE_PATTERN)]
+ServiceName = Annotated[str, StringConstraints(max_length=MAX_SERVICE_CHARS, pattern=SERVICE_PATTERN)]
 
 
 class SessionServiceView(Strict):
@@ -19,6 +19,8 @@ class SessionServiceView(Strict):
     title: str = ""
     description: str = ""
     icon: str = "web"
+    added: bool = False
+    """Whether the owner's files or published ports define it; they replace a service of the profile."""
 
 
 class SessionServices(Strict):

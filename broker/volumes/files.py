@@ -12,8 +12,9 @@ from broker.names import new_id
 from broker.volumes.errors import VolumeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
 LOCK_RETRY_S = 0.2
 """Time between two attempts to take a lock. Each attempt is a request to the file server."""
@@ -21,16 +22,31 @@ LOCK_RETRY_S = 0.2
 
 def replace_file(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Replace a file by rename, so that a reader sees the old or the new one whole, also after a crash."""
-    fresh = path.with_name(f".{path.name}.{new_id()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    replace_files({path: content})
+
+
+def replace_files(contents: Mapping[Path, bytes | Iterable[bytes]]) -> None:
+    """Replace each file as `replace_file` does, in their order. OSError: unless a rename failed, none was replaced.
+
+    All are written before one is synced: on a local disk the first sync then writes them all.
+    """
+    staged: list[tuple[Path, Path, BinaryIO]] = []
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
+        with contextlib.ExitStack() as opened:
+            for path, content in contents.items():
+                fresh = path.with_name(f".{path.name}.{new_id()}")
+                fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+                file = opened.enter_context(os.fdopen(fd, "wb"))
+                staged.append((fresh, path, file))
+                file.writelines([content] if isinstance(content, bytes) else content)
+                file.flush()
+            for _, _, written in staged:
+                os.fsync(written.fileno())
+        for fresh, path, _ in staged:
+            fresh.rename(path)
     except OSError:
-        fresh.unlink(missing_ok=True)
+        for fresh, _, _ in staged:
+            fresh.unlink(missing_ok=True)
         raise
 
 

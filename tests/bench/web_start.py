@@ -60,16 +60,22 @@ def measure(ground: Ground, runs: int) -> Result:
 
 
 def _ours(ground: Ground, browser: Browser) -> float:
-    """`berth start`, and the link of `berth open`. Right after a stop, `berth open` alone does not start a session."""
+    """`berth start`, and the link of `berth open`, followed as soon as it is printed.
+
+    Right after a stop, `berth open` alone does not start a session.
+    """
     _stop(ground, OURS)
     with _page(browser) as page:
         began = time.perf_counter()
-        start = f"berth start {OURS} >/dev/null && berth open {OURS} terminal --print"
-        link = ground.sh(start, seconds=LIMIT_S).splitlines()[0]
-        page.goto(link)
-        page.get_by_role("button", name="Log in as").click()
-        page.wait_for_function(PROMPT)
-        took = time.perf_counter() - began
+        start = f"berth start {OURS} >/dev/null && exec berth open {OURS} terminal --print"
+        with ground.lab.popen(["timeout", f"{LIMIT_S:g}", "bash", "-c", start], user=USER) as command:
+            assert command.stdout is not None
+            link = command.stdout.readline().decode().strip()
+            page.goto(link)
+            page.get_by_role("button", name="Log in as").click()
+            page.wait_for_function(PROMPT)
+            took = time.perf_counter() - began
+            command.communicate()
     ground.sh("berth browsers --logout-all")
     return took
 

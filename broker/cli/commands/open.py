@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from broker.cli.browser import has_display, open_address
 from broker.cli.commands.sessions import reference_argument
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.errors import BerthError, InvalidInputError, RefusedError
+from broker.names import MAX_SERVICE_CHARS, SERVICE_PATTERN
 from broker.text.ide_links import LINKS
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ class OpenTarget(click.ParamType[str]):
     name = "target"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value not in LINKS:
-            from profiles.recipe.service import parse_service_name
+        if value not in LINKS and not (len(value) <= MAX_SERVICE_CHARS and re.fullmatch(SERVICE_PATTERN, value)):
+            from profiles.recipe.service import parse_service_name  # has the words for the rule, and takes long to load
 
             try:
                 parse_service_name(value)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,14 +131,16 @@ def start(
     failed: list[BerthError] = []
     views = {view.name: view for view in apply_to_each(chosen, lambda name: begin(invocation, name, request), failed)}
     ready = {name for name, view in views.items() if view.state.value == "ready"}
-    domain = invocation.client.site().domain if views else ""  # now, while Slurm works
+    # While Slurm works, so that the user need not wait for it later.
+    domain = invocation.client.site().domain if views else ""
     started = list(views.values())
+    for view in started:
+        note_deprecated_session(invocation, view)
+    import_module("broker.client.ssh_config")  # for `announce`
     if not no_wait:
         from broker.cli.wait import until_ready
 
         started = apply_to_each(list(views), lambda name: until_ready(invocation, views[name], timeout=timeout), failed)
-    for view in started:
-        note_deprecated_session(invocation, view)
     for view in [] if invocation.json else started:
         announce(invocation, view, domain, already=view.name in ready)
     print_views(invocation, started, single=len(chosen) == 1)

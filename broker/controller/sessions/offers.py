@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class Offers:
-    """Lists for the portal. The command line reads profiles and services itself, as the user."""
+    """Lists for the portal, and for links to services. Otherwise, the command line reads profiles and services itself,
+    as the user.
+    """
 
     def __init__(
         self, *, access: SessionAccess, registry: AsyncRegistry, images: ImageFinder, added: AddedServices
@@ -61,16 +63,17 @@ class Offers:
                 f"Berth could not read the profile of {name}: {error.message}", hint="try again in a moment"
             ) from error
         found = {each.name: _view(each) for each in image.profile.services}
-        found |= {each.service.name: _view(each.service) for each in await self._added.of(session)}
+        found |= {each.service.name: _view(each.service, added=True) for each in await self._added.of(session)}
         visited = sorted(
             service
             for session_id, service in await self._registry.visited_services(user)
             if session_id == session.id and service not in found
         )
-        return SessionServices(services=[*found.values(), *(SessionServiceView(name=service) for service in visited)])
+        others = (SessionServiceView(name=service, added=True) for service in visited)
+        return SessionServices(services=[*found.values(), *others])
 
 
-def _view(service: Service) -> SessionServiceView:
+def _view(service: Service, *, added: bool = False) -> SessionServiceView:
     return SessionServiceView(
-        name=service.name, title=service.title, description=service.description, icon=service.icon
+        name=service.name, title=service.title, description=service.description, icon=service.icon, added=added
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from broker.controller import clock
@@ -66,12 +67,15 @@ class SessionDoor:
             raise ConflictError(
                 status_line(self._observed, session), hint="the service opens when its session is ready"
             )
-        await self._credentials.refresh(session)
-        await self._added.install(session)
-        sources = await self._sources.towards(session.endpoint.node, session.endpoint.port)
+        node, port = session.endpoint.node, session.endpoint.port
+        sources, site, *_ = await asyncio.gather(
+            self._sources.towards(node, port),
+            self._site.view(session.owner),
+            self._credentials.refresh(session),
+            self._added.install(session),
+        )
         now = clock.now()
         seconds = max(1, int(min(self._lifetime_s, visit.expires_at - now)))
-        site = await self._site.view(session.owner)
         alias = SessionHost(session.owner, session.name).canonical_name(site.domain)
         return DoorAnswer(
             host=session.endpoint.node,

@@ -19,13 +19,6 @@ print_guest_rules() { # the block of sshd_config for this login
   ! grep -q unusedconnectiontimeout "$SSHD" || echo "UnusedConnectionTimeout 2"
 }
 
-open_guest_door() { # CONFIG: adds the login to sshd's configuration; where sshd does not take it, the session starts without
-  [[ ${ADDED_LOGINS:-} == *" $GUEST_LOGIN "* ]] || return 0
-  if ! install_guest_programs || ! add_rules "$1" "$GUEST_LOGIN" print_guest_rules; then
-    log "warning: no guests: their rules could not be written, or the image's sshd does not take them"
-  fi
-}
-
 install_guest_programs() { # writes the owner's program that shows a terminal, and those of guests, one for each role
   local name programs=/run/berth/node/programs/broker/job/guest
   mkdir -p "$programs" || return 1

@@ -4,6 +4,7 @@ readonly STOP_GRACE_S=3 # seconds between TERM and KILL for the session's proces
 readonly ACCEPT_S=1 # seconds for which a terminal may take to accept the message about the end
 readonly DELIVERY_S=0.3 # seconds in which sshd sends that message to its clients, before it ends itself
 readonly BIND_TRIES=20 # ports tried before giving up
+readonly FIRST_PROCESS='the first process of the session runs' # what it says, and the job waits for
 
 write_to_terminals() { # SECONDS: TERMINALS: writes the notice to every terminal of the session; skips one that takes nothing now
   local terminal tellers=()
@@ -34,7 +35,7 @@ shut_down() { # CODE: ends every process of the session with TERM; those that re
 
 container_main() { # process 1 of the container's PID namespace: runs sshd on a free port of BERTH_PORTS
   local lowest=${BERTH_PORTS%-*} highest=${BERTH_PORTS#*-} start=$((RANDOM << 15 | RANDOM)) try code ports
-  local config=/run/berth/node/sshd_config
+  local config=/run/berth/node/sshd_config own
   ports=$((highest - lowest + 1))
   # shut_down() signals everything it can see: that must be the session and not all of the user's processes on the node.
   [[ $$ -eq 1 ]] || die "$UNFIT_NODE" "apptainer.conf on this node does not allow PID namespaces"
@@ -42,15 +43,17 @@ container_main() { # process 1 of the container's PID namespace: runs sshd on a 
   trap 'shut_down 0' TERM
   trap 'SIGNALLED=yes' USR1
   umask 022
+  log "$FIRST_PROCESS"
   SSHD=/usr/sbin/sshd
   [[ -x $SSHD ]] || die "$BAD_CONTENT" "the image has no $SSHD"
   adapt_accounts
   [[ ! -s /run/berth/node/owners ]] || apply_owners /run/berth/node/owners
-  read_client_variables "$CLIENT_SETTINGS_INSIDE/environment"
-  write_sshd_config >"$config"
   install_services
-  open_web_door "$config"
-  open_guest_door "$config"
+  prepare_doors
+  read_client_variables "$CLIENT_SETTINGS_INSIDE/environment"
+  own=$(write_sshd_config)
+  complete_doors
+  write_rules "$config" "$own" "${!DOORS[@]}"
   [[ -z $BERTH_CHECKS ]] || run_user_check
   # sshd binds the port before the job publishes it: a port that was free a moment ago may be taken.
   for ((try = 0; try < BIND_TRIES && try < ports; try++)); do
@@ -58,7 +61,11 @@ container_main() { # process 1 of the container's PID namespace: runs sshd on a 
     run_sshd $((lowest + (start + try) % ports)) || code=$?
     # The PID file is written once sshd listens: an end before that may be a port in use, later ones are final.
     [[ $code -ne 255 || -e /run/berth/node/sshd.pid ]] && break
-    "$SSHD" -t -f "$config" || break
+    if ! "$SSHD" -t -f "$config"; then
+      [[ ${#DOORS[@]} -gt 0 ]] || break
+      drop_refused_doors "$config" "$own"
+      "$SSHD" -t -f "$config" || break
+    fi
   done
   shut_down "$code"
 }

@@ -18,10 +18,3 @@ print_web_rules() { # the block of sshd_config for this login
     "PermitUserRC no" \
     "AcceptEnv none"
 }
-
-open_web_door() { # CONFIG: adds the login to sshd's configuration; where sshd does not take it, the session starts without
-  [[ ${ADDED_LOGINS:-} == *" $WEB_LOGIN "* ]] || return 0
-  if ! /bin/bash /run/berth/node/service admit || ! add_rules "$1" "$WEB_LOGIN" print_web_rules; then
-    log "warning: no web access: its rules could not be written, or the image's sshd does not take them"
-  fi
-}

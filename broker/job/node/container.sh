@@ -15,7 +15,7 @@ report_no_namespace() { # ends the job: unshare has failed before namespace_main
 }
 
 note_failure() { # LINE: of the container's output: FAILURE: its last error; LAST_LINE
-  [[ -z $1 ]] || LAST_LINE=$1
+  [[ -z $1 || $1 == *" berth: $FIRST_PROCESS" ]] || LAST_LINE=$1
   [[ $1 != *' berth: error: '* ]] || FAILURE=${1##* berth: error: }
 }
 
@@ -40,7 +40,7 @@ start_container() { # CONTAINER: the process of namespace_main(); LOG: the outpu
 # Copies the container's output to the job's log until the container has ended. Between two lines it runs the periodic
 # checks. The line with which sshd says that it listens makes the session `ready`: update_job_comment() publishes the port.
 watch_container() {
-  local line part='' count=0 announced='' ended pause
+  local line part='' count=0 moved='' announced='' version_at=$NEVER ended pause
   while :; do
     [[ -z $HOLDING ]] || ((SECONDS <= KILL_AT)) || kill -KILL "$CONTAINER" 2>/dev/null || :
     ended=0 pause=$((TIME_CHECK_AT - EPOCHSECONDS))
@@ -54,6 +54,10 @@ watch_container() {
     check_ready_limit
     report_idle
     save_when_due
+    if ((EPOCHSECONDS >= version_at)); then
+      version_at=$NEVER
+      check_apptainer_version &
+    fi
     if ((ended > 128)); then # nothing said for a while; a line may be half read
       [[ -z ${STOPPING:-}$HOLDING ]] || kill -TERM "$CONTAINER" 2>/dev/null || :
       continue
@@ -63,9 +67,14 @@ watch_container() {
     is_probe "$line" || printf '%s\n' "$line" || :
     [[ -z ${READY_BY:-} ]] || note_failure "$line"
     look_after_login "$line"
+    if [[ -z $moved && $line == *" berth: $FIRST_PROCESS" ]]; then
+      moved=yes # before anything of the user's runs
+      set_first_process_id
+    fi
     if [[ -z $announced && $line =~ ^"Server listening on "[^\ ]+" port "([0-9]+)\.$ ]]; then
-      announced=yes LISTENS=yes READY_BY='' PORT=${BASH_REMATCH[1]} USAGE_CHECK_AT=$((EPOCHSECONDS + 5)) # first announce the endpoint
-      { set_first_process_id && update_job_comment "$PORT" '' && check_apptainer_version; } &
+      # First announce the endpoint: other programs of this node would delay that.
+      announced=yes LISTENS=yes READY_BY='' PORT=${BASH_REMATCH[1]} USAGE_CHECK_AT=$((EPOCHSECONDS + 5)) version_at=$((EPOCHSECONDS + 2))
+      update_job_comment "$PORT" '' &
       COMMENT_UPDATE=$!
     fi
     if ((++count % LOG_CHECK_LINES == 0)); then trim_log || :; fi

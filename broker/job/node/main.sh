@@ -100,11 +100,11 @@ run_session() { # one run of the session; returns when the job has to give up th
   read_volumes
   make_node_dir
   [[ -z $ON_NODE ]] || claim_system
-  trim_log
   export BERTH_SESSION_ID BERTH_SESSION_NAME BERTH_OWNER BERTH_PROFILE BERTH_PROFILE_VERSION BERTH_BEFORE BERTH_TMP=$TMP_KIND
   export APPTAINER_CONFIGDIR=$NODE_DIR/apptainer
   start_container
   read_host_key
+  trim_log
   find_oom_counter /sys/fs/cgroup </proc/self/cgroup
   count_oom_kills
   USAGE_CHECK_AT=0 REPORTED_USAGE='' ANNOUNCED_STOP=$(tail -n +2 "$DIRECTORY/run/idle" 2>/dev/null) || : # of an earlier job

@@ -63,7 +63,7 @@ measure_place() { # DIRECTORY: KIND: `disk`, `memory`, `network`, or empty if th
 }
 
 find_tmp_place() { # TMP_PLACE: the first place that is on a disk with room; empty if there is none
-  local each KIND FREE_KIB
+  local each
   TMP_PLACE=''
   for each in "${PLACES[@]}"; do
     measure_place "$each"
@@ -75,13 +75,13 @@ find_tmp_place() { # TMP_PLACE: the first place that is on a disk with room; emp
 }
 
 make_tmp_dir() { # NAME: TMP_DIR: a private directory of that name and a random end, or NODE_DIR; TMP_KIND: the KIND of its file system
-  local KIND FREE_KIB TMP_PLACE
+  local KIND='' FREE_KIB TMP_PLACE
   TMP_DIR=$NODE_DIR
-  find_tmp_place
+  find_tmp_place # which leaves the KIND of that place
   if [[ -n $TMP_PLACE && $TMP_PLACE != "${NODE_DIR%/*}" ]]; then
-    TMP_DIR=$(mktemp -d "$TMP_PLACE/$1.XXXXXXXX") || TMP_DIR=$NODE_DIR
+    TMP_DIR=$(mktemp -d "$TMP_PLACE/$1.XXXXXXXX") || TMP_DIR=$NODE_DIR TMP_PLACE=''
   fi
-  measure_place "$TMP_DIR"
+  [[ -n $TMP_PLACE ]] || measure_place "$TMP_DIR"
   # shellcheck disable=SC2034 # of sessions only
   TMP_KIND=$KIND
 }

@@ -1,6 +1,6 @@
 # Starts a service that a user opens, and reports how far it is.
 
-readonly LOOK_S=0.5 # seconds between two looks at the state
+readonly FIRST_LOOK_MS=20 LOOK_MS=500 # milliseconds between two looks at the state: at first, and at most and when it is ready
 readonly DISCARDED_CHARS=65536 # of standard input, before the next look: a client that sends without end causes no more of them
 readonly SHOWN_LINES=20 SHOWN_BYTES=16384 # of the log of a service that has failed
 
@@ -49,7 +49,7 @@ attach_service() { # NAME: keeps its definition, starts it, and reports how far 
 }
 
 follow_service() { # starts the service NAME, and reports how far it is until standard input ends: then it is closed here
-  local code shown='' line='' latest STATE
+  local code shown='' line='' latest STATE pause pause_ms=$FIRST_LOOK_MS waited_ms=0
   start_supervisor "$NAME"
   while :; do
     read_state "$NAME"
@@ -58,14 +58,21 @@ follow_service() { # starts the service NAME, and reports how far it is until st
     case $STATE in
       failed) show_lines "$SHOWN_LINES" && exit 1 ;;
       stopped) exit 0 ;;
+      ready) pause_ms=$LOOK_MS ;;
       starting)
-        latest=$(show_lines 1)
-        if [[ $latest != "$line" ]]; then printf '%s\n' "$latest"; fi
-        line=$latest
+        if ((waited_ms >= LOOK_MS)); then
+          waited_ms=0
+          latest=$(show_lines 1)
+          if [[ $latest != "$line" ]]; then printf '%s\n' "$latest"; fi
+          line=$latest
+        fi
         ;;
     esac
     code=0
-    read -rN "$DISCARDED_CHARS" -t "$LOOK_S" _ || code=$?
+    printf -v pause '0.%03d' "$pause_ms"
+    read -rN "$DISCARDED_CHARS" -t "$pause" _ || code=$?
     ((code == 0 || code > 128)) || exit 0
+    waited_ms=$((waited_ms + pause_ms))
+    pause_ms=$((pause_ms * 5 / 4 < LOOK_MS ? pause_ms * 5 / 4 : LOOK_MS))
   done
 }

@@ -1,6 +1,8 @@
 # The supervisor of one service: starts it, waits until it answers, and starts it again when it ends.
 
 readonly START_LIMIT_S=180 # seconds until a service must answer; the first start of JupyterLab on a slow file system takes 60
+readonly FIRST_LOOK_S=0.02 LOOK_S=0.1 # seconds between two looks at a service that starts: in its first seconds, and later
+readonly LOOKS_OFTEN_S=2 # these first seconds
 readonly PROBE_S=1 # seconds between two calls of a service's own probe
 readonly PROBE_LIMIT_S=10 # seconds that one call may take
 readonly READY_LOOK_S=5 # seconds between two looks at a service that is ready
@@ -36,7 +38,7 @@ start_command() { # CHILD: the leader of the service's process group, which writ
 }
 
 watch_command() { # CODE: the command's exit code; empty if it did not answer in time. READY: whether it has been ready
-  local limit=$((SECONDS + START_LIMIT_S)) pause=0.1
+  local began=$SECONDS limit=$((SECONDS + START_LIMIT_S)) pause=$FIRST_LOOK_S
   READY='' PROBE_AT=0
   while ! read -rt "$pause" -u "$ENDED" CODE; do
     CODE=137
@@ -49,6 +51,8 @@ watch_command() { # CODE: the command's exit code; empty if it did not answer in
     elif ((SECONDS >= limit)); then
       CODE=''
       return 0
+    elif ((SECONDS - began > LOOKS_OFTEN_S)); then
+      pause=$LOOK_S
     fi
   done
 }

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.cli.browser import REDIRECT_NAME
+from broker.errors import BerthError
+from broker.schema.services import SessionServices, SessionServiceView
 from broker.schema.web import BrowserList, BrowserView, LinkAnswer, LogoutAnswer
 from tests.fakes.command_line import run
+from tests.fakes.controller import ready, view
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +64,33 @@ def test_guest_gets_a_link_to_the_shared_service_alone(site: ScriptedController)
         refused = run("open", "alice.dev", *words)
         assert (refused.exit_code, "shared services" in refused.stderr) == (4, True)
     assert run("open", "alice.dev", "Board").exit_code == 2
+
+
+def test_link_to_a_service_of_the_profile_does_not_wait_for_the_session(site: ScriptedController) -> None:
+    """The session is asked after the link is printed; what it answers, or that it does not, takes nothing back."""
+    site.sessions["dev"] = ready()
+    site.answers["GET /v1/sessions/dev/services"] = SessionServices(services=[SessionServiceView(name="terminal")])
+    site.failures["GET /v1/keys"] = site.failures["POST /v1/resolve"] = BerthError("no way in")
+    result = run("open", "dev", "terminal")
+    assert (result.exit_code, result.stdout) == (0, f"{PAGE}#{SECRET}\n")
+    paths = [path for _, path, _ in site.asked]
+    assert paths[:4] == ["/v1/site", "/v1/sessions/dev", "/v1/sessions/dev/services", "/v1/web/links"]
+    assert len(paths) > 4
+
+
+@pytest.mark.parametrize("known", ["added", "unknown", "refused", "stopped"])
+def test_link_to_any_other_service_waits_for_the_session(site: ScriptedController, known: str) -> None:
+    site.sessions["dev"] = view() if known == "stopped" else ready()
+    name = "terminal" if known in {"added", "stopped"} else "other"
+    service = SessionServiceView(name=name, added=known == "added")
+    site.answers["GET /v1/sessions/dev/services"] = SessionServices(services=[service])
+    if known == "refused":
+        site.failures["GET /v1/sessions/dev/services"] = BerthError("its image is gone")
+    site.failures["GET /v1/keys"] = site.failures["POST /v1/resolve"] = BerthError("no way in")
+    result = run("open", "dev", "terminal")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no way in" in result.stderr
+    assert "/v1/web/links" not in [path for _, path, _ in site.asked]
 
 
 @pytest.mark.usefixtures("site")
