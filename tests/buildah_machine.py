@@ -30,7 +30,23 @@ if TYPE_CHECKING:
 CLONE_NEWUSER = 0x10000000
 USER, FIRST_SUBORDINATE, SUBORDINATES = 61_234, 700_000, 65_536
 BUSYBOX = "/bin/busybox"
-COMMANDS = ("sh", "cat", "chmod", "chown", "cp", "echo", "id", "ls", "mkdir", "rm", "sed", "touch", "wget")
+COMMANDS = (
+    "sh",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "echo",
+    "id",
+    "ln",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "rm",
+    "sed",
+    "touch",
+    "wget",
+)
 FROM_BASE = "FROM scratch\nADD base.tar /\n"
 
 
@@ -151,4 +167,4 @@ def run_as_ordinary_user(room: Path, work: Callable[[], None]) -> None:
     for descriptor in (*ready, *mapped):
         os.close(descriptor)
     assert report.exists(), "the child could not report"
-    assert report.read_text() == ""
+    assert report.read_text() == "", report.read_text()

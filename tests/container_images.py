@@ -97,6 +97,7 @@ def make_image(
             "os": "linux",
             "config": settings or {},
             "rootfs": {"type": "layers", "diff_ids": [sha256(each) for each in layers]},
+            "history": [{"created_by": "tests"} for _ in layers],
         }
     ).encode()
     stored = [compressed(each, compression) for each in layers]

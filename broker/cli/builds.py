@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ def build_profile(
 
     Without `use_cache`, all steps are run. Raises ProfilesError.
     """
-    from broker.cli.registries import access_of
+    from broker.cli.registries import site_registries
     from broker.profile_options import check_profile_option
     from profiles.build.published import unchanged_image
     from profiles.build.result import BuildResult
 
-    access = partial(access_of, invocation)
+    access = site_registries(invocation)
     published = unchanged_image(recipe, store=target, bases=bases, check_option=check_profile_option, access=access)
     if published is not None:
         return BuildResult(published, built=False)

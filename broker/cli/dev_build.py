@@ -20,6 +20,7 @@ OWN_STORE = Path("own")
 def plan_of(invocation: Invocation, place: Path, chosen: str | None) -> DevPlan:
     """Read the dev container of the repository `place`. Raises ProfilesError. Nothing is built."""
     from broker.bind_rules import bind_rule
+    from broker.cli.registries import site_registries
     from broker.cli.stores import bases_of, target_of
     from profiles.devcontainer.config import find_dev_config
     from profiles.devcontainer.feature_registry import FeatureRegistries
@@ -29,7 +30,7 @@ def plan_of(invocation: Invocation, place: Path, chosen: str | None) -> DevPlan:
     return make_plan(
         find_dev_config(place, chosen),
         bases=bases_of(invocation, target_of(invocation, OWN_STORE)),
-        registry=FeatureRegistries(),
+        registry=FeatureRegistries(site_registries(invocation)),
         is_allowed=lambda path: bind_rule(path, config.storage.binds) is not None,
     )
 
@@ -70,6 +71,7 @@ def _build(invocation: Invocation, plan: DevPlan, version: str, *, use_cache: bo
     import yaml
 
     from broker.cli.progress import ProgressLine
+    from broker.cli.registries import site_registries
     from broker.cli.stores import bases_of, show_steps_on, target_of
     from broker.profile_options import check_profile_option
     from profiles.build import builder
@@ -86,5 +88,6 @@ def _build(invocation: Invocation, plan: DevPlan, version: str, *, use_cache: bo
                 bases=bases_of(invocation, target),
                 progress=show_steps_on(line),
                 check_option=check_profile_option,
+                access=site_registries(invocation),
                 cache=BuildCache(use_cache, invocation.config.profiles.build_cache_gib << 30),
             )

@@ -163,23 +163,43 @@ def find_session(invocation: Invocation, name: str) -> SessionView | None:
         return None
 
 
+def find_dev_session(invocation: Invocation, name: str, plan: DevPlan) -> SessionView | None:
+    """Return the user's session of that name; None if there is none.
+
+    ConflictError if its image was not built by this user from the plan's devcontainer.json.
+    """
+    from broker.cli.dev_build import OWN_STORE
+    from broker.cli.stores import target_of
+    from profiles.errors import ProfilesError
+
+    view = find_session(invocation, name)
+    if view is None:
+        return None
+    hint = f"`berth up --name NAME` makes another session; `berth delete {view.name}` deletes that one"
+    try:
+        image = target_of(invocation, OWN_STORE).read(plan.name, view.version)
+    except ProfilesError:
+        image = None
+    if view.profile != plan.name or image is None or image.digest != view.digest:
+        raise ConflictError(f"{view.name} is a session of {view.profile}@{view.version}, not of this folder", hint=hint)
+    origin = image.labels.get("berth.base", "")
+    if origin != plan.origin:
+        raise ConflictError(f"{view.name} is the session of {origin.partition(':')[2]}, not of this folder", hint=hint)
+    return view
+
+
 def start_dev_session(
     invocation: Invocation, name: str, plan: DevPlan, begin: StartRequester, *, timeout: float | None
 ) -> tuple[SessionView, bool]:
     """Start the session with the image of `plan`, or find it ready; return it, and whether it has that image.
 
     `begin` requests a start with the session's options. A stopped session with an older image is moved to this one; one
-    that runs is left alone. ConflictError if the session has another profile.
+    that runs is left alone. ConflictError if the session was not made from this devcontainer.json.
     """
     from broker.cli.wait import until_ready
     from broker.schema.states import LIVE, STARTABLE
 
-    view = find_session(invocation, name)
-    if view is not None and view.profile != plan.name:
-        raise ConflictError(
-            f"{name} is a session of the profile {view.profile}, not of {plan.name}",
-            hint="--name gives the session of this repository another name",
-        )
+    view = find_dev_session(invocation, name, plan)
     is_current = view is None or view.version == plan.version
     if view is not None and not is_current and view.state in LIVE:
         return until_ready(invocation, view, timeout=timeout), False

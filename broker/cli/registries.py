@@ -14,7 +14,7 @@ from broker.format import format_size
 if TYPE_CHECKING:
     from broker.cli.context import Invocation
     from profiles.oci.reference import ImageReference
-    from profiles.oci.registry_access import RegistryAccess
+    from profiles.oci.registry_access import RegistryAccess, SiteRegistries
 
 move_tag_option = click.option(
     "--move-tag", is_flag=True, help="Let the tag name the new image if it names another one already."
@@ -42,12 +42,15 @@ class RegistryImage(click.ParamType["ImageReference"]):
 
 def access_of(invocation: Invocation, reference: ImageReference) -> RegistryAccess:
     """Return what the site has configured about the registry of an image."""
-    from profiles.oci.registry_access import RegistryAccess
+    return site_registries(invocation)(reference)
 
-    for each in invocation.config.profiles.registries:
-        if each.host == reference.registry:
-            return RegistryAccess(ca=each.ca, timeout_s=each.timeout)
-    return RegistryAccess()
+
+def site_registries(invocation: Invocation) -> SiteRegistries:
+    """Return what the site has configured about registries."""
+    from profiles.oci.registry_access import RegistryAccess, SiteRegistries
+
+    listed = invocation.config.profiles.registries
+    return SiteRegistries({each.host: RegistryAccess(ca=each.ca, timeout_s=each.timeout) for each in listed})
 
 
 class TransferAmounts:

@@ -22,7 +22,7 @@ def _host(text: str) -> str:
 
 
 class ImageRegistrySettings(Section):
-    """One registry with images, as `berth profile push`, `pull` and `export` reach it."""
+    """One registry, as `berth up` and the commands of `berth profile` reach it for images and features."""
 
     host: Annotated[str, StringConstraints(max_length=255), AfterValidator(_host)]
     """The registry as in the names of its images, with its port if they have one: `registry.example.org:5000`."""

@@ -25,7 +25,7 @@ from profiles.recipe.base import BaseKind
 from profiles.userfile import is_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from profiles.build.command import ProgramRunner
     from profiles.build.image_store import LayerStore
@@ -52,9 +52,15 @@ def check_buildah() -> None:
 
 
 class Buildah:
-    """Builds in `folder`, which is private, and keeps layers in `store`."""
+    """Builds in `folder`, which is private, and keeps layers in `store`.
 
-    def __init__(self, folder: Path, store: LayerStore, run: ProgramRunner) -> None:
+    `authorities` are files with the authorities of registries, by their names.
+    """
+
+    def __init__(
+        self, folder: Path, store: LayerStore, run: ProgramRunner, authorities: Mapping[str, Path] | None = None
+    ) -> None:
+        self._authorities = authorities or {}
         self._folder = folder / "dockerfile"
         self._folder.mkdir(mode=0o700)
         self._root = self._folder / "root"
@@ -64,10 +70,10 @@ class Buildah:
         self._environment = {
             **network.outside_environment(),
             "CONTAINERS_STORAGE_CONF": str(store.settings),
-            "HOME": "/root",
+            "HOME": str(self._write_home()),
             "TMPDIR": str(store.temporary),
         }
-        self._shown = [f"ro:{store.settings}", *map(str, store.places)]
+        self._shown = [f"ro:{store.settings}", str(self._folder / "home"), *map(str, store.places)]
         self._show_settings()
 
     def pull(self, base: Base, digest: str) -> str:
@@ -76,7 +82,8 @@ class Buildah:
             plain = base.image.with_digest(base.image.digest or digest)
             logins = _login_file()
             login = [f"--authfile={logins}"] if logins else []
-            secure = ["--tls-verify=false"] if base.image.is_loopback else []
+            is_plain = base.image.is_loopback and base.image.registry not in self._authorities
+            secure = ["--tls-verify=false"] if is_plain else []
             output = self._buildah(
                 [f"ro:{logins}"] if logins else [], "pull", "--policy=missing", *login, *secure, f"docker://{plain}"
             )
@@ -149,8 +156,24 @@ class Buildah:
 
     def _buildah(self, shown: Sequence[str], *arguments: str) -> str:
         """Run buildah where it sees `shown` too, in the form of confine.sh."""
-        script = ["/bin/sh", str(namespace.INSIDE / "confine.sh"), str(self._root), *shown, *self._shown, "--"]
-        return self._run(namespace.as_root(*script, BUILDAH, *arguments), self._environment)
+        command = namespace.as_confined_root(self._root, [*shown, *self._shown], BUILDAH, *arguments)
+        return self._run(command, self._environment)
+
+    def _write_home(self) -> Path:
+        """Make a home for buildah, with the authorities where it looks for them."""
+        home = self._folder / "home"
+        home.mkdir(mode=0o700)
+        for name, file in self._authorities.items():
+            place = home / ".config/containers/certs.d" / name
+            place.mkdir(parents=True)
+            try:
+                shutil.copyfile(file, place / "ca.crt")
+            except OSError as error:
+                raise ProfilesError(
+                    f"the authority of {name}, {file}, cannot be read: {error.strerror}",
+                    hint="the site's administrators name it in `profiles.registries`",
+                ) from error
+        return home
 
     def _show_settings(self) -> None:
         """Let buildah see the machine's certificates and the user's own list of registries, if there are any."""

@@ -48,7 +48,7 @@ from profiles.image.store import (
     file_digest,
     verify_image,
 )
-from profiles.oci.registry_access import plain_access
+from profiles.oci.registry_access import authorities_of, plain_access
 from profiles.recipe.base import Base, BaseKind
 from profiles.recipe.resources import any_option
 from profiles.recipe.spec import load_profile
@@ -199,7 +199,10 @@ class _Build:
             with steps.step("finish"):
                 (stage / PACKAGES).write_text(tree.finish(what.shell_environment(), json.dumps(labels)))
             with steps.step("inventory"):
-                packages = make_inventory(tree, folder, stage, profile, labels=labels, run=steps.run).counts()
+                features = what.derived.features if what.derived else ()
+                packages = make_inventory(
+                    tree, folder, stage, profile, labels=labels, run=steps.run, features=features
+                ).counts()
             with steps.step("squashfs") as record:
                 squashfs = tree.squash()
                 record.size = squashfs.stat().st_size
@@ -232,7 +235,7 @@ class _Build:
             steps.step("dockerfile" if derived.dockerfile else "features") as record,
             layer_store(parent, folder / "containers") as store,
         ):
-            buildah = Buildah(folder, store, steps.run)
+            buildah = Buildah(folder, store, steps.run, authorities_of(self._access))
             if derived.dockerfile is not None:
                 image = buildah.build(derived.dockerfile, use_cache=self._cache.is_used)
             else:

@@ -19,13 +19,22 @@ from profiles.build.workspace import default_parent, workspace
 from profiles.errors import ProfilesError
 from profiles.inventory.cyclonedx_reader import read_inventory
 from profiles.inventory.inventory_worker import InventoryRequest
-from profiles.inventory.model import CYCLONEDX_NAME, SPDX_NAME, ImageOrigin, Inventory, InventoryError
+from profiles.inventory.model import (
+    CYCLONEDX_NAME,
+    SPDX_NAME,
+    ImageOrigin,
+    InstalledPackage,
+    Inventory,
+    InventoryError,
+    PackageKind,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from profiles.build.command import ProgramRunner
+    from profiles.devcontainer.image_part import DevFeature
     from profiles.image.store import Image
     from profiles.recipe.spec import Profile
 
@@ -34,13 +43,24 @@ UNPACK_TIMEOUT_S = 1800.0
 
 
 def make_inventory(
-    tree: ImageTree, folder: Path, stage: Path, profile: Profile, *, labels: Mapping[str, str], run: ProgramRunner
+    tree: ImageTree,
+    folder: Path,
+    stage: Path,
+    profile: Profile,
+    *,
+    labels: Mapping[str, str],
+    run: ProgramRunner,
+    features: Sequence[DevFeature] = (),
 ) -> Inventory:
     """Make the inventory of a finished tree, and leave both documents in the tree and in `stage`.
 
-    `folder` is the build's own. Raises what `run` raises, and InventoryError.
+    `folder` is the build's own, `features` are those that it has installed. Raises what `run` raises, and
+    InventoryError.
     """
-    InventoryRequest(str(tree.path), _origin(profile, labels), is_kept=True).write(folder)
+    installed = tuple(
+        InstalledPackage(PackageKind.FEATURE, each.name, each.version, digest=each.digest) for each in features
+    )
+    InventoryRequest(str(tree.path), _origin(profile, labels), is_kept=True, features=installed).write(folder)
     run_tree_module(run, "profiles.inventory.inventory_worker", str(folder), enter=tree.enter)
     for name in (CYCLONEDX_NAME, SPDX_NAME):
         shutil.copyfile(folder / name, stage / name)

@@ -8,10 +8,13 @@ root. Nothing here needs a setuid program except newuidmap(1) and newgidmap(1).
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiles.build import network
 from profiles.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -37,6 +40,15 @@ def in_tree(tree: Path, kit: Path, *argv: str, enter: Sequence[str] = ()) -> lis
     `enter` is the beginning of a command that mounts the tree first.
     """
     return as_root(*enter, "/bin/sh", str(INSIDE / "enter.sh"), str(tree), str(kit), *argv)
+
+
+def as_confined_root(root: Path, shown: Sequence[str], *argv: str) -> list[str]:
+    """Return the command that runs `argv` as root where only the machine's programs, its settings and `shown` are.
+
+    `root` is an empty directory. Each of `shown` is a path, or `ro:` and a path that is read-only there.
+    """
+    python = shutil.which("python3", path=network.PATH) or sys.executable
+    return as_root("/bin/sh", str(INSIDE / "confine.sh"), python, str(root), *shown, "--", *argv)
 
 
 def namespace_problem() -> str:

@@ -52,6 +52,11 @@ class DevPlan:
         found = [*self.image.findings, *self.session.findings, *self.config.findings]
         return sorted(found, key=lambda finding: finding.verdict == "ignored")
 
+    @property
+    def origin(self) -> str:
+        """The recipe's base, which names the file: by it an image of this dev container is recognised."""
+        return f"devcontainer:{self.config.file}"
+
     def recipe(self) -> dict[str, object]:
         """Return the profile's recipe, as data for YAML."""
         binds: list[dict[str, object]] = [
@@ -65,7 +70,7 @@ class DevPlan:
             "name": self.name,
             "version": self.version,
             "description": f"the dev container of {self.config.workspace}",
-            "base": f"devcontainer:{self.config.file}",
+            "base": self.origin,
             **({"binds": binds} if binds else {}),
         }
 
@@ -91,7 +96,9 @@ def make_plan(
     session = session_part(config, image.nodes, is_allowed)
     digest = "" if isinstance(image.base, DockerfileBuild) else base_content(image.base, bases)
     plan = DevPlan(config, image, session, name or profile_name(config.workspace.name), "", is_bound)
-    key = hashlib.sha256(json.dumps([image.key(digest), plan.recipe().get("binds")]).encode()).hexdigest()
+    # With the origin: two clones with folders of the same name have images of their own.
+    parts = [image.key(digest), plan.recipe().get("binds"), plan.origin]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return DevPlan(config, image, session, plan.name, key[:KEY_DIGITS], is_bound)
 
 

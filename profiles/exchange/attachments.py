@@ -23,7 +23,6 @@ ATTACHMENT_TYPES = {
     PACKAGES: "application/vnd.berth.packages.v1+text",
     "sbom.cdx.json": "application/vnd.cyclonedx+json",
     "sbom.spdx.json": "application/spdx+json",
-    "provenance.json": "application/vnd.in-toto+json",
     "import.json": "application/vnd.berth.import.v1+json",
 }
 """The names of the files, and the media types under which other programs find them."""

@@ -23,6 +23,8 @@ from profiles.exchange.artifact import (
     write_manifest,
 )
 from profiles.exchange.attachments import ATTACHMENT_TYPES, CORE, MAX_ATTACHMENT_BYTES, MAX_CORE_BYTES
+from profiles.exchange.cosign import sign_in_registry
+from profiles.exchange.provenance import PROVENANCE, PROVENANCE_TYPE, make_provenance
 from profiles.exchange.referrers import TITLE, attach
 from profiles.image.store import DESCRIPTION, RECIPE, verify_image
 from profiles.oci.descriptor import OCI_MANIFEST, Descriptor, StoredManifest, bytes_digest
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from profiles.image.store import Image
     from profiles.oci.reference import ImageReference
     from profiles.oci.registry_access import RegistryAccess
+    from profiles.signature.keys import PrivateSigningKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,13 @@ def push_image(
     access: RegistryAccess,
     move_tag: bool = False,
     progress: TransferCallback = lambda _done, _total: None,
+    sign_key: PrivateSigningKey | None = None,
 ) -> Pushed:
     """Copy an image with the files beside it to `reference`, whose tag is set last.
 
-    Without a tag in `reference` that is the version. Raises DamagedImageError if the image is not what was published,
-    ImageExistsError if the tag names another image, unless `move_tag`, and TransferError. Then the tag is as before.
+    Without a tag in `reference` that is the version. The provenance is attached too; with `sign_key` both are signed
+    for other tools, as cosign does. Raises DamagedImageError if the image is not what was published, ImageExistsError
+    if the tag names another image, unless `move_tag`, and TransferError. Then the tag is as before.
     """
     if reference.digest:
         raise ReferenceInvalidError(
@@ -72,6 +77,7 @@ def push_image(
             hint="push to a tag, or to a name without one",
         )
     target = reference if reference.tag else reference.with_tag(version_tag(image.version))
+    name = f"{target.registry}/{target.repository}"
     parts, contents = _read_files(image)
     with RegistryClient(target, access, progress=progress) as client:
         _require_free(client, target, image, move_tag=move_tag)
@@ -82,9 +88,13 @@ def push_image(
             for name, content in contents.items()
         ]
         manifest = _push_manifest(client, layer, parts, image)
+        provenance = make_provenance(image, name, manifest.digest, parts.texts[RECIPE])
+        attached.append(replace(client.push_bytes(PROVENANCE_TYPE, provenance), annotations={TITLE: PROVENANCE}))
         attach(client, manifest.descriptor, attached)
+        if sign_key is not None:
+            sign_in_registry(client, name, manifest.digest, provenance, sign_key)
         client.push_manifest(manifest.content, manifest.media_type, target.tag)
-    return Pushed(target, manifest.digest, uploaded, list(contents))
+    return Pushed(target, manifest.digest, uploaded, [*contents, PROVENANCE])
 
 
 def _push_layer(client: RegistryClient, layer: Descriptor, image: Image) -> bool:

@@ -6,20 +6,25 @@ package database says what it likes: the inventory repeats it.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from profiles.inventory.apk_reader import read_apk
+from profiles.inventory.cyclonedx_reader import MAX_SBOM_BYTES, UNREADABLE, parse_inventory
 from profiles.inventory.dpkg_reader import dpkg_files, read_dpkg
 from profiles.inventory.image_tree_reader import ImageTreeReader, digest_in, start_of
 from profiles.inventory.model import (
+    CYCLONEDX_NAME,
     DATABASE_REMEDY,
+    INVENTORY_PLACE,
     InstalledPackage,
     Inventory,
     InventoryError,
     LooseExecutable,
+    PackageKind,
     UnreadPart,
     name_text,
 )
@@ -46,8 +51,11 @@ NEVER_PACKED = frozenset({b"dev", b"proc", b"sys", b"tmp"})
 PACKAGE_PROGRAMS = ("usr/bin/dpkg", "bin/dpkg", "usr/bin/rpm", "sbin/apk", "usr/sbin/apk", "usr/bin/apk")
 
 
-def collect_inventory(tree: Path, origin: ImageOrigin) -> Inventory:
-    """Return the inventory of the image in the folder `tree`. InventoryError if it would not be complete."""
+def collect_inventory(tree: Path, origin: ImageOrigin, features: Iterable[InstalledPackage] = ()) -> Inventory:
+    """Return the inventory of the image in the folder `tree`. InventoryError if it would not be complete.
+
+    `features` are those that were installed over the base; nothing else in the tree says so.
+    """
     with ImageTreeReader(tree) as reader:
         packages, files = _distribution_packages(reader)
         sight = _survey(reader)
@@ -59,9 +67,20 @@ def collect_inventory(tree: Path, origin: ImageOrigin) -> Inventory:
             owned.update(path for path in python_files(entry) if path in sight.executables)
         npm_folders = {entry.folder for entry in sight.node}
         loose = tuple(_loose_executables(sight, owned, npm_folders))
+        packages += [*_features_of_base(reader), *features]
         return Inventory(
             origin, read_system(reader), tuple(merge_copies(packages)), tuple(sorted(loose)), tuple(sorted(unread))
         )
+
+
+def _features_of_base(reader: ImageTreeReader) -> list[InstalledPackage]:
+    """Return the features in the inventory that the base has; none for one that is damaged, or a stranger's."""
+    try:
+        content = reader.read(f"{INVENTORY_PLACE}/{CYCLONEDX_NAME}", MAX_SBOM_BYTES)
+        packages = parse_inventory(json.loads(content)).packages if content else ()
+    except (InventoryError, *UNREADABLE):
+        return []
+    return [each for each in packages if each.kind is PackageKind.FEATURE]
 
 
 @dataclass(slots=True)

@@ -91,6 +91,7 @@ def _package(package: InstalledPackage, system: OperatingSystem) -> dict[str, An
         "source": [package.source],
         "source-version": [package.source_version],
         "location": list(package.locations),
+        "digest": [package.digest],
     }
     return {
         "type": "library",

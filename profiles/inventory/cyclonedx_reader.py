@@ -29,6 +29,8 @@ MAX_SBOM_BYTES = 256 << 20
 """Of 100,000 packages, 600 bytes each, and as many executables."""
 MAX_TEXT_LENGTH = 16_384
 """Characters of a path: PATH_MAX, each byte escaped."""
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+"""What a document that is no inventory raises."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -37,17 +39,14 @@ def read_inventory(file: Path) -> Inventory:
     content = read_bytes(file, MAX_SBOM_BYTES, own=False)
     try:
         return parse_inventory(json.loads(content))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except UNREADABLE as error:
         raise InventoryError(
             f"{file} is no inventory that this release reads", hint="build the image again under another version"
         ) from error
 
 
 def parse_inventory(document: Any) -> Inventory:  # noqa: ANN401 - whatever the JSON has
-    """Return the inventory in a document.
-
-    Raises ValueError, KeyError, TypeError, AttributeError, IndexError or RecursionError if it is none.
-    """
+    """Return the inventory in a document. Raises one of UNREADABLE if it is none."""
     image = document["metadata"]["component"]
     own = _properties(image)
     if own.get("generation") != [GENERATION]:
@@ -86,6 +85,7 @@ def _system(component: dict[str, Any]) -> OperatingSystem:
 
 def _package(component: dict[str, Any]) -> InstalledPackage:
     own = _properties(component)
+    digest = _one(own, "digest")
     return InstalledPackage(
         PackageKind(_one(own, "kind")),
         _text(component["name"]),
@@ -94,6 +94,7 @@ def _package(component: dict[str, Any]) -> InstalledPackage:
         _one(own, "source"),
         _one(own, "source-version"),
         tuple(own.get("location", [])),
+        f"sha256:{_digest(digest.removeprefix('sha256:'))}" if digest else "",
     )
 
 

@@ -37,7 +37,9 @@ def _versions(inventory: Inventory) -> dict[tuple[str, str], str]:
     for package in inventory.packages:
         several = len(architectures[package.kind.value, package.name]) > 1
         name = f"{package.name}:{package.architecture}" if several else package.name
-        found.setdefault((package.kind.value, name), []).append(package.version)
+        # The same version of a feature may have other files.
+        version = f"{package.version} {package.digest[:19]}".strip()
+        found.setdefault((package.kind.value, name), []).append(version)
     return {key: ", ".join(versions) for key, versions in found.items()}
 
 

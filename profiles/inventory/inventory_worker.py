@@ -15,13 +15,19 @@ from pathlib import Path
 
 from profiles.inventory.collect import collect_inventory
 from profiles.inventory.cyclonedx import as_cyclonedx
-from profiles.inventory.model import CYCLONEDX_NAME, SPDX_NAME, ImageOrigin, InventoryError
+from profiles.inventory.model import (
+    CYCLONEDX_NAME,
+    INVENTORY_PLACE,
+    SPDX_NAME,
+    ImageOrigin,
+    InstalledPackage,
+    InventoryError,
+    PackageKind,
+)
 from profiles.inventory.spdx import as_spdx
 from profiles.walk import FOLDER_FLAGS
 
 INVENTORY_REQUEST = "inventory.json"
-PLACE = ("usr", "share", "berth")
-"""The folder of both documents in the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class InventoryRequest:
     origin: ImageOrigin
     is_kept: bool
     """Whether the image gets the documents too."""
+    features: tuple[InstalledPackage, ...] = ()
+    """Those that this build has installed."""
 
     def write(self, folder: Path) -> None:
         (folder / INVENTORY_REQUEST).write_text(json.dumps(asdict(self)))
@@ -39,14 +47,18 @@ class InventoryRequest:
     @classmethod
     def read(cls, folder: Path) -> InventoryRequest:
         data = json.loads((folder / INVENTORY_REQUEST).read_text())
-        return cls(data["tree"], ImageOrigin(**data["origin"]), data["is_kept"])
+        features = tuple(
+            InstalledPackage(PackageKind(each["kind"]), each["name"], each["version"], digest=each["digest"])
+            for each in data["features"]
+        )
+        return cls(data["tree"], ImageOrigin(**data["origin"]), data["is_kept"], features)
 
 
 def put_into_tree(tree: Path, documents: dict[str, str]) -> None:
     """Write the documents into the tree, below /usr/share/berth. InventoryError if a link is on the way."""
     descriptor = os.open(tree, FOLDER_FLAGS)
     try:
-        for name in PLACE:
+        for name in INVENTORY_PLACE.split("/"):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=descriptor)
             inner = os.open(name, FOLDER_FLAGS, dir_fd=descriptor)
@@ -60,7 +72,7 @@ def put_into_tree(tree: Path, documents: dict[str, str]) -> None:
                 file.write(text)
     except OSError as error:
         raise InventoryError(
-            f"the inventory cannot be written to /{'/'.join(PLACE)} of the image: {error.strerror}",
+            f"the inventory cannot be written to /{INVENTORY_PLACE} of the image: {error.strerror}",
             hint="each part of this path must be a directory, and no link",
         ) from error
     finally:
@@ -70,7 +82,7 @@ def put_into_tree(tree: Path, documents: dict[str, str]) -> None:
 def main(folder: Path) -> int:
     request = InventoryRequest.read(folder)
     try:
-        inventory = collect_inventory(Path(request.tree), request.origin)
+        inventory = collect_inventory(Path(request.tree), request.origin, request.features)
         documents = {CYCLONEDX_NAME: as_cyclonedx(inventory), SPDX_NAME: as_spdx(inventory)}
         if request.is_kept:
             put_into_tree(Path(request.tree), documents)

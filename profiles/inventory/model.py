@@ -14,17 +14,21 @@ class InventoryError(ProfilesError):
 
 CYCLONEDX_NAME = "sbom.cdx.json"
 SPDX_NAME = "sbom.spdx.json"
+INVENTORY_PLACE = "usr/share/berth"
+"""The folder of both documents in the image."""
 DATABASE_REMEDY = "give the image its package database back: without it, its packages are unknown"
 
 
 class PackageKind(StrEnum):
-    """The package managers whose packages an inventory has, by their names in package URLs."""
+    """The kinds of packages that an inventory has; those of package managers by their names in package URLs."""
 
     DEB = "deb"
     RPM = "rpm"
     APK = "apk"
     PYPI = "pypi"
     NPM = "npm"
+    FEATURE = "feature"
+    """A feature of a dev container, which no package manager has installed."""
 
 
 DISTRIBUTION_KINDS = {PackageKind.DEB, PackageKind.RPM, PackageKind.APK}
@@ -45,6 +49,8 @@ class InstalledPackage:
     source_version: str = ""
     locations: tuple[str, ...] = ()
     """Absolute paths of a Python or npm package, of which an image may have several copies."""
+    digest: str = ""
+    """`sha256:…` of a feature: of its manifest in the registry, or of the files of a local one."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,6 +13,8 @@ def package_url(package: InstalledPackage, system: OperatingSystem) -> str:
     if package.kind is PackageKind.NPM:
         scope, slash, rest = package.name.partition("/")
         name = f"{quote(scope, safe='')}/{_encode(rest)}" if slash else name
+    if package.kind is PackageKind.FEATURE:
+        return _feature_url(package)
     if package.kind not in DISTRIBUTION_KINDS:
         return f"pkg:{package.kind.value}/{name}@{_encode(version)}"
     release = "-".join(filter(None, (system.id, system.version or system.suite)))
@@ -22,6 +24,19 @@ def package_url(package: InstalledPackage, system: OperatingSystem) -> str:
     text = "&".join(f"{key}={quote(value, safe='')}" for key, value in sorted(qualifiers.items()) if value)
     namespace = f"{_encode(system.id)}/" if system.id else ""
     return f"pkg:{package.kind.value}/{namespace}{name}@{_encode(version)}{'?' if text else ''}{text}"
+
+
+def _feature_url(package: InstalledPackage) -> str:
+    """Return the URL of a feature: an artefact of its registry, or something of the repository's own."""
+    name = _encode(package.name.rpartition("/")[2])
+    tag = f"tag={quote(package.version, safe='')}" if package.version else ""
+    if package.name.startswith("."):
+        checksum = f"checksum={quote(package.digest, safe='')}" if package.digest else ""
+        version = f"@{_encode(package.version)}" if package.version else ""
+        return f"pkg:generic/{name}{version}{'?' if checksum else ''}{checksum}"
+    version = f"@{quote(package.digest, safe='')}" if package.digest else ""
+    qualifiers = "&".join(filter(None, (f"repository_url={quote(package.name, safe='')}", tag)))
+    return f"pkg:oci/{name}{version}?{qualifiers}"
 
 
 def _upstream(package: InstalledPackage) -> str:

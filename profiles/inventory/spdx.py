@@ -12,6 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from profiles.inventory.cyclonedx import NAMESPACE
+from profiles.inventory.model import PackageKind
 from profiles.inventory.purl import image_url, package_url
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def _package_elements(inventory: Inventory) -> list[dict[str, Any]]:
         element = _element(_identifier(url), package.name, package.version, "LIBRARY") | _reference(url)
         if package.source:
             element["sourceInfo"] = f"built from the source package {package.source} {package.source_version}"
+        elif package.kind is PackageKind.FEATURE:
+            element["sourceInfo"] = f"a dev container feature {package.digest}".rstrip()
         elif package.locations:
             element["sourceInfo"] = f"installed in {', '.join(package.locations)}"
         elements.append(element)

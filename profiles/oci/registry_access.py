@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from profiles.oci.reference import ImageReference
@@ -26,6 +27,17 @@ class RegistryAccess:
     """Files with logins, the first one that has the registry decides; None: those of the user."""
 
 
+@dataclass(frozen=True, slots=True)
+class SiteRegistries:
+    """The registries that have settings, by their names with the port. All others are reached as `RegistryAccess()`."""
+
+    settings: Mapping[str, RegistryAccess] = field(default_factory=dict)
+
+    def __call__(self, reference: ImageReference) -> RegistryAccess:
+        """Return the settings of an image's registry."""
+        return self.settings.get(reference.registry, RegistryAccess())
+
+
 AccessTo = Callable[["ImageReference"], RegistryAccess]
 """Says how the registry of an image is reached."""
 
@@ -33,3 +45,9 @@ AccessTo = Callable[["ImageReference"], RegistryAccess]
 def plain_access(_: ImageReference) -> RegistryAccess:
     """Reach every registry with the system's certificates and the user's logins."""
     return RegistryAccess()
+
+
+def authorities_of(access: AccessTo) -> dict[str, Path]:
+    """Return the files of authorities that are known by the names of their registries."""
+    settings = access.settings if isinstance(access, SiteRegistries) else {}
+    return {name: each.ca for name, each in settings.items() if each.ca is not None}

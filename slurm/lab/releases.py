@@ -17,6 +17,7 @@ _EVERYTHING = (
     # containers and images, as ordinary users
     "apptainer", "fuse3", "fuse-overlayfs", "squashfuse", "squashfs-tools", "fuse2fs", "e2fsprogs", "fakeroot",
     "mmdebstrap", "debootstrap", "uidmap", "debian-archive-keyring", "ca-certificates",
+    "buildah", "netavark",
     # what layers are built with
     "python3", "python3-venv", "python3-dev", "gcc", "libc6-dev", "git", "rsync", "curl", "zstd", "xz-utils",
     # what people expect of a login node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ SITE_STORE = "/profiles"
 ROOM = "/shared/profile-tests"
 STORE = f"{ROOM}/store"
 """The store of the tests of building, with recipes and images: alice's, new for each file of tests."""
+CASE = "case/"
+"""The part of a container image that is compared with what root makes of it."""
 APPTAINER = "/usr/bin/apptainer"
 PUBLISHER = "carol"
 SHIPPED = "/opt/berth/src/profiles/library"
@@ -109,3 +112,22 @@ def inside(lab: Lab, image: str, script: str, *, user: str = "alice", env: dict[
 
 def workspaces(lab: Lab) -> str:
     return lab.sh("ls -d /var/tmp/berth-build-* 2>/dev/null || :")
+
+
+def pack_system(lab: Lab, archive: str) -> None:
+    """Write the system of the profile `base` as a layer of a container image."""
+    image = published(lab, "base")
+    offset = json.loads(lab.sh(f"cat {image.removesuffix('image.sif')}image.json"))["offset"]
+    unpack = f"unsquashfs -no-progress -quiet -dest /var/tmp/system -offset {offset} {image}"
+    pack = f"tar -C /var/tmp/system --exclude=./.singularity.d -cf {archive} ."
+    lab.sh(f"rm -rf /var/tmp/system; {unpack} && {pack} && rm -r /var/tmp/system")
+
+
+def listed(lab: Lab, image: dict[str, Any]) -> dict[str, list[object]]:
+    """Return mode, owner, group, and size or target of what the image has of the difficult part, by path."""
+    output = lab.sh(f"unsquashfs -lln -d '' -o {image['offset']} {image['path']} {CASE}")
+    lines = re.findall(r"^(\S{10}) (\d+)/(\d+) +(\d+) \S+ \S+ /case/?(.*?)(?: -> (.*))?$", output, re.MULTILINE)
+    return {
+        name or ".": [mode, int(uid), int(gid), "" if mode[0] == "d" else target or int(size)]
+        for mode, uid, gid, size, name, target in lines
+    }

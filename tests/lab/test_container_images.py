@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.deadlines import DEADLINE_S
-from tests.lab.images import ROOM, published, write
+from tests.lab.images import CASE, ROOM, listed, pack_system, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
 
-CASE = "case/"
 MAKE = f"""
 import sys, tarfile
 from pathlib import Path
@@ -49,27 +47,14 @@ environment:
 @pytest.fixture(scope="module")
 def expected(lab: Lab, room: str) -> dict[str, Any]:
     """Make the archive; return what root makes of its difficult part, by path."""
-    image = published(lab, "base")
-    offset = json.loads(lab.sh(f"cat {image.removesuffix('image.sif')}image.json"))["offset"]
-    unpack = f"unsquashfs -no-progress -quiet -dest /var/tmp/system -offset {offset} {image}"
-    pack = f"tar -C /var/tmp/system --exclude=./.singularity.d -cf {room}/system.tar ."
-    lab.sh(f"rm -rf /var/tmp/system /var/tmp/reference*; {unpack} && {pack} && rm -r /var/tmp/system")
+    pack_system(lab, f"{room}/system.tar")
+    lab.sh("rm -rf /var/tmp/reference*")
     program = ["/opt/berth/venv/bin/python", "-B", "-c", MAKE]
     done = lab.run(program, seconds=DEADLINE_S)
     assert done.returncode == 0, done.stderr.decode()
     lab.sh("rm -r /var/tmp/reference*")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def listed(lab: Lab, image: dict[str, Any]) -> dict[str, list[object]]:
-    """Return mode, owner, group, and size or target of what the image has of the difficult part, by path."""
-    output = lab.sh(f"unsquashfs -lln -d '' -o {image['offset']} {image['path']} {CASE}")
-    lines = re.findall(r"^(\S{10}) (\d+)/(\d+) +(\d+) \S+ \S+ /case/?(.*?)(?: -> (.*))?$", output, re.MULTILINE)
-    return {
-        name or ".": [mode, int(uid), int(gid), "" if mode[0] == "d" else target or int(size)]
-        for mode, uid, gid, size, name, target in lines
-    }
 
 
 def test_session_starts_from_a_container_image(

@@ -12,6 +12,7 @@ from tests.lab_cluster import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.lab.conftest import User
 
@@ -156,3 +157,23 @@ def test_dry_run_changes_nothing(repository: Repository) -> None:
     assert printed["name"] == NAME
     versions = repository.alice.site.lab.sh(f"ls /shared/berth/alice/profiles/{NAME}").split()
     assert printed["version"] not in versions
+
+
+def test_session_of_that_name_that_was_not_made_from_this_folder_is_left_alone(
+    repository: Repository, image: str, tmp_path: Path
+) -> None:
+    """Neither one of the site's profile with the folder's name, nor one of another folder of that name."""
+    alice, lab = repository.alice, repository.alice.site.lab
+    alice.ok("start", image, "--profile", image, "--no-wait")
+    try:
+        for name, said in ((image, f"a session of {image}@"), (NAME, f"the session of {HERE}/.devcontainer/")):
+            other = f"/shared/home/alice/{tmp_path.name}/{name}"
+            lab.run(["sh", "-c", f"mkdir -p {other}; cp -r {HERE}/.devcontainer {other}"], user="alice")
+            refused = alice.berth("up", other)
+            assert (refused.returncode, "not of this folder" in refused.stderr.decode()) == (5, True)
+            assert said in refused.stderr.decode()
+            assert "berth up --name NAME" in refused.stderr.decode()
+            assert "building" not in refused.stderr.decode()
+    finally:
+        alice.remove(image)
+        lab.sh(f"rm -rf /shared/home/alice/{tmp_path.name}")

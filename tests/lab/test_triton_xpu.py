@@ -28,7 +28,7 @@ def test_clinfo_finds_a_device_without_a_gpu(lab: Lab, triton_image: str) -> Non
 
 
 def test_the_tools_are_there(lab: Lab, triton_image: str) -> None:
-    tools = "gcc g++ clang cmake ninja ccache git gdb python3 pip clinfo llvm-spirv htop jq"
+    tools = "gcc g++ clang lld cmake ninja ccache git gdb python3 pip pytest clinfo llvm-spirv spirv-as FileCheck-21 jq"
     assert len(inside(lab, triton_image, f"which {tools}").split()) == len(tools.split())
 
 

@@ -70,6 +70,8 @@ ELSEWHERE = {
     r"berth profile (push|pull|export)|podman login |apptainer pull oras": (
         "needs a registry: tests/lab/test_registry_apptainer.py and tests/component/profiles"
     ),
+    r"berth (profile build triton-cpu|(start|exec) kernels )": "a large image: tests/lab/test_triton_cpu.py has it",
+    r"cosign verify": "needs a registry: tests/lab/test_registry_peers.py runs these with a key of its own",
     r"skopeo copy docker:|berth profile build app\.yaml": (
         "needs a container image: tests/lab/test_container_images.py builds from one"
     ),

@@ -33,7 +33,7 @@ FIELDS = {
     "unbuilt": "base",
     "words": "--mem=32G",
     "profile": "base",
-    "target": "triton-xpu@3",
+    "target": "triton-xpu@4",
     "before": "3",
     "was": "thesis",
     "chosen": "base",

@@ -45,6 +45,7 @@ GATEWAY_ACCOUNT = "berth-gateway"
 WEB_ACCOUNT = "berth-web"
 PROFILE_TEAM = "carol"
 """The user whom this site lets publish profiles."""
+PEERS = HERE / "peers-requirements.txt"
 GATEWAY_PORT = 2222
 WEB_PORT = 8080
 WEB_HOST = "portal.berth.localhost"
@@ -189,10 +190,11 @@ def up(
     berth = layers.build_layer(
         cache, "berth", HERE / "layer.sh", [CHECKOUT / "requirements.lock"], parents=[pyslurm], progress=progress
     )
+    peers = [layers.build_layer(cache, "peers", HERE / "peers.sh", [PEERS], progress=progress)] if name != DEMO else []
     spec = LabSpec(
         name=name,
         operators=(SERVICE_ACCOUNT,),
-        layers=(str(pyslurm), str(berth)),
+        layers=tuple(map(str, (pyslurm, berth, *peers))),
         binds=(
             LabBind(str(CHECKOUT), SOURCE, read_only=True),
             LabBind(str(CHECKOUT), WRITABLE),

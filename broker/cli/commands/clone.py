@@ -58,7 +58,7 @@ def clone(
 
     \b
       berth clone dev trial --start
-      berth clone dev newer --profile triton-xpu@3
+      berth clone dev newer --profile triton-xpu@4
       berth clone dev yesterday --at 12
       berth clone alice.dev mine --at 3
     """  # noqa: D301 - \b is click's mark for lines to leave alone

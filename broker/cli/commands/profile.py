@@ -124,15 +124,13 @@ def check(invocation: Invocation, recipe: str) -> None:
     image exists. Exit code 2 if the profile is invalid, 3 without its base.
     """
     with profile_errors():
-        from functools import partial
-
-        from broker.cli.registries import access_of
+        from broker.cli.registries import site_registries
         from broker.profile_options import check_profile_option
         from profiles.build.bases import find_base
         from profiles.recipe.spec import load_profile
 
         checked = load_profile(_recipe(recipe), check_profile_option)
-        find_base(checked, catalog_of(invocation), partial(access_of, invocation))
+        find_base(checked, catalog_of(invocation), site_registries(invocation))
     if invocation.json:
         output.print_json({"ok": True, "name": checked.name, "version": checked.version})
     else:

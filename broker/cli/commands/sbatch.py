@@ -95,7 +95,7 @@ def sbatch(ctx: click.Context, invocation: Invocation, words: tuple[str, ...]) -
     \b
       berth sbatch --env dev job.sh           the session dev as it is now
       berth sbatch --env dev --at 3 job.sh    the same as it was in snapshot 3
-      berth sbatch --env triton-xpu@3 job.sh  a profile, with an empty home
+      berth sbatch --env triton-xpu@4 job.sh  a profile, with an empty home
 
     The script runs with the session's image and packages, in its own copy of the session's home; the session keeps
     running. `#BERTH --env dev` in the script and the variable BERTH_ENV have the same effect; --env= selects none.

@@ -68,7 +68,8 @@ def up(
     store if anything that the build reads has changed, starts the session, runs the commands of the file in it, and
     prints how to log in.
 
-    The session has the name of the folder. A stopped session is moved to the new image; a running one is left alone.
+    The session has the name of the folder; one of that name that was not made from this folder is refused. A stopped
+    session is moved to the new image; a running one is left alone.
     If the site lets sessions see the folder, the session has it at the same path. Otherwise it gets a copy, once.
 
     After PATH, resource options as for sbatch override those of the file:
@@ -94,11 +95,13 @@ def up(
             return
         if not invocation.json:
             note_report(plan)
+        from broker.cli.dev_session import DevSession, find_dev_session, start_dev_session
+
+        session = name or plan.name
+        find_dev_session(invocation, session, plan)  # refuse before anything is built
         version, built = built_image(invocation, plan, rebuild=rebuild, frozen=frozen_lockfile)
         plan = replace(plan, version=version)
-    session = name or plan.name
     from broker.cli.commands.start import begin
-    from broker.cli.dev_session import DevSession, start_dev_session
 
     def request_start(request: dict[str, object]) -> SessionView:
         return begin(invocation, session, {"options": _options(invocation, plan, own), **request})

@@ -1,10 +1,12 @@
 #!/bin/sh
-# confine.sh ROOT [PATH|ro:PATH]... -- COMMAND...: run COMMAND where only the machine's programs and settings, read-only,
-# and these PATHs exist, each at its own place. A later PATH may lie in an earlier one. ROOT is an empty directory for the new root. Runs as root of the mount
-# and PID namespaces that it was started in; the network stays the machine's. The environment passes through.
+# confine.sh PYTHON ROOT [PATH|ro:PATH]... -- COMMAND...: run COMMAND where only the machine's programs and settings,
+# read-only, and these PATHs exist, each at its own place. A later PATH may lie in an earlier one. ROOT is an empty
+# directory for the new root; PYTHON runs new_root.py. Runs as root of the mount and PID namespaces that it was started
+# in; the network stays the machine's. The environment passes through.
 set -eu
-root=$1
-shift
+python=$1
+root=$2
+shift 2
 
 show() { # PATH [ro]: at its own place below the new root
   if [ -e "$root$1" ]; then
@@ -57,10 +59,4 @@ while [ "$1" != -- ]; do
 done
 shift
 
-cd "$root"
-mkdir before
-pivot_root . before
-cd /
-umount -l /before
-rmdir /before
-exec "$@"
+exec "$python" -I -B "${0%/*}/../new_root.py" "$root" "$@"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from profiles.build.namespace import INSIDE, as_root
+from profiles.build import namespace
 from tests.deadlines import DEADLINE_S
 
 
 def confined(folder: Path, shown: list[str], script: str) -> subprocess.CompletedProcess[str]:
     root = folder / "root"
     root.mkdir(exist_ok=True)
-    command = as_root("/bin/sh", str(INSIDE / "confine.sh"), str(root), *shown, "--", "/bin/sh", "-c", script)
+    command = namespace.as_confined_root(root, shown, "/bin/sh", "-c", script)
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=env, check=False)
 

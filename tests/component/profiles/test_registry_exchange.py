@@ -60,7 +60,7 @@ def pull(name: str, store: Path, access: RegistryAccess = NO_LOGINS, **foreign: 
 def test_pulled_image_is_the_pushed_one_byte_for_byte(registry: str, image: Image, tmp_path: Path) -> None:
     pushed = push_image(image, ImageReference.parse(f"{registry}/team/whole"), access=NO_LOGINS)
     assert str(pushed.reference) == f"{registry}/team/whole:1.0_b1"
-    assert pushed.attached == ["image.json", "profile.yaml", "packages.txt"]
+    assert pushed.attached == ["image.json", "profile.yaml", "packages.txt", "provenance.json"]
     got = pull(f"{registry}/team/whole:1.0_b1", tmp_path / "store")
     assert (got.is_new, got.digest, got.missing) == (True, pushed.digest, [])
     assert (got.image.name, got.image.version, got.image.digest) == ("small", "1.0+b1", image.digest)
@@ -137,6 +137,7 @@ def test_files_beside_the_image_are_attached_and_what_others_attached_stays(regi
             "application/vnd.berth.recipe.v1+yaml",
             "application/vnd.berth.packages.v1+text",
             "application/vnd.cyclonedx+json",
+            "application/vnd.in-toto+json",
         }
         sbom = client.manifest(found["application/vnd.cyclonedx+json"].digest).data
         assert sbom["subject"]["digest"] == pushed.digest

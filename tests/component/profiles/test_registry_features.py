@@ -17,6 +17,7 @@ from profiles.dockerfile.spec import DockerfileBuild
 from profiles.errors import ProfilesError
 from profiles.oci.descriptor import OCI_MANIFEST
 from profiles.oci.reference import ImageReference
+from profiles.oci.registry_access import AccessTo, plain_access
 from profiles.oci.registry_client import RegistryClient
 from tests.buildah_machine import FROM_BASE, BuildMachine, build_machine, file_in, write_base
 from tests.registry_server import running_registry
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
 CONFIG_TYPE = "application/vnd.devcontainers"
 
 
-def publish(folder: Path, name: str, tag: str, *, layer_type: str = FEATURE_LAYER) -> None:
+def publish(
+    folder: Path, name: str, tag: str, *, layer_type: str = FEATURE_LAYER, access: AccessTo = plain_access
+) -> None:
     """Publish the feature in `folder` as the reference implementation does."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.add(folder, ".")
-    with RegistryClient(ImageReference.parse(name)) as client:
+    reference = ImageReference.parse(name)
+    with RegistryClient(reference, access(reference)) as client:
         layer = client.push_bytes(layer_type, archive.getvalue())
         config = client.push_bytes(CONFIG_TYPE, b"{}")
         manifest = {

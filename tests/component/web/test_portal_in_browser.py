@@ -179,7 +179,7 @@ def test_everything_but_live_updates_works_without_scripts(chromium: Browser, po
         page.get_by_label("Profile").select_option("triton-xpu")
         page.get_by_label("Fresh").check()
         page.get_by_role("button", name="Continue").click()
-        expect(page.get_by_role("cell", name="triton-xpu@3 (Triton for Intel GPUs)")).to_be_visible()
+        expect(page.get_by_role("cell", name="triton-xpu@4 (Triton for Intel GPUs)")).to_be_visible()
         page.get_by_role("button", name="Switch profile").click()
         page.wait_for_url("**/sessions/dev?done=switch")
         page.get_by_role("button", name="Log out").click()

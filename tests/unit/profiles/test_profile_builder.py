@@ -44,7 +44,7 @@ def left_in(store: Path) -> set[str]:
 
 def test_the_shipped_profiles_are_right() -> None:
     profiles = {name: load_profile(file) for name, file in shipped_profiles().items()}
-    assert set(profiles) == {"base", "triton-xpu", "triton-xpu-code"}
+    assert set(profiles) == {"base", "triton-cpu", "triton-xpu", "triton-xpu-code"}
     assert all(profile.name == name for name, profile in profiles.items())
     assert {"htop", "jq", "python3-pip", "ocl-icd-opencl-dev"} <= set(
         profiles["triton-xpu"].apt

@@ -34,7 +34,7 @@ class FormCase:
 CASES = {
     "new": FormCase(
         "/start",
-        {"name": "trial", "profile": "triton-xpu@3", "gpus": "1", "time": "2h"},
+        {"name": "trial", "profile": "triton-xpu@4", "gpus": "1", "time": "2h"},
         "/v1/sessions/trial/start",
         {
             "profile": "triton-xpu",
@@ -161,7 +161,7 @@ def test_switch_is_previewed_before_it_is_confirmed(browser: PortalBrowser) -> N
     ]
     assert answer.status_code == 200
     assert "its programs end, and it is started again" in answer.text
-    assert "<td>base@1</td><td>triton-xpu@3 (Triton for Intel GPUs)</td>" in answer.text
+    assert "<td>base@1</td><td>triton-xpu@4 (Triton for Intel GPUs)</td>" in answer.text
     assert '<input type="hidden" name="fresh" value="yes">' in answer.text
     assert '<input type="hidden" name="confirmed" value="yes">' in answer.text
     assert "<code>berth switch dev triton-xpu --fresh</code>" in answer.text

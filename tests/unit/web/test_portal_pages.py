@@ -224,7 +224,7 @@ def test_failure_of_portal_is_a_page_without_traceback(browser: PortalBrowser) -
 
 def test_start_page_shows_profiles_and_free_resources(browser: PortalBrowser) -> None:
     text = browser.get("/start").text
-    assert '<option value="triton-xpu">triton-xpu: triton-xpu@3: Triton for Intel GPUs</option>' in text
+    assert '<option value="triton-xpu">triton-xpu: triton-xpu@4: Triton for Intel GPUs</option>' in text
     assert "Free now: 1 or 4 shards." in text
 
 
