@@ -56,6 +56,22 @@ def built_image(invocation: Invocation, plan: DevPlan, *, rebuild: bool, frozen:
     return version, True
 
 
+def plan_of_image(invocation: Invocation, plan: DevPlan) -> DevPlan:
+    """Return the plan with what the label of its image says, also in the report. Raises ProfilesError.
+
+    `plan.version` is the image's in the user's own store.
+    """
+    from broker.bind_rules import bind_rule
+    from broker.cli.stores import target_of
+    from profiles.build.import_report import read_image_metadata
+    from profiles.devcontainer.plan import plan_with_metadata
+
+    image = target_of(invocation, OWN_STORE).read(plan.name, plan.version)
+    binds = invocation.config.storage.binds
+    metadata = read_image_metadata(image.directory)
+    return plan_with_metadata(plan, metadata, lambda path: bind_rule(path, binds) is not None)
+
+
 def _lock(plan: DevPlan, *, frozen: bool) -> None:
     from profiles.devcontainer.lock_file import LockFile, lock_path, make_lock, read_lock, require_locked, write_lock
 

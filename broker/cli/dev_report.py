@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from broker.cli import output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from profiles.devcontainer.ignored import Finding
     from profiles.devcontainer.plan import DevPlan
 
 
@@ -26,8 +29,13 @@ def print_report(plan: DevPlan) -> None:
 def note_report(plan: DevPlan) -> None:
     """Print the report as messages."""
     output.print_note(f"{plan.config.file}:")
-    for each in plan.findings:
-        mark = "warning: " if each.important else ""
-        output.print_note(f"  {mark}{each.verdict}: {each.key}: {each.text}")
+    note_findings(plan.findings)
     where = "the session sees it" if plan.is_bound else "the session gets a copy when it is made"
     output.print_note(f"  {plan.config.workspace} is {plan.config.inside} in the session; {where}")
+
+
+def note_findings(findings: Sequence[Finding]) -> None:
+    """Print parts of the report as messages."""
+    for each in findings:
+        mark = "warning: " if each.important else ""
+        output.print_note(f"  {mark}{each.verdict}: {each.key}: {each.text}")

@@ -12,6 +12,7 @@ from profiles.build.build_key import file_keys
 from profiles.build.container_image import fetched_layers, unpack_layers
 from profiles.build.derived_base import feature_steps
 from profiles.build.import_report import ImportReport, changed_content, ignored_settings, image_environment
+from profiles.devcontainer.image_metadata import NO_METADATA, read_metadata
 from profiles.errors import OciImageError
 from profiles.image.store import Image, file_digest
 from profiles.oci.image_source import OciImage
@@ -132,9 +133,11 @@ class TreeFiller:
         settings = image.config.settings
         noted = self._cached.find("unpack", list(image.config.diff_ids), instead_of=("fetch",))
         findings = self._fetch(what.base, image) if noted is None else UnpackFindings.from_json(json.loads(noted))
-        what.environment, items = image_environment(settings, what.profile.environment)
-        items += [*ignored_settings(settings), *changed_content(findings)]
-        what.imported = ImportReport(str(what.profile.base), image.digest, items)
+        is_dev = what.profile.base.kind is BaseKind.DEVCONTAINER
+        metadata = read_metadata(settings) if is_dev else NO_METADATA
+        what.environment, items = image_environment(settings, what.profile.environment, metadata)
+        items += [*ignored_settings(settings, metadata), *changed_content(findings)]
+        what.imported = ImportReport(str(what.profile.base), image.digest, items, metadata)
 
     def _fetch(self, base: Base, image: OciImage) -> UnpackFindings:
         with ExitStack() as held:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from profiles.devcontainer.image_metadata import METADATA_LABEL, NO_METADATA, ImageMetadata, parse_metadata
 from profiles.errors import DamagedImageError
 from profiles.recipe.fields import one_line
 from profiles.recipe.spec import RESERVED_VARIABLES, VARIABLE_PATTERN
@@ -57,6 +58,8 @@ class ImportReport:
     base: str
     digest: str
     items: list[ReportItem] = field(default_factory=list)
+    metadata: ImageMetadata = NO_METADATA
+    """The label for dev containers, if the image is for one."""
 
     def write(self, folder: Path) -> None:
         """Write the report beside an image."""
@@ -66,6 +69,8 @@ class ImportReport:
                 ReportItem("more", ImportOutcome.IGNORED, str(len(self.items) - MAX_ITEMS), "too many to list")
             )
         report = {"base": self.base, "digest": self.digest, "items": [asdict(item) for item in shown]}
+        if self.metadata.entries:
+            report[METADATA_LABEL] = list(self.metadata.entries)
         (folder / IMPORT_REPORT).write_text(json.dumps(report, indent=1))
 
     def summary(self) -> list[str]:
@@ -99,6 +104,12 @@ def read_import_report(folder: Path) -> dict[str, Any] | None:
     return report
 
 
+def read_image_metadata(folder: Path) -> ImageMetadata:
+    """Return the label for dev containers of the image in this folder of a store. Raises DamagedImageError."""
+    report = read_import_report(folder) or {}
+    return parse_metadata(report[METADATA_LABEL]) if METADATA_LABEL in report else NO_METADATA
+
+
 _IGNORED_SETTINGS = {
     "User": ("a session runs as you", "files that this user owns may need `chmod` in `post`"),
     "WorkingDir": ("a session begins in your home", "go there with `cd`"),
@@ -120,18 +131,19 @@ _DEFAULT_REASON = ("Berth has no such setting", "")
 
 
 def image_environment(
-    settings: Mapping[str, Any], recipe: Mapping[str, str]
+    settings: Mapping[str, Any], recipe: Mapping[str, str], metadata: ImageMetadata = NO_METADATA
 ) -> tuple[dict[str, str], list[ReportItem]]:
     """Return the variables to take from `Env`, literal values as the recipe writes them, and an item for each.
 
-    `recipe` has the variables of the recipe, which come later and so win.
+    Those of `metadata`, the image's label for dev containers, come later than those of `Env`. `recipe` has the
+    variables of the recipe, which come later and so win.
     """
     listed = settings.get("Env") or []
     if not isinstance(listed, list):
         return {}, [ReportItem("Env", ImportOutcome.IGNORED, _short(listed), "it is no list")]
     taken: dict[str, str] = {}
     items = []
-    for each in listed:
+    for each in (*listed, *(f"{name}={value}" for name, value in metadata.environment().items())):
         name, equals, value = each.partition("=") if isinstance(each, str) else ("", "", "")
         reason = "it is not NAME=VALUE" if not equals else _variable_fault(name, value)
         if reason:
@@ -143,9 +155,14 @@ def image_environment(
     return taken, items
 
 
-def ignored_settings(settings: Mapping[str, Any]) -> list[ReportItem]:
+def ignored_settings(settings: Mapping[str, Any], metadata: ImageMetadata = NO_METADATA) -> list[ReportItem]:
     """Return an item for every setting of the image, other than `Env`, that says something."""
     items = []
+    if metadata.entries:
+        text = f"{len(metadata.entries)} parts"
+        items.append(ReportItem(METADATA_LABEL, ImportOutcome.TAKEN, text, "`berth up` merges them with its file"))
+    elif metadata.fault:
+        items.append(ReportItem(METADATA_LABEL, ImportOutcome.IGNORED, "", metadata.fault))
     for key, value in settings.items():
         if key == "Env" or value in (None, "", [], {}, False):
             continue
@@ -154,6 +171,7 @@ def ignored_settings(settings: Mapping[str, Any]) -> list[ReportItem]:
             items += [
                 ReportItem(f"{LABEL}{_short(name)}", ImportOutcome.IGNORED, _short(text), reason)
                 for name, text in value.items()
+                if name != METADATA_LABEL or not metadata.entries
             ]
         else:
             items.append(ReportItem(_short(key), ImportOutcome.IGNORED, _short(value), reason, hint))

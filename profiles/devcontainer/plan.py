@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from profiles.devcontainer.base_content import base_content
 from profiles.devcontainer.config import read_dev_config
 from profiles.devcontainer.feature_source import FeatureSource, feature_cache
+from profiles.devcontainer.image_metadata import merge_metadata, metadata_entries, metadata_findings
 from profiles.devcontainer.image_part import image_part
 from profiles.devcontainer.lock_file import read_lock
 from profiles.devcontainer.session_part import session_part
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from profiles.devcontainer.config import DevConfig
     from profiles.devcontainer.feature_source import FeatureRegistry
     from profiles.devcontainer.ignored import Finding
+    from profiles.devcontainer.image_metadata import ImageMetadata
     from profiles.devcontainer.image_part import ImagePart
     from profiles.devcontainer.session_part import SessionPart
     from profiles.image.catalog import Catalog
@@ -73,6 +75,17 @@ class DevPlan:
             "base": self.origin,
             **({"binds": binds} if binds else {}),
         }
+
+
+def plan_with_metadata(plan: DevPlan, metadata: ImageMetadata, is_allowed: Callable[[str], bool]) -> DevPlan:
+    """Return the plan whose session also has what the label of the built image says, and the report of that too."""
+    entries = metadata_entries(metadata, plan.config)
+    config = merge_metadata(plan.config, entries)
+    session = session_part(config, plan.image.nodes, is_allowed, entries)
+    known = {*plan.findings}
+    new = (each for each in session.findings if each not in known)
+    session.findings = [*plan.session.findings, *metadata_findings(metadata), *new]
+    return replace(plan, config=config, session=session)
 
 
 def load_image_part(config: DevConfig, registry: FeatureRegistry) -> ImagePart:

@@ -114,21 +114,14 @@ class Customizations(BaseModel):
     berth: BerthSection = BerthSection()
 
 
-class DevContainer(BaseModel):
-    """A devcontainer.json, checked, with its variables replaced."""
+class CommonSettings(BaseModel):
+    """The keys that both a devcontainer.json and the label of an image may have."""
 
     model_config = LOOSE
 
-    name: Text = ""
-    image: Text | None = None
-    build: BuildSection | None = None
-    features: Annotated[dict[str, FeatureOptions], Field(max_length=MAX_FEATURES)] = {}
-    install_order: Annotated[list[str], Field(alias="overrideFeatureInstallOrder", max_length=MAX_FEATURES)] = []
     container_env: Annotated[Variables, Field(alias="containerEnv")] = {}
     remote_env: Annotated[RemoteVariables, Field(alias="remoteEnv")] = {}
     mounts: Annotated[list[MountField], Field(max_length=64)] = []
-    workspace_mount: Annotated[MountField | None, Field(alias="workspaceMount")] = None
-    workspace_folder: Annotated[str, AfterValidator(_check_absolute)] | None = Field(None, alias="workspaceFolder")
     forward_ports: Annotated[list[int | str], Field(alias="forwardPorts", max_length=MAX_PORTS)] = []
     ports_attributes: Annotated[dict[str, PortAttributes], Field(alias="portsAttributes")] = {}
     onCreateCommand: Command | None = None  # noqa: N815 - the names of lifecycle.LIFECYCLE_KEYS
@@ -138,6 +131,18 @@ class DevContainer(BaseModel):
     postAttachCommand: Command | None = None  # noqa: N815 - as above
     host: Annotated[HostRequirements, Field(alias="hostRequirements")] = HostRequirements()
     customizations: Customizations = Customizations()
+
+
+class DevContainer(CommonSettings):
+    """A devcontainer.json, checked, with its variables replaced."""
+
+    name: Text = ""
+    image: Text | None = None
+    build: BuildSection | None = None
+    features: Annotated[dict[str, FeatureOptions], Field(max_length=MAX_FEATURES)] = {}
+    install_order: Annotated[list[str], Field(alias="overrideFeatureInstallOrder", max_length=MAX_FEATURES)] = []
+    workspace_mount: Annotated[MountField | None, Field(alias="workspaceMount")] = None
+    workspace_folder: Annotated[str, AfterValidator(_check_absolute)] | None = Field(None, alias="workspaceFolder")
 
     @model_validator(mode="before")
     @classmethod

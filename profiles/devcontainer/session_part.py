@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from profiles.devcontainer.config import DevConfig
     from profiles.devcontainer.feature_graph import FeatureNode
+    from profiles.devcontainer.image_metadata import MetadataEntry
     from profiles.devcontainer.mounts import DevMount
 
 MAX_PORT = 65_535
@@ -42,17 +43,23 @@ class SessionPart:
         self.findings.append(Finding(key, verdict, text, important))  # type: ignore[arg-type] # as asserted
 
 
-def session_part(config: DevConfig, nodes: Sequence[FeatureNode], is_allowed: Callable[[str], bool]) -> SessionPart:
+def session_part(
+    config: DevConfig,
+    nodes: Sequence[FeatureNode],
+    is_allowed: Callable[[str], bool],
+    entries: Sequence[MetadataEntry] = (),
+) -> SessionPart:
     """Return what the file and its features ask of a session.
 
-    `is_allowed` says whether the site lets sessions see a directory of the shared file system.
+    `is_allowed` says whether the site lets sessions see a directory of the shared file system. `entries` are those of
+    the image, with which the settings of `config` are merged already; their commands come first.
     """
     part = SessionPart()
     _resources(config, part)
     for key, mount in _all_mounts(config, nodes):
         _mount(key, mount, part, is_allowed)
     _ports(config, part)
-    part.hooks = list(_hooks(config, nodes))
+    part.hooks = list(_hooks(config, nodes, entries))
     for key in LIFECYCLE_KEYS:
         hooks = [hook for hook in part.hooks if hook.key == key]
         if hooks:
@@ -132,9 +139,16 @@ def _ports(config: DevConfig, part: SessionPart) -> None:
         part.say("forwardPorts", "taken", f"the service port-{number}")
 
 
-def _hooks(config: DevConfig, nodes: Sequence[FeatureNode]) -> Iterator[Hook]:
-    """Yield the commands by their keys; of each key, those of the features first, as they are installed."""
+def _hooks(config: DevConfig, nodes: Sequence[FeatureNode], entries: Sequence[MetadataEntry]) -> Iterator[Hook]:
+    """Yield the commands by their keys; of each key, those of the image first, then those of the features, as they are
+    installed.
+    """
     for key in LIFECYCLE_KEYS:
+        for entry in entries:
+            command = getattr(entry, key)
+            hook = make_hook(key, command, entry.origin) if command else None
+            if hook:
+                yield hook
         for node in nodes:
             command = node.feature.metadata.lifecycle.get(key)
             hook = make_hook(key, command, node.name) if command else None

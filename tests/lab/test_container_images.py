@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from tests.lab.conftest import User
     from tests.lab_cluster import Lab
 
+MANAGERS = [("usr/bin", "apt-get"), ("usr/bin", "dpkg"), ("usr/bin", "dpkg-query"), ("var/lib", "dpkg")]
+"""The parts of a package manager that an image with an sshd of its own lacks."""
 MAKE = f"""
 import sys, tarfile
 from pathlib import Path
-from tests.container_images import layout_files, make_image, write_archive
+from tests.container_images import Member, layer, layout_files, make_image, write_archive
 from tests.unpacked_images import listing, reference, tricky_layers
 import json
 room = Path({ROOM!r})
@@ -30,11 +32,13 @@ settings = {{
     "WorkingDir": "/app", "Entrypoint": ["/bin/app"], "ExposedPorts": {{"8080/tcp": {{}}}}, "Labels": {{"a": "b"}},
 }}
 write_archive(layout_files(make_image(layers, settings, compression="zstd")), room / "image.tar")
+managers = layer(*(Member(f"{{folder}}/.wh.{{name}}") for folder, name in {MANAGERS!r}))
+write_archive(layout_files(make_image([layers[0], managers], compression="zstd")), room / "own-sshd.tar")
 listed = listing(reference(tricky_layers(), Path("/var/tmp/reference")))
 print(json.dumps({{name: values[:4] for name, values in listed.items()}}))
 """
 """Writes an archive with the system of the profile `base` and layers that are hard to unpack; prints what root makes
-of those."""
+of those. Another archive has the same system without a package manager."""
 RECIPE = """
 name: {name}
 version: {version}
@@ -94,3 +98,23 @@ def test_session_starts_from_a_container_image(
     assert "FROM_IMAGE" in alice.ok("profile", "show", name)
     alice.ok("stop", name)
     alice.ok("profile", "delete", f"{name}@{version}", "--yes")
+
+
+@pytest.mark.soak
+def test_session_starts_from_an_image_with_an_sshd_of_its_own(
+    alice: User, expected: dict[str, Any], new_name: Callable[[str], str]
+) -> None:
+    assert expected
+    name = new_name("own-sshd")
+    text = RECIPE.format(name=name, version="1").replace("image.tar", "own-sshd.tar").replace("$FROM_IMAGE", "$$x")
+    recipe = write(alice.site.lab, "own-sshd.yaml", text)
+    image = json.loads(alice.ok("profile", "build", recipe, "--json", seconds=DEADLINE_S))
+    try:
+        assert image["packages"] == {}
+        alice.ok("start", name, "--profile", name, "--timeout", "60", seconds=90)
+        assert alice.laptop.ok(name, 'echo "$FROM_RECIPE"; command -v dpkg || echo none').decode() == (
+            "$x, and more\nnone\n"
+        )
+        alice.ok("stop", name)
+    finally:
+        alice.ok("profile", "delete", f"{name}@1", "--yes")

@@ -1,4 +1,7 @@
-"""From a Dockerfile to a session: built by an ordinary user on the login node, and compared with what root builds."""
+"""From a Dockerfile to a session: built by an ordinary user on the login node, and compared with what root builds.
+
+The second test has the shape of repositories for GPUs, and finds the layer with the system in the cache of the first.
+"""
 
 from __future__ import annotations
 
@@ -117,6 +120,106 @@ def test_session_starts_from_a_dockerfile(
     assert served.splitlines() == ["started", "from the server", "found", "from the server"]
     alice.ok("stop", name)
     alice.ok("profile", "delete", f"{name}@1", "--yes")
+
+
+REPOSITORY = f"{ROOM}/kernels"
+GPU_DOCKERFILE = """
+FROM scratch AS system
+ADD system.tar /
+FROM system AS dev
+ARG CUDA_VERSION=12.0
+ARG USERNAME=vscode
+ENV CUDA_HOME=/usr/local/cuda-${CUDA_VERSION}
+ENV PATH=${CUDA_HOME}/bin:${PATH}
+RUN mkdir -p ${CUDA_HOME}/bin /home/${USERNAME} && echo "release ${CUDA_VERSION}" >${CUDA_HOME}/version
+RUN printf '#!/bin/sh\\ncat $CUDA_HOME/version\\n' >${CUDA_HOME}/bin/nvcc && chmod 755 ${CUDA_HOME}/bin/nvcc
+LABEL devcontainer.metadata='[{"remoteUser": "vscode", "remoteEnv": {"FROM_LABEL": "label"}, \\
+  "containerEnv": {"NVIDIA_VISIBLE_DEVICES": "all"}, "onCreateCommand": "echo label >>$HOME/order"}]'
+USER ${USERNAME}
+WORKDIR /workspaces
+CMD ["sleep", "infinity"]
+"""
+GPU_CONFIG = """// The shape of repositories of PyTorch, Triton and CUDA projects.
+{
+  "name": "Kernels",
+  "build": {
+    "dockerfile": "Dockerfile",
+    "target": "dev",
+    "args": {"CUDA_VERSION": "13.0", "USERNAME": "${localEnv:NO_SUCH_VARIABLE:vscode}"},
+    "options": ["--network=host"],
+  },
+  "features": {"./python-tools": {"version": "3.13", "lint": true}},
+  "hostRequirements": {"cpus": 1, "memory": "600mb", "gpu": true},
+  "runArgs": ["--gpus=all", "--ipc=host", "--cap-add=SYS_PTRACE", "--security-opt=seccomp=unconfined"],
+  "containerEnv": {"TORCH_CUDA_ARCH_LIST": "9.0", "TRITON_CACHE_DIR": "/home/vscode/.triton"},
+  "remoteUser": "vscode",
+  "updateRemoteUserUID": true,
+  "mounts": ["source=ccache,target=/home/vscode/.ccache,type=volume"],
+  "postCreateCommand": "nvcc >>$HOME/order && lint >>$HOME/order",
+  "forwardPorts": [8888],
+  "portsAttributes": {"8888": {"label": "Jupyter", "onAutoForward": "silent"}},
+  "customizations": {"vscode": {
+    "extensions": ["ms-python.python", "ms-vscode.cpptools"],
+    "settings": {"python.defaultInterpreterPath": "/usr/bin/python3"},
+  }},
+}
+"""
+FEATURE = {
+    "id": "python-tools",
+    "version": "2.1.0",
+    "options": {"version": {"type": "string", "default": "3"}, "lint": {"type": "boolean", "default": False}},
+}
+INSTALL = """#!/bin/sh
+set -e
+[ "$LINT" = true ]
+printf '#!/bin/sh\necho "lint for %s as %s"\n' "$VERSION" "$_REMOTE_USER" >/usr/local/bin/lint
+chmod 755 /usr/local/bin/lint
+"""
+
+
+def test_repository_of_a_gpu_project_comes_up_and_the_second_time_nothing_is_built(alice: User, context: str) -> None:
+    lab, name, folder = alice.site.lab, "kernels", "kernels/.devcontainer"
+    lab.sh(f"rm -rf /shared/berth/alice/profiles/{name}")
+    lab.sh(f"mkdir -p {ROOM}/{folder}/python-tools", user="alice")
+    lab.sh(f"ln {context}/system.tar {ROOM}/{folder}")
+    for file, text in {
+        "Dockerfile": GPU_DOCKERFILE,
+        "devcontainer.json": GPU_CONFIG,
+        "python-tools/devcontainer-feature.json": json.dumps(FEATURE),
+        "python-tools/install.sh": INSTALL,
+    }.items():
+        write(lab, f"{folder}/{file}", text)
+
+    def up() -> dict[str, Any]:
+        command = ["berth", "up", REPOSITORY, "--json", "--time=30"]
+        done = lab.run(command, user="alice", env={"TMPDIR": DISK}, seconds=SECONDS)
+        assert done.returncode == 0, done.stderr.decode()
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    try:
+        first = up()
+        assert (first["built"], first["session"]["state"], first["services"]) == (True, "ready", ["port-8888"])
+        assert first["hooks"] == ["onCreateCommand of the image", "postCreateCommand"]
+        assert "gres/gpu=1" in lab.sh(f"scontrol show job {first['session']['job_id']}")
+        report = {each["key"]: each["verdict"] for each in first["report"]}
+        assert report["devcontainer.metadata"] == report["hostRequirements.gpu"] == report["build"] == "taken"
+        assert report["runArgs"] == report["remoteUser"] == report["build.options"] == "ignored"
+        shown = 'cat ~/order ~/.config/berth/vscode-extensions; echo "$FROM_LABEL $NVIDIA_VISIBLE_DEVICES $CUDA_HOME"'
+        assert alice.ok("exec", name, "--", "bash", "-lc", shown).splitlines() == [
+            "label", "release 13.0", "lint for 3.13 as root", "ms-python.python", "ms-vscode.cpptools",
+            "label all /usr/local/cuda-13.0",
+        ]  # fmt: skip
+        features = json.loads(alice.ok("profile", "sbom", f"own/{name}", "--json"))["packages"]
+        assert [each["name"] for each in features if each["kind"] == "feature"] == ["./python-tools"]
+
+        second = up()
+        assert (second["built"], second["hooks"]) == (False, [])
+        assert second["session"]["job_id"] == first["session"]["job_id"]
+    finally:
+        if alice.knows(name):
+            alice.remove(name)
+        lab.sh(f"rm -rf /shared/berth/alice/profiles/{name}")
 
 
 def build(lab: Lab, recipe: str) -> dict[str, Any]:

@@ -83,8 +83,8 @@ def up(
     path = _repository(ctx.meta[_PATH])
     own = parse_resources(resources, hint=_OPTIONS_HINT)
     with profile_errors():
-        from broker.cli.dev_build import built_image, plan_of
-        from broker.cli.dev_report import note_report, print_report, report_json
+        from broker.cli.dev_build import built_image, plan_of, plan_of_image
+        from broker.cli.dev_report import note_findings, note_report, print_report, report_json
 
         plan = plan_of(invocation, path, chosen)
         if dry_run:
@@ -100,7 +100,10 @@ def up(
         session = name or plan.name
         find_dev_session(invocation, session, plan)  # refuse before anything is built
         version, built = built_image(invocation, plan, rebuild=rebuild, frozen=frozen_lockfile)
-        plan = replace(plan, version=version)
+        before = plan
+        plan = plan_of_image(invocation, replace(plan, version=version))
+        if not invocation.json:
+            note_findings([each for each in plan.findings if each not in before.findings])
     from broker.cli.commands.start import begin
 
     def request_start(request: dict[str, object]) -> SessionView:
