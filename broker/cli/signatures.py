@@ -28,11 +28,14 @@ sign_key_option = click.option(
 )
 
 
-def load_key(path: Path) -> PrivateSigningKey:
-    """Return the private key in a PEM file; ask for the passphrase of an encrypted one. Raises KeyFileError."""
+def load_key(path: Path, *, ask: bool = True) -> PrivateSigningKey:
+    """Return the private key in a PEM file; with `ask`, ask for the passphrase of an encrypted one.
+
+    Raises KeyFileError.
+    """
     from profiles.signature.keys import read_private_signing_key
 
-    return read_private_signing_key(path, lambda: _ask_passphrase(path))
+    return read_private_signing_key(path, lambda: _ask_passphrase(path) if ask else None)
 
 
 def _ask_passphrase(path: Path) -> bytes | None:
@@ -41,15 +44,17 @@ def _ask_passphrase(path: Path) -> bytes | None:
     return str(click.prompt(f"Passphrase of {path}", hide_input=True, err=True)).encode()
 
 
-def key_for_build(invocation: Invocation, path: Path, recipe: Path, target: Store) -> PrivateSigningKey:
+def key_for_build(
+    invocation: Invocation, path: Path, recipe: Path, target: Store, *, ask: bool = True
+) -> PrivateSigningKey:
     """Return the private key for the image of a recipe. Raises as `key_for`."""
     from profiles.recipe.spec import load_profile
 
     profile = load_profile(recipe)
-    return key_for(invocation, path, f"{profile.name}@{profile.version}", target)
+    return key_for(invocation, path, f"{profile.name}@{profile.version}", target, ask=ask)
 
 
-def key_for(invocation: Invocation, path: Path, label: str, target: Store) -> PrivateSigningKey:
+def key_for(invocation: Invocation, path: Path, label: str, target: Store, *, ask: bool = True) -> PrivateSigningKey:
     """Return the private key for the image `label`, NAME@VERSION.
 
     Raises KeyFileError; SignatureError if the target requires signatures, and this one would not count.
@@ -57,7 +62,7 @@ def key_for(invocation: Invocation, path: Path, label: str, target: Store) -> Pr
     from broker.cli.stores import OTHER, config_catalog
     from broker.config.signature_policy import signature_policy
 
-    key = load_key(path)
+    key = load_key(path, ask=ask)
     owner = config_catalog(invocation.config).owner_at(target.path) or OTHER
     signature_policy(invocation.config).require_signer(key.public, label, owner, target.path, time.time())
     return key

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from broker.config.image_registries import ImageRegistrySettings
 from broker.config.section import Section
 from broker.config.setting_types import AbsolutePath
+from slurm.sbatch import check_options
 
 MAX_SIGNERS = 100
 MAX_PATTERNS = 100
@@ -79,6 +80,10 @@ class ProfileSettings(Section):
     build_cache_gib: Annotated[int, Field(ge=0, le=10_000)] = 10
     """Most GiB that the steps of a user's builds may keep on the disk of the machine that builds, in
     `$TMPDIR/berth-steps-UID`, for a day. 0 keeps none."""
+    build_in_job: bool = False
+    """Whether `berth profile build` builds in a Slurm job unless the user says `--here`."""
+    build_options: list[str] = []
+    """Default sbatch options of the jobs that build, as `--name=value`; users can override them."""
     require_signature: bool = False
     """Whether sessions start only from signed images: of the site's stores, not of users' own; in personal mode of all
     stores. Without it, an image still does not start if it was changed after a signer signed it."""
@@ -87,6 +92,12 @@ class ProfileSettings(Section):
 
     registries: Annotated[list[ImageRegistrySettings], Field(max_length=100)] = []
     """Registries that need settings; users reach all others with the system's certificate authorities."""
+
+    @field_validator("build_options")
+    @classmethod
+    def _check_options(cls, options: list[str]) -> list[str]:
+        check_options(options)
+        return options
 
     @field_validator("registries")
     @classmethod

@@ -60,7 +60,7 @@ def measure(ground: Ground, runs: int) -> Result:
 
     def ours() -> float:
         store = f"{PLACE}/store{next(names)}"
-        took = _seconds(ground, "berth", "profile", "build", f"{PLACE}/profile.yaml", "--store", store)
+        took = _seconds(ground, "berth", "profile", "build", f"{PLACE}/profile.yaml", "--no-cache", "--store", store)
         ground.sh(f"rm -r {store}")
         return took
 

@@ -1,4 +1,4 @@
-"""The cache of steps: real builds of a small system, by an ordinary user on the login node."""
+"""Real builds of a small system by an ordinary user: the cache of steps, and builds in jobs."""
 
 from __future__ import annotations
 
@@ -126,3 +126,42 @@ def test_layer_that_was_changed_and_a_cache_of_somebody_else_are_not_used(lab: L
     recipe(lab, "damaged", "3")
     assert steps_run(built(lab, "damaged")) == FILLING
     assert lab.sh(f"ls -lRn {CACHE}") == before
+
+
+def job_argv(name: str, *options: str) -> list[str]:
+    return [word for word in command(name) if word != "--json"] + ["--job", *options]
+
+
+def test_build_in_a_job_gives_its_output_and_its_exit_code(lab: Lab, place: str) -> None:
+    recipe(lab, "job", post="echo in a job >/opt/post")
+    done = lab.run([*job_argv("job", "--mem=300M", "--time=10"), "--json"], user=USER, seconds=DEADLINE_S)
+    assert done.returncode == 0, done.stderr.decode()
+    image = json.loads(done.stdout)
+    assert (steps_run(image), image["path"]) == (FILLING, f"{place}/store/job/1/image.sif")
+    named = lab.sh(f"sacct -n -P -u {USER} -X --name=berth-build -o State,ReqMem,Timelimit,NodeList").splitlines()
+    assert named[-1].startswith("COMPLETED|300M|00:10:00|c")
+    jobs = len(named)
+    again = lab.run(job_argv("job"), user=USER, seconds=DEADLINE_S)
+    assert (again.returncode, b"Nothing was built" in again.stderr) == (0, True)
+    recipe(lab, "fails", post="exit 7")
+    failed = lab.run(job_argv("fails"), user=USER, seconds=DEADLINE_S)
+    assert (failed.returncode, b"step post failed" in failed.stderr) == (1, True)
+    assert len(lab.sh(f"sacct -n -P -u {USER} -X --name=berth-build -o State").splitlines()) == jobs + 1
+    refused = lab.run(job_argv("fails", "--no-such=1"), user=USER, seconds=DEADLINE_S)
+    assert (refused.returncode, b"--no-such" in refused.stderr) == (2, True)
+
+
+def test_interrupted_build_in_a_job_ends_with_its_job(lab: Lab, place: str) -> None:
+    recipe(lab, "waits", post="sleep 600")
+    with lab.popen(["sh", "-c", 'echo $$; exec "$@" 2>&1', "sh", *job_argv("waits")], user=USER) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        for line in process.stdout:
+            if b"] post" in line:
+                break
+        assert lab.sh(f"squeue -h -u {USER} -n berth-build -o %T") == "RUNNING"
+        lab.sh(f"kill -INT {pid}")
+        process.stdout.read()
+        assert process.wait(DEADLINE_S) != 0
+    lab.sh(f'until [ -z "$(squeue -h -u {USER} -n berth-build)" ]; do sleep 0.2; done')
+    assert not list((lab.shared / place.removeprefix("/shared/")).glob("store/waits/*/image.sif"))

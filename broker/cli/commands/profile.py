@@ -30,6 +30,7 @@ from broker.cli.commands.profile_verify import verify
 from broker.cli.commands.profile_vulns import vulns
 from broker.cli.context import Invocation, json_option, pass_invocation
 from broker.cli.params import ProfileName
+from broker.cli.resources import ResourceCommand
 from broker.cli.signatures import assess_signature, key_for_build, sign_key_option, signature_json
 from broker.cli.stores import (
     bases_of,
@@ -83,33 +84,56 @@ profile.add_command(profile_test)
 profile.add_command(profile_rebuild)
 
 
-@profile.command()
+@profile.command(cls=ResourceCommand, context_settings={"ignore_unknown_options": True})
 @click.argument("recipe", metavar="FILE|NAME")
+@click.argument("resources", nargs=-1, type=click.UNPROCESSED, metavar="[SBATCH OPTIONS]...")
 @target_option
 @sign_key_option
+@click.option(
+    "--job/--here",
+    "in_job",
+    default=None,
+    help="Build in a Slurm job, or on this machine. Default: the site's choice.",
+)
 @click.option("--no-cache", is_flag=True, help="Run all steps, also those that an earlier build has run.")
 @json_option
 @pass_invocation
-def build(invocation: Invocation, recipe: str, store: Path | None, sign_key: Path | None, *, no_cache: bool) -> None:
+def build(
+    invocation: Invocation,
+    recipe: str,
+    resources: tuple[str, ...],
+    store: Path | None,
+    sign_key: Path | None,
+    *,
+    in_job: bool | None,
+    no_cache: bool,
+) -> None:
     """Build an image and publish it.
 
-    From the profile in FILE, or from the one of that NAME that comes with Berth. It runs here and as you, and
-    takes minutes. All faults of the profile are reported before the build begins. A version that is published already
-    is never overwritten: if nothing that the build reads has changed, the command says so and builds nothing. Steps
-    that one of your builds has run here in the last day are not run again, up to the first one that has changed.
+    From the profile in FILE, or from the one of that NAME that comes with Berth. It runs as you, and takes minutes. All
+    faults of the profile are reported before the build begins. A version that is published already is never
+    overwritten: if nothing that the build reads has changed, the command says so and builds nothing. Steps that one of
+    your builds has run here in the last day are not run again, up to the first one that has changed.
 
     Everybody can start the images of the site's stores, and only you those of your own. Bases are searched in all of
     them, wherever the image is published.
-    """
-    with profile_errors():
-        from broker.cli.builds import build_profile
 
-        file = _recipe(recipe)
+    With --job, the build runs in a Slurm job. The command shows its output and ends with its exit code. Options of
+    sbatch come after FILE:
+
+    \b
+      berth profile build mine.yaml --job --mem=8G --time=1:00:00
+    """  # noqa: D301 - \b is click's mark for lines to leave alone
+    with profile_errors():
+        from broker.cli.builds import BuildCommand, build_profile
+
         target = target_of(invocation, store)
-        bases = bases_of(invocation, target)
+        as_job = invocation.config.profiles.build_in_job if in_job is None else in_job
+        wanted = BuildCommand(_recipe(recipe), target, bases_of(invocation, target), sign_key, use_cache=not no_cache)
+        options = wanted.job_options(invocation, resources, in_job=as_job)
         note_target(invocation, store, target)
-        key = None if sign_key is None else key_for_build(invocation, sign_key, file, target)
-        result = build_profile(invocation, file, target, bases, key, use_cache=not no_cache)
+        key = None if sign_key is None else key_for_build(invocation, sign_key, wanted.recipe, target, ask=not as_job)
+        result = build_profile(invocation, wanted, key, options)
     print_build(invocation, result, sign_key)
 
 
@@ -318,6 +342,8 @@ def _recipe(word: str) -> Path:
     from profiles.recipe.shipped import shipped_profiles
     from profiles.userfile import is_file
 
+    if word.startswith("-"):
+        raise InvalidInputError(f"there is no option {word}", hint="options of sbatch come after the profile")
     path = Path(word)
     if is_file(path / "profile.yaml"):
         return path / "profile.yaml"
