@@ -50,6 +50,7 @@ NodeName={COMPUTE_LIST} CPUs={CPUS} RealMemory={MEMORY_MIB} Gres=gpu:intel:{GPUS
 
 # Quick decisions: no other users share this cluster.
 SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0
+ScronParameters=enable
 KillWait=15
 ReturnToService=2
 SlurmdTimeout=30
