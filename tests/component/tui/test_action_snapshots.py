@@ -87,7 +87,7 @@ SCREENS: dict[str, tuple[list[str], str]] = {
     "exec": (["exclamation_mark"], "for example nvidia-smi"),
     "diff": (["f"], "empty for the profile"),
     "share": (["a"], "for example bob"),
-    "shares": (["h"], "bob is in by ssh"),
+    "shares": (["h"], "bob (pair) is in by ssh"),
     "unshare": (["A"], "for example bob"),
     "leave": (["L"], "for example alice.dev"),
 }
@@ -156,7 +156,7 @@ def take(
     if screen == "switch":
         controller.answers["POST /v1/sessions/dev/check"] = REPORT.model_copy(update={"switch": PREVIEW})
     if screen == "shares":
-        controller.connections = [make_connection().model_copy(update={"user": "bob"})]
+        controller.connections = [make_connection().model_copy(update={"user": "bob", "role": Role.PAIR})]
     keys, complete = SCREENS[screen]
 
     async def scenario(test: TuiTest) -> None:

@@ -14,7 +14,7 @@ import pytest
 from broker.client.client import Client
 from broker.controller.api.route_access import BERTH_WEB
 from broker.controller.registry.registry import EventEntry
-from broker.errors import BerthError, NotFoundError, RefusedError
+from broker.errors import BerthError, ConflictError, NotFoundError, RefusedError
 from broker.names import new_id
 from broker.schema import volumes
 from broker.schema.admin import AuditReport, NodeReport, OperatorSessionList, OperatorSessionView, UserLimits
@@ -78,6 +78,8 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "stop time": lambda c: c.set_stop_time("dev", 4e9),
     "resize": lambda c: c.resize("dev", ["--mem=2G"]),
     "resize that is withdrawn": lambda c: (c.resize("dev", ["--mem=2G"]), c.withdraw_resize("dev"))[1],
+    "follow": lambda c: c.set_follow("dev", None),
+    "upgrade": lambda c: c.upgrade("dev", volumes.UpgradeRequest()),
     "check": lambda c: c.check("dev", CheckRequest(restart=True)),
     "check of what cannot be": lambda c: c.check("dev", CheckRequest(delete_snapshot="nosuch")),
     "extend": lambda c: c.extend("dev", 3600),
@@ -243,6 +245,7 @@ def test_the_controller_of_the_command_lines_tests_answers_in_the_same_types(dir
         scripted.answers |= operators_answers()
         scripted.failures |= {
             f"DELETE /v1/sessions/dev/grants/{OTHER}": NotFoundError(f"dev is not shared with {OTHER}"),
+            "POST /v1/sessions/dev/upgrade": ConflictError("dev follows no version"),
             "DELETE /v1/shared/zoe.dev": NotFoundError("zoe has no session named dev that you may use"),
         }
         if word == "share in a role that is off":

@@ -61,6 +61,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "snapshots"): {},
     ("post", "rollback"): {"snapshot": "1"},
     ("post", "switch"): {"profile": "base", "fresh": True},
+    ("post", "upgrade"): {},
+    ("put", "follow"): {"follow": None},
     ("post", "clone"): {"name": "mine", "at": "1"},
     ("put", "{grantee}"): {"role": "operate"},
 }
