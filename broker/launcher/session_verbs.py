@@ -57,6 +57,7 @@ FILES = {
     "message": "run/message",
     "remark": "run/remark",
     "services": "run/services",
+    "checks": "run/checks",
     "own_services": "run/own_services",
     "host_certificate": "run/ssh_host_ed25519_key-cert.pub",
 }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from profiles.recipe.duration import parse_duration
 from profiles.recipe.fields import STRICT, one_line, refuse_duplicates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_CHECKS = 24
 """Checks of one profile: with the limits of a verdict, its file stays below 512 KiB."""
@@ -62,6 +66,15 @@ CheckList = Annotated[
     Field(max_length=MAX_CHECKS),
     AfterValidator(refuse_duplicates("name")),
 ]
+
+
+def format_checks(checks: Iterable[ProfileCheck]) -> str:
+    """Return checks as lines of seconds, `gpu` or `any`, name and command: the container of a session reads them."""
+    return "".join(
+        f"{math.ceil(check.time_limit)} {'gpu' if check.gpu else 'any'} {check.name} {check.command}\n"
+        for check in checks
+    )
+
 
 _GPU_RESOURCES = frozenset({"gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"})
 _GPU_GRES = re.compile(r"(^|,)(gres[/:])?(gpu|shard)(:|,|$)")

@@ -25,6 +25,8 @@ version: {version}
 base: profile:base@2
 files:
   - {{destination: /etc/moving, content: "version {version}\\n"}}
+checks:
+  - {{name: moved, command: grep -q {version} /etc/moving}}
 """
 CHECK = """\
 mkdir -p ~/.config/berth
@@ -133,6 +135,7 @@ def test_stable_moves_and_each_session_takes_it_or_says_why_not(
         )
     assert after["alice"]["offer"]["files"] == ["/opt/tool"]
     people["alice"].laptop.ok(names["alice"], "test -e /opt/tool")
+    assert "running the check moved of the profile" in bob.ok("logs", name)
     assert f"before switch to {moving.name}@2" in bob.ok("snapshots", name)
     for said in (people["carol"].ok(verb, names["carol"]) for verb in ("show", "events")):
         assert f"the check ~/.config/berth/check ended with 3: {REASON}" in said

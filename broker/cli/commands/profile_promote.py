@@ -53,8 +53,8 @@ def promote(
     """Make a version stable, or the candidate.
 
     New sessions of PROFILE get the stable version, and those of PROFILE@candidate the candidate. The former stable
-    version becomes `previous` at the same moment. Existing sessions keep their version. You need write permission for
-    the store.
+    version becomes `previous` at the same moment. Sessions that follow the channel are offered
+    it. You need write permission for the store.
 
     A version becomes stable only after it has passed `berth profile test`, in exactly this image; a candidate needs no
     test.

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def profile_rollback(invocation: Invocation, wanted: ProfileReference, reason: str, store: Path | None) -> None:
     """Make the previous version stable again.
 
-    The version that was stable becomes `previous`. Existing sessions keep their version. You need write permission for
-    the store.
+    The version that was stable becomes `previous`. Sessions that follow stable are offered
+    the other version. You need write permission for the store.
     """
     from profiles.image.channels_file import STABLE
 

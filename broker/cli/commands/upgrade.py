@@ -29,8 +29,8 @@ def upgrade(invocation: Invocation, name: str, *, fresh: bool, yes: bool, no_wai
     Without this command, the session takes it the next time it starts. A running session is stopped, after a question,
     and started again under its name. A snapshot keeps the present state, and the command prints how to return to it.
 
-    Then ~/.config/berth/check runs in the session, if there is such a file. If it fails, or if the session does not
-    become ready, the session returns to its present version, and does not take the new one by itself any more.
+    Then the profile's checks and ~/.config/berth/check run in the session, if there are any. If one fails, or if the
+    session does not become ready, it returns to its present version, and does not take the new one by itself any more.
 
     If the session has packages or files of its own outside the home, nothing is changed, and the command names them.
     """

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from broker.controller.registry.registry import RowChange
     from slurm.scheduler import Job
 
-CHECKS_LIMIT_S = 300
-"""Seconds for the user's own check after an upgrade: CHECK_LIMIT_S in job/container/checks.sh."""
+CHECK_LIMIT_S = 300
+"""Seconds for the user's own check after an upgrade, as in job/container/checks.sh."""
 WITHOUT_REASON = "its container did not start"
 
 _AWAITED = frozenset({SessionState.SUBMITTING, SessionState.QUEUED, SessionState.STARTING})
@@ -52,17 +52,17 @@ def returns_by_itself(session: Session) -> bool:
     )
 
 
-def trial_settings(session: Session, ready_timeout: float, *, in_held_job: bool) -> str:
+def trial_settings(session: Session, ready_timeout: float, checks_s: float, *, in_held_job: bool) -> str:
     """Return the lines of run/job.env for a run that is undone unless it becomes ready; after an upgrade with checks.
 
-    `ready_timeout` is in seconds; the checks get their own time.
+    `ready_timeout` is in seconds, and so is `checks_s`, the time for the profile's checks.
     """
     operation = session.last_operation
     if operation is None or not can_be_undone(session) or not (in_held_job or operation.kind.takes_version):
         return ""
     if not operation.kind.takes_version:
         return f"BERTH_READY_LIMIT={ready_timeout:.0f}\n"
-    return f"BERTH_READY_LIMIT={ready_timeout + CHECKS_LIMIT_S:.0f}\nBERTH_CHECKS=yes\n"
+    return f"BERTH_READY_LIMIT={ready_timeout + checks_s + CHECK_LIMIT_S:.0f}\nBERTH_CHECKS=yes\n"
 
 
 def has_failed_to_start(session: Session, job: Job) -> bool:

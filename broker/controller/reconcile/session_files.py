@@ -17,6 +17,7 @@ from broker.controller.registry.manifest import Manifest
 from broker.errors import BerthError
 from broker.single_flight import SingleFlight
 from broker.ssh.host_names import SessionHost
+from profiles.recipe.check import format_checks
 from profiles.recipe.service import format_services
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class SessionFiles:
             "job.env": self.job_env(session, number, image, before),
             **policy_files(session),
             "services": format_services(image.profile.services),
+            "checks": format_checks(image.profile.checks),
             "host_certificate": certificate + "\n",
             **login.files,
         }

@@ -173,7 +173,9 @@ class Submitter:
     ) -> int:
         """Run sbatch. If the session's owner has replaced or lost its host key, run it with a new certificate."""
         try:
-            return await self._ask(session, number, options, self._files.of(session, number, image, login, before))
+            return await self._ask(
+                session, number, options, image, self._files.of(session, number, image, login, before)
+            )
         except LauncherError as error:
             if error.kind != "host-key":
                 raise
@@ -181,21 +183,24 @@ class Submitter:
         fingerprint = PublicKey.parse(prepared.host_key).fingerprint
         entry = EventEntry("berth", "host-key", f"the host key has changed to {fingerprint}")
         session = await self._change(session, number, entry, host_key=prepared.host_key)
-        return await self._ask(session, number, options, self._files.of(session, number, image, login, before))
+        return await self._ask(session, number, options, image, self._files.of(session, number, image, login, before))
 
-    async def _ask(self, session: Session, number: int, options: list[str], files: dict[str, str]) -> int:
+    async def _ask(self, session: Session, number: int, options: list[str], image: Image, files: dict[str, str]) -> int:
         shown = session.name if await self._names.are_shown() else ""
         files |= {"job.env": files["job.env"] + (SHOWS_NAME if shown else "")}
         held = session.held_job_id if number == session.submission else None
-        if held is None or not await self._begin_in(session, number, held, files):
-            trial = self._trial(session, in_held_job=False) if number == session.submission else ""
+        if held is None or not await self._begin_in(
+            session, number, held, files, self._trial(session, image, in_held_job=True)
+        ):
+            trial = self._trial(session, image, in_held_job=False) if number == session.submission else ""
             files |= {"job.env": files["job.env"] + trial}
             held = await self._sbatch(session, number, options, files, shown)
         await self._manifests.correct(session, files["manifest.json"])
         return held
 
-    def _trial(self, session: Session, *, in_held_job: bool) -> str:
-        return trial_settings(session, self._config.slurm.ready_timeout, in_held_job=in_held_job)
+    def _trial(self, session: Session, image: Image, *, in_held_job: bool) -> str:
+        checks_s = sum(check.time_limit for check in image.profile.checks)
+        return trial_settings(session, self._config.slurm.ready_timeout, checks_s, in_held_job=in_held_job)
 
     async def _sbatch(
         self, session: Session, number: int, options: list[str], files: dict[str, str], shown: str
@@ -211,9 +216,8 @@ class Submitter:
             beside=_is_beside(session, number),
         )
 
-    async def _begin_in(self, session: Session, number: int, held: int, files: dict[str, str]) -> bool:
+    async def _begin_in(self, session: Session, number: int, held: int, files: dict[str, str], trial: str) -> bool:
         """Let the held job begin this submission. Return False if the job has ended: a new one is needed."""
-        trial = self._trial(session, in_held_job=True)
         files = files | {"job.env": f"{files['job.env']}BERTH_JOB={held}\n{trial}"}
         try:
             await self._launcher.begin(session.owner, session.id, number, job_id=held, files=files)

@@ -54,7 +54,7 @@ container_main() { # process 1 of the container's PID namespace: runs sshd on a 
   own=$(write_sshd_config)
   complete_doors
   write_rules "$config" "$own" "${!DOORS[@]}"
-  [[ -z $BERTH_CHECKS ]] || run_user_check
+  [[ -z $BERTH_CHECKS ]] || run_checks
   # sshd binds the port before the job publishes it: a port that was free a moment ago may be taken.
   for ((try = 0; try < BIND_TRIES && try < ports; try++)); do
     code=0

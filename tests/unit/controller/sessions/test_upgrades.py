@@ -189,6 +189,19 @@ def test_offer_that_moves_while_it_is_stopped_is_the_one_that_is_taken(core: Cor
     asyncio.run(scenario())
 
 
+def test_checks_of_the_profile_run_with_their_time(core: Core) -> None:
+    async def scenario() -> None:
+        checks = "checks: [{name: one, command: test -e /opt, time_limit: 90s}, {name: two, command: 'true'}]\n"
+        await offered(core, extra=checks)
+        await stopped(core)
+        session = await started_again(core)
+        files = core.launcher.directories["alice", session.id].files
+        assert files["checks"] == "90 any one test -e /opt\n60 any two true\n"
+        assert "BERTH_READY_LIMIT=750\n" in job_env(core)
+
+    asyncio.run(scenario())
+
+
 def test_failed_check_returns_it_and_holds_the_version_back(core: Core) -> None:
     async def scenario() -> None:
         await offered(core)
@@ -203,6 +216,10 @@ def test_failed_check_returns_it_and_holds_the_version_back(core: Core) -> None:
         session = await ticks(core, 2)
         view = session.view()
         assert (view.state, view.version, view.follow) == (SessionState.READY, "1", "stable")
+        text = core.launcher.directories["alice", session.id].files["manifest.json"]
+        restored = Manifest.model_validate_json(text).session()
+        assert (restored.follow, restored.held_versions) == ("stable", session.held_versions)
+        assert restored.held_versions[0]["reason"] == FAILED
         assert view.offer is not None
         assert view.offer.obstacle == f"held back: {FAILED}"
         assert FAILED in (view.operation.message if view.operation else "")
@@ -214,23 +231,6 @@ def test_failed_check_returns_it_and_holds_the_version_back(core: Core) -> None:
         move(core, "3")
         await becomes_ready(core)
         assert (await looked(core)).view().offer.obstacle == ""  # type: ignore[union-attr]
-
-    asyncio.run(scenario())
-
-
-def test_held_version_survives_the_loss_of_the_registry(core: Core) -> None:
-    async def scenario() -> None:
-        await offered(core)
-        await stopped(core)
-        session = await started_again(core)
-        core.scheduler.start(session.job.job_id or 0)
-        await ticks(core, 1)
-        core.fail_to_start(core.row(), FAILED)
-        session = await ticks(core, 6)
-        manifest = Manifest.model_validate_json(core.launcher.directories["alice", session.id].files["manifest.json"])
-        restored = manifest.session()
-        assert (restored.follow, restored.held_versions) == ("stable", session.held_versions)
-        assert restored.held_versions[0]["reason"] == FAILED
 
     asyncio.run(scenario())
 
