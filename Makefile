@@ -129,6 +129,12 @@ OSV ?=
 sbom: $(VENV)/ready ## write the list of materials of the release, CycloneDX, to build/sbom.json
 	@$(BIN)/python -m tests.release.sbom build/sbom.json
 
+.PHONY: packages
+packages: ## build Debian and RPM packages for this machine's distribution in build/packages; KINDS=deb for one of them
+	@$(PYTHON) -m tests.site.programs python3-venv $(if $(filter rpm,$(KINDS)),rpm)
+	@$(PYTHON) -m tests.release.packages $(KINDS)
+KINDS ?= deb rpm
+
 $(VENV)/ready: requirements-dev.lock
 	@echo "installing the development environment into $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv fails: apt-get install python3-venv" >&2; exit 1; }
@@ -141,7 +147,7 @@ shellcheck:
 test-programs:
 	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
 		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd tmux xauth chromium haproxy \
-		nginx openssl npm mmdebstrap zstd docker-registry skopeo buildah busybox-static
+		nginx openssl npm mmdebstrap zstd docker-registry skopeo buildah busybox-static python3-venv rpm
 bench-programs:
 	@$(PYTHON) -m tests.site.programs wrk nodejs npm
 vm-programs:

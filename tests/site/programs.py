@@ -31,9 +31,13 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "nftables": lambda: shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"),
     "postgresql": lambda: list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
     "mmdebstrap": lambda: shutil.which("mmdebstrap"),
+    "python3-venv": lambda: (
+        not subprocess.run(["/usr/bin/python3", "-I", "-c", "import ensurepip"], check=False).returncode
+    ),
     "putty-tools": lambda: shutil.which("plink"),
     "qemu-system-x86": lambda: shutil.which("qemu-system-x86_64"),
     "qemu-utils": lambda: shutil.which("qemu-img"),
+    "rpm": lambda: shutil.which("rpmbuild"),
     "rsync": lambda: shutil.which("rsync"),
     "shellcheck": lambda: shutil.which("shellcheck"),
     "squashfs-tools": lambda: shutil.which("mksquashfs"),

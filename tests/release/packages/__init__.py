@@ -1,0 +1,1 @@
+"""Debian and RPM packages of Berth, with units, accounts, configuration and manual pages."""
