@@ -147,7 +147,7 @@ shellcheck:
 test-programs:
 	@$(PYTHON) -m tests.site.programs postgresql openssh-server openssh-client squashfs-tools xfsprogs btrfs-progs \
 		fuse-overlayfs git curl rsync sshfs putty-tools nftables systemd tmux xauth chromium haproxy \
-		nginx openssl npm mmdebstrap zstd docker-registry skopeo buildah busybox-static python3-venv rpm
+		nginx openssl npm mmdebstrap zstd docker-registry skopeo buildah busybox-static python3-venv rpm prometheus
 bench-programs:
 	@$(PYTHON) -m tests.site.programs wrk nodejs npm
 vm-programs:

@@ -26,6 +26,8 @@ _CHANNELS = "changes what the sessions of other tests start from: tests/unit/cli
 _PROFILE_TEST = "needs an image that the reader owns: tests/lab/test_profile_test.py runs these lines"
 _PROFILE_REBUILD = "needs an archive of packages: tests/lab/test_profile_rebuild.py runs these lines"
 
+_PACKAGE = "installs Berth itself: tests/component/release/test_packages.py does"
+
 ELSEWHERE = {
     r"systemctl ": _NO_SYSTEMD,
     r"openssl (genpkey|pkey) ": _SIGNING_KEY,
@@ -41,6 +43,7 @@ ELSEWHERE = {
     r"sacctmgr add user berth ": _INSTALLATION,
     r"install -d -m (1777|755) ": _INSTALLATION,
     r"apt-get install apptainer ": _INSTALLATION,
+    r"apt-get (install|remove|purge) (\./)?berth": _PACKAGE,
     r"sudo apt-get ": _PACKAGES,
     r"berth exec --root dev -- (sh -c ')?apt-get ": _PACKAGES,
     r"(\S+=\S+ )?(make|\.venv/bin/pytest) ": _OWN_LABS,

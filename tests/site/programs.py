@@ -34,6 +34,7 @@ PROVIDES: dict[str, Callable[[], object]] = {
     "python3-venv": lambda: (
         not subprocess.run(["/usr/bin/python3", "-I", "-c", "import ensurepip"], check=False).returncode
     ),
+    "prometheus": lambda: shutil.which("promtool"),
     "putty-tools": lambda: shutil.which("plink"),
     "qemu-system-x86": lambda: shutil.which("qemu-system-x86_64"),
     "qemu-utils": lambda: shutil.which("qemu-img"),
