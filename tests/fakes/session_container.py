@@ -94,6 +94,7 @@ class SessionContainer:
             "BERTH_SESSION_NAME": "dev",
             "BERTH_PORTS": "20000-32767",
             "BERTH_ROOT": "",
+            "BERTH_CHECKS": "",
         }
         (self.base / "state").write_text("".join(f"export {name}={value}\n" for name, value in variables.items()))
         loopback = SESSION.read_text().replace('"ListenAddress 0.0.0.0"', '"ListenAddress 127.0.0.1"')
