@@ -190,7 +190,7 @@ _SITE = {
 _PROFILES = [
     {"name": "base", "version": "2", "owner": "site", "description": "A small Debian system", "newest": True},
     {"name": "base", "version": "1", "owner": "site", "description": "A small Debian system", "newest": False},
-    {"name": "triton-xpu", "version": "3", "owner": "site", "description": "Triton for Intel GPUs", "newest": True},
+    {"name": "triton-xpu", "version": "4", "owner": "site", "description": "Triton for Intel GPUs", "newest": True},
 ]
 _SERVICES = [
     {"name": "terminal", "title": "Terminal", "description": "A shell that stays", "icon": "terminal"},

@@ -71,7 +71,7 @@ def test_services_are_those_of_the_session_image(core: Core) -> None:
         await core.start(request=StartRequest(profile="base", version="2"))
         found = (await core.offers.services("alice", "dev")).services
         assert [each.model_dump() for each in found] == [
-            {"name": "board", "title": "Board", "description": "Curves", "icon": "chart"}
+            {"name": "board", "title": "Board", "description": "Curves", "icon": "chart", "added": False}
         ]
         with pytest.raises(NotFoundError):
             await core.offers.services("bob", "dev")

@@ -47,6 +47,7 @@ VALUES: dict[str, Any] = {
     "base_packages": "bash 5.2\n",
     "content": True,
     "packages": True,
+    "own": False,
     "over": [ID],
     "dry_run": True,
     "owner": "alice",
@@ -74,7 +75,10 @@ WRONG: dict[str, list[Any]] = {
     "job_id": [0, 2**32, -7],
     "job": ["../7", "7\n", "0", "7@"],
     "base_packages": ["x" * (4 * 2**20 + 1)],
-    **{key: [0, 1, "yes"] for key in ("automatic", "beside", "fresh", "content", "dry_run", "packages", "system")},
+    **{
+        key: [0, 1, "yes"]
+        for key in ("automatic", "beside", "fresh", "content", "dry_run", "own", "packages", "system")
+    },
     "owner": ["", "../x", "Root", "a\n", "-x", "a" * 40],
     "most_bytes": [-1, 2**63, 1.5],
     "over": [["../x"], ID, [None]],
