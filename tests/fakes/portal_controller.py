@@ -228,7 +228,7 @@ _JOBS = [
 ]
 _PREVIEW = {
     "profile": "triton-xpu",
-    "version": "3",
+    "version": "4",
     "description": "Triton for Intel GPUs",
     "options": ["--gres=gpu:1"],
     "present_options": ["--mem=4G"],

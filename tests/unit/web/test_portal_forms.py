@@ -38,7 +38,7 @@ CASES = {
         "/v1/sessions/trial/start",
         {
             "profile": "triton-xpu",
-            "version": "3",
+            "version": "4",
             "options": ["--gres=gpu:1", "--time=2:00:00"],
         },
         "/sessions/trial?done=start",
