@@ -6,9 +6,7 @@ import contextlib
 import fcntl
 import os
 import stat
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from profiles.errors import ChannelConflictError, NoSuchImageError, StoreError
@@ -28,10 +26,11 @@ from profiles.image.channels_file import (
     VersionState,
 )
 from profiles.image.resolution import ChannelSource
-from profiles.image.store_files import sync_to_disk
+from profiles.image.store_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 LOCK_FILE = ".channels.lock"
 REBUILD_LOCK_FILE = ".rebuild.lock"
@@ -252,18 +251,7 @@ def _replace(directory: Path, text: str, mode: int) -> None:
     try:
         for left in directory.glob(f".{CHANNELS_FILE}.*"):  # of a process that was killed
             left.unlink(missing_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{CHANNELS_FILE}.", dir=directory)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), mode)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        sync_to_disk(directory)
+        write_whole(path, text, mode)
     except OSError as error:
         raise _unwritable_channels(directory, error) from error
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from profiles.errors import DamagedChannelsError
+from profiles.strict_json import load_strict_json
 from profiles.userfile import UnfitFileError, read_text
 
 if TYPE_CHECKING:
@@ -145,11 +146,7 @@ def read_channels_text(profile: Path, *, own: bool) -> ChannelsText:
 def parse_channels(text: str, path: Path) -> Channels:
     """Check the content of the file. Raises DamagedChannelsError."""
     try:
-        return _channels(json.loads(text, parse_constant=_no_number, object_pairs_hook=_refuse_duplicates))
-    except RecursionError:
-        raise _damaged_channels(f"{path} is damaged: it is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise _damaged_channels(f"{path} is damaged: it is not JSON from line {error.lineno} on") from error
+        return _channels(load_strict_json(text))
     except ValueError as error:
         raise _damaged_channels(f"{path} is damaged: {error}") from error
 
@@ -239,17 +236,6 @@ def _line(value: object, key: str, most: int) -> str:
     if not isinstance(value, str) or len(value) > most or not value.isprintable():
         raise ValueError(f"`{key}` is not one line of at most {most} printable characters")
     return value
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("it has an entry twice")
-    return found
-
-
-def _no_number(_: str) -> float:
-    raise ValueError("it has a number that is none")
 
 
 def _damaged_channels(message: str) -> DamagedChannelsError:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from profiles.strict_json import load_strict_json
 
 MAX_RECORD_TIME_S = 1e11
 """Seconds since the epoch; a larger number would be milliseconds by mistake."""
@@ -35,11 +37,7 @@ Record = TypeVar("Record", bound=CheckedRecord)
 def parse_checked_record(kind: type[Record], text: str) -> Record:
     """Return the record in a text. ValueError with the fault, as the end of `FILE is damaged: `."""
     try:
-        return kind.model_validate(json.loads(text, parse_constant=_no_number, object_pairs_hook=_refuse_twice))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON from line {error.lineno} on") from error
+        return kind.model_validate(load_strict_json(text))
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])[:80]
         raise ValueError(f"`{place or 'the whole'}` is wrong") from error
@@ -48,14 +46,3 @@ def parse_checked_record(kind: type[Record], text: str) -> Record:
 def record_text(record: CheckedRecord) -> str:
     """Return the content of a record's file."""
     return json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-
-
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("it has an entry twice")
-    return found
-
-
-def _no_number(_: str) -> float:
-    raise ValueError("it has a number that is none")

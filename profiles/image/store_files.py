@@ -73,18 +73,22 @@ def read_owned_text(path: Path, limit: int) -> str:
 def replace_text(path: Path, text: str, *, like: Path) -> None:
     """Write a file as a whole and on disk, with the mode of `like`. StoreError, with nothing changed."""
     try:
-        mode = stat.S_IMODE(like.stat().st_mode)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), mode)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        sync_to_disk(path.parent)
+        write_whole(path, text, stat.S_IMODE(like.stat().st_mode))
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}", hint="only the store's owner can") from error
+
+
+def write_whole(path: Path, text: str, mode: int) -> None:
+    """Write a file as a whole and on disk. OSError, with nothing changed."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_to_disk(path.parent)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from profiles.image.own_store import MAX_TIME_S
+from profiles.strict_json import load_strict_json
 
 if TYPE_CHECKING:
     from profiles.image.store import Image
@@ -84,14 +85,14 @@ class Envelope(_Strict):
     def statement(self) -> Statement:
         """Return the statement. StatementError if the payload is none; check the signature before."""
         try:
-            content = _InToto.model_validate(_parse_json(self.payload.decode()))
+            content = _InToto.model_validate(load_strict_json(self.payload.decode()))
             image, description = content.subject
             return Statement(
                 **content.predicate.model_dump(),
                 digest=f"sha256:{image.digest.sha256}",
                 description_digest=f"sha256:{description.digest.sha256}",
             )
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise StatementError("it is no statement about an image") from error
 
 
@@ -157,10 +158,10 @@ def sign_statement(statement: Statement, key: PrivateSigningKey) -> str:
 def parse_envelope(text: str) -> Envelope:
     """Read the text of signature.json. StatementError, in words, for all that is not exactly such a text."""
     try:
-        read = _Dsse.model_validate(_parse_json(text))
+        read = _Dsse.model_validate(load_strict_json(text))
     except ValidationError as error:
         raise StatementError(_first_fault(error)) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise StatementError("it is not valid JSON") from error
     (signature,) = read.signatures
     try:
@@ -182,22 +183,6 @@ def _in_toto(statement: Statement) -> dict[str, Any]:
         "predicateType": PREDICATE_TYPE,
         "predicate": said,
     }
-
-
-def _parse_json(text: str) -> Any:  # noqa: ANN401 - JSON
-    """Read JSON in which no name occurs twice, and each number is finite. ValueError, RecursionError."""
-    return json.loads(text, object_pairs_hook=_without_repetition, parse_constant=_refuse_constant)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
 
 
 def _first_fault(error: ValidationError) -> str:
