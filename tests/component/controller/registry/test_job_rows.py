@@ -73,6 +73,7 @@ NODE = {"node_condition": "", "node_reason": ""}
 RESIZE = {"beside": False, "next_job_reason": "", "keeps_job": False}
 OPERATION = {"reversed": False}
 CLIENTS: dict[str, list[str]] = {"clients": []}
+UPGRADE = {"follow": "", "offer": None}
 """Fields of views that the old registry did not have, and their values after its migration."""
 PLACE = {"ahead": None, "expected_start_at": None}
 """Fields of views that the old registry had, and that Slurm's next answer brings."""
@@ -117,7 +118,8 @@ def test_every_view_is_as_before(url: str) -> None:
             jobs = [job | INTERRUPTION for job in view["jobs"]]
             if (operation := view["session"]["operation"]) is not None:
                 operation |= OPERATION
-            session = view["session"] | INTERRUPTION | NODE | RESIZE | CLIENTS | PLACE | {"image": images[session_id]}
+            session = view["session"] | INTERRUPTION | NODE | RESIZE | CLIENTS | UPGRADE | PLACE
+            session |= {"image": images[session_id]}
             assert views[session_id] == {"session": session, "jobs": jobs}
         assert len(registry.events_of("alice")) == sum(row["owner"] == "alice" for row in TABLES["event"])
 
