@@ -127,7 +127,7 @@ class TestReference:
         script = dict(re.findall(r"^readonly ([A-Z_]+)=(6[4-9]|7\d) +#", SESSION.read_text(), re.MULTILINE))
         page = dict(re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", REFERENCE.read_text(), re.MULTILINE))
         assert {code: name for name, code in script.items()} == page
-        assert len(page) == 12
+        assert len(page) == 13
 
     def test_every_key_is_in_the_reference(self) -> None:
         cases = SESSION.read_text().split("case ${BASH_REMATCH[1]} in")[1].split("printf -v")[0]
