@@ -49,7 +49,7 @@ class CachedLayer:
     step: str
     seal: LayerSeal
     note: str
-    """What later steps have to know of this one."""
+    """The results of this step that later steps need."""
     made: float
     """Seconds since the epoch."""
 

@@ -72,7 +72,7 @@ class Verdict(CheckedRecord):
     version: ShortLine
     digest: Digest
     build_key: ShortLine
-    """That of the image; empty if it has none."""
+    """The build key of the image; empty if it has none."""
     signer: ShortLine = ""
     """The signer whose signature counted at the test; empty without one."""
     sbom: Digest | None = None

@@ -30,7 +30,7 @@ MAX_SBOM_BYTES = 256 << 20
 MAX_TEXT_LENGTH = 16_384
 """Characters of a path: PATH_MAX, each byte escaped."""
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
-"""What a document that is no inventory raises."""
+"""Errors that a document raises that is no inventory."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 

@@ -189,7 +189,7 @@ def by_clone(scene: Scene, role: Role, way: str) -> Iterator[Callable[[], None]]
 
 
 OPEN = {"gateway": by_ssh, "login node": by_ssh, "browser": by_browser, "API": by_api, "clone": by_clone}
-"""How a guest comes in, by the name of the way in the matrix."""
+"""The function by which a guest enters, by the name of the entry point in the matrix."""
 
 
 def is_refused(scene: Scene, way: str) -> bool:

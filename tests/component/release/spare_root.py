@@ -30,7 +30,7 @@ class SpareRoot:
     packages: Path
     """The directory that commands find as /mnt."""
     lower: str = "/"
-    """What the changes lie over."""
+    """The lower directories of the overlay, the highest first."""
 
     @classmethod
     def make(cls, place: Path, packages: Path, before: SpareRoot | None = None) -> SpareRoot:

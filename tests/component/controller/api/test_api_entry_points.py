@@ -31,7 +31,7 @@ OPERATORS = re.compile(r"/v1/admin/")
 SERVICE_ACCOUNTS = re.compile(r"/v1/(gateway|ca)/|/v1/(rebuild|health)$")
 """For the gateway, or for administrators: test_api_identity.py."""
 SHOWN = {("get", "/v1/shared"), ("get", "/v1/shared/services")}
-"""What others share, and nothing else of them."""
+"""Routes that show only what other users share."""
 WAYS_IN = {
     ("post", "/v1/resolve"): frozenset(ENTRY_ROLES.values()),
     ("post", "/v1/web/links"): frozenset({Permission.VISIT}),
